@@ -1,0 +1,154 @@
+"""The settings of a detection: one frozen tree, read from YAML, with every default in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from spinemets.anatomy import VertebralLevel
+from spinemets.errors import ConfigError
+
+__all__ = [
+    "Anchor",
+    "ClassificationConfig",
+    "DetectionConfig",
+    "LesionConfig",
+    "LevelConfig",
+    "ReadingConfig",
+    "ReportConfig",
+    "SegmentationConfig",
+    "load_config",
+    "parse_anchor",
+]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Anchor(_Settings):
+    """A level that the user is sure of.
+
+    ``place`` is "highest" or "lowest" (the first or last fully visible vertebra, the sacrum
+    aside) or a point inside the vertebra in RAS+ mm.
+    """
+
+    level: VertebralLevel
+    place: Literal["highest", "lowest"] | tuple[float, float, float]
+
+
+class ReadingConfig(_Settings):
+    """How studies are read and which of their series are used."""
+
+    allow_missing: bool = Field(default=False, description="interpolate missing slices instead of refusing the series")
+    minimum_slices: int = Field(default=5, ge=1, description="series with fewer slices are rejected")
+    maximum_series: int = Field(default=6, ge=1, description="at most this many series of a study are used, best first")
+
+
+class SegmentationConfig(_Settings):
+    """How the network runs and how series are brought together."""
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    deterministic: bool = False
+    registration: Literal["auto", "always", "never"] = Field(
+        default="auto", description="auto: only between series of different frames of reference"
+    )
+
+
+class LevelConfig(_Settings):
+    """How vertebrae are named."""
+
+    anchors: tuple[Anchor, ...] = ()
+    review_confidence: float = Field(default=0.8, ge=0, le=1, description="below it, a level is said to be uncertain")
+
+
+class LesionConfig(_Settings):
+    """What counts as a lesion."""
+
+    threshold: float = Field(default=0.5, gt=0, lt=1, description="lesion probability of a voxel")
+    minimum_volume_mm3: float = Field(default=60.0, ge=0, description="smaller components are dropped")
+    minimum_confidence: float = Field(default=0.5, ge=0, le=1, description="components of weaker evidence are dropped")
+
+
+class ClassificationConfig(_Settings):
+    """When a compartment is too close to call."""
+
+    boundary_sd_mm: float = Field(
+        default=0.8, gt=0, description="standard deviation of the segmented dura's and cord's place, in mm"
+    )
+    review_margin: float = Field(
+        default=0.3, ge=0, le=1, description="needs review where the two likeliest compartments are closer than this"
+    )
+
+
+class ReportConfig(_Settings):
+    """What is written."""
+
+    formats: tuple[Literal["json", "html", "nifti", "png"], ...] = ("json", "html", "nifti", "png")
+    save_probabilities: bool = False
+    identifiers: Literal["keep", "hash"] = "hash"
+
+
+class DetectionConfig(_Settings):
+    """All settings of one detection; the defaults are what ``configs/detect.yaml`` holds."""
+
+    reading: ReadingConfig = ReadingConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()
+    levels: LevelConfig = LevelConfig()
+    lesions: LesionConfig = LesionConfig()
+    classification: ClassificationConfig = ClassificationConfig()
+    report: ReportConfig = ReportConfig()
+
+
+def load_config(path: Path) -> DetectionConfig:
+    """Read a detection configuration from a YAML file; absent keys take their defaults.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, is not YAML, or holds an unknown key or a bad value.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); pass a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    try:
+        return DetectionConfig.model_validate(values or {})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{path}: {problems}") from error
+
+
+def parse_anchor(text: str) -> Anchor:
+    """Read an anchor as given on the command line.
+
+    Raises
+    ------
+    ConfigError
+        The text is not LEVEL=highest, LEVEL=lowest or LEVEL=X,Y,Z.
+
+    Examples
+    --------
+    >>> parse_anchor("L5=lowest").place
+    'lowest'
+    >>> parse_anchor("T12=-3.5,20,140").place
+    (-3.5, 20.0, 140.0)
+    """
+    expected = "expected LEVEL=lowest, LEVEL=highest or LEVEL=X,Y,Z in RAS+ mm, as in L5=lowest"
+    name, equals, place = text.partition("=")
+    try:
+        level = VertebralLevel(name.strip().upper())
+        if not equals:
+            raise ValueError("no '='")
+        if place in ("highest", "lowest"):
+            return Anchor.model_validate({"level": level, "place": place})
+        x, y, z = (float(part) for part in place.split(","))
+    except ValueError as error:
+        raise ConfigError(f"anchor {text!r}: {expected}") from error
+    return Anchor(level=level, place=(x, y, z))

@@ -1,0 +1,101 @@
+"""Every error that spinemets raises on purpose, in one tree.
+
+    SpinemetsError
+    ├── InputError                  what was given cannot be used
+    │   ├── UnreadableFileError     a file is damaged, truncated or of no known format
+    │   ├── UnsupportedInputError   a sound file of a kind this software does not take (4-D, CT, ...)
+    │   ├── GeometryError           slices missing, unequal, duplicated, or an affine that is none
+    │   └── NoUsableInputError      nothing in the input is a spine MRI that can be analysed
+    ├── ConfigError                 a configuration file or option that means nothing
+    ├── ModelError
+    │   ├── ModelNotFoundError      no bundle of that name or at that path
+    │   ├── ModelNotTrustedError    a bundle whose checksums do not match
+    │   └── ModelIncompatibleError  a bundle that this version cannot run
+    ├── DeviceError
+    │   ├── DeviceUnavailableError  a device was named that this machine does not have
+    │   └── OutOfMemoryError        neither the device nor the CPU has room
+    └── OutputError                 a result could not be written
+
+A message says what was found, what was expected, and what to do. It names the file
+or the series, never a patient.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "DeviceError",
+    "DeviceUnavailableError",
+    "GeometryError",
+    "InputError",
+    "ModelError",
+    "ModelIncompatibleError",
+    "ModelNotFoundError",
+    "ModelNotTrustedError",
+    "NoUsableInputError",
+    "OutOfMemoryError",
+    "OutputError",
+    "SpinemetsError",
+    "UnreadableFileError",
+    "UnsupportedInputError",
+]
+
+
+class SpinemetsError(Exception):
+    """The common base: catch this to catch whatever spinemets raises on purpose."""
+
+
+class InputError(SpinemetsError):
+    """What was given cannot be used."""
+
+
+class UnreadableFileError(InputError):
+    """A file is damaged, truncated or of no known format."""
+
+
+class UnsupportedInputError(InputError):
+    """A sound file of a kind that this software does not take."""
+
+
+class GeometryError(InputError):
+    """Slices are missing, unequal or duplicated, or an affine is not one."""
+
+
+class NoUsableInputError(InputError):
+    """Nothing in the input is a spine MRI that can be analysed."""
+
+
+class ConfigError(SpinemetsError):
+    """A configuration file or an option means nothing."""
+
+
+class ModelError(SpinemetsError):
+    """A model bundle cannot be used."""
+
+
+class ModelNotFoundError(ModelError):
+    """There is no bundle of that name or at that path."""
+
+
+class ModelNotTrustedError(ModelError):
+    """A bundle's files do not have the checksums that were recorded for them."""
+
+
+class ModelIncompatibleError(ModelError):
+    """A bundle was made for another version, or its parts do not fit together."""
+
+
+class DeviceError(SpinemetsError):
+    """A computing device cannot do what was asked of it."""
+
+
+class DeviceUnavailableError(DeviceError):
+    """A device was named that this machine does not have."""
+
+
+class OutOfMemoryError(DeviceError):
+    """Neither the device nor the CPU has room for this volume."""
+
+
+class OutputError(SpinemetsError):
+    """A result could not be written."""
