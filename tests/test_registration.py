@@ -1,0 +1,316 @@
+"""Registration and resampling on synthetic tissue whose place in space is known exactly."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from spinemets.config import SegmentationConfig
+from spinemets.errors import GeometryError
+from spinemets.registration import RigidTransform, align, coverage, edge_agreement, extent_overlap, resample
+from spinemets.resampling import block_mean
+from spinemets.volume import Grid, Series, Study, Volume
+
+AUTO = SegmentationConfig()
+ALWAYS = SegmentationConfig(registration="always")
+NEVER = SegmentationConfig(registration="never")
+T1, T2 = (40.0, 160.0, 90.0, 220.0), (230.0, 60.0, 150.0, 90.0)
+SAGITTAL = Grid((13, 96, 96), np.array([[4.0, 0, 0, -24], [0, 2, 0, -95], [0, 0, 2, -95], [0, 0, 0, 1]]))
+
+
+def tissue_classes(points_mm, seed=3):
+    """Four intermingled tissues, 0 to 3, as an exact function of RAS+ mm; irregular, without a period."""
+    random = np.random.default_rng(seed)
+    waves = random.normal(size=(24, 3)) / random.uniform(6.0, 14.0, size=(24, 1))
+    waves[:, 0] /= 2
+    field = np.cos(points_mm @ waves.T + random.uniform(0, 2 * np.pi, 24)).sum(axis=-1)
+    return np.digitize(field, (-2.5, 0.0, 2.5))
+
+
+def scan(grid, contrast, *, series, transform=None, seed=3, frame=""):
+    """A noisy image of the tissue; with a transform, of a patient who lies elsewhere."""
+    points = grid.to_world(np.stack(np.indices(grid.shape), axis=-1))
+    if transform is not None:
+        inverse = RigidTransform(np.linalg.inv(transform.matrix))
+        points = inverse.apply(points)
+    noise = np.random.default_rng(len(series)).normal(0, 6, grid.shape)
+    intensities = np.array(contrast)[tissue_classes(points, seed)] + noise
+    return Volume(
+        intensities.astype(np.float32), grid, Series("study", series, series, frame_of_reference_uid=frame)
+    )
+
+
+def rigid(shift_mm, angles_degrees):
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("xyz", angles_degrees, degrees=True).as_matrix()
+    matrix[:3, 3] = shift_mm
+    return RigidTransform(matrix)
+
+
+def reordered(grid, order, flips):
+    """The same lattice with its array axes permuted and reversed."""
+    affine = np.array(grid.affine)
+    for axis in flips:
+        affine[:3, 3] += affine[:3, axis] * (grid.shape[axis] - 1)
+        affine[:3, axis] *= -1
+    return Grid(tuple(grid.shape[axis] for axis in order), affine[:, [*order, 3]])
+
+
+def shifted(grid, shift_mm):
+    affine = np.array(grid.affine)
+    affine[:3, 3] += shift_mm
+    return Grid(grid.shape, affine)
+
+
+def study(*volumes):
+    return Study("study", volumes)
+
+
+def errors(found, truth, grid):
+    """Largest displacement between two transforms at a grid's centre (mm) and their angle (degrees)."""
+    centre = grid.to_world((np.array(grid.shape) - 1) / 2)
+    gap = RigidTransform(np.linalg.inv(truth.matrix) @ found.matrix)
+    return gap.shift_mm(centre), gap.rotation_degrees
+
+
+@pytest.mark.parametrize(
+    ("shift_mm", "angles_degrees"),
+    [((0, 6, -9), (5, 0, 0)), ((3, -12, 22), (-7, 2, 3)), ((-2, 4, -31), (3, -2, -1))],
+)
+def test_a_known_offset_is_recovered_across_contrasts(shift_mm, angles_degrees):
+    truth = rigid(shift_mm, angles_degrees)
+    alignment = align(
+        study(scan(SAGITTAL, T1, series="a"), scan(SAGITTAL, T2, series="b", transform=truth, frame="2")),
+        ALWAYS,
+    )
+    off_mm, off_degrees = errors(alignment.transforms[1], truth, SAGITTAL)
+    assert off_mm < 1.0
+    assert off_degrees < 1.0
+    assert "was moved by" in alignment.cautions[0]
+
+
+@pytest.mark.parametrize(("order", "flips"), [((1, 2, 0), (0, 2)), ((2, 0, 1), (1,)), ((2, 1, 0), (0, 1, 2))])
+def test_registration_does_not_depend_on_the_axis_order_of_the_array(order, flips):
+    truth = rigid((2, 8, -10), (4, 1, -2))
+    grid = reordered(SAGITTAL, order, flips)
+    alignment = align(
+        study(scan(SAGITTAL, T1, series="a"), scan(grid, T2, series="b", transform=truth, frame="2")), AUTO
+    )
+    off_mm, off_degrees = errors(alignment.transforms[1], truth, SAGITTAL)
+    assert off_mm < 1.0
+    assert off_degrees < 1.0
+
+
+def test_an_axial_stack_is_registered_to_a_sagittal_reference():
+    truth = rigid((3, 7, -8), (4, 0, 2))
+    axial = Grid((70, 70, 24), np.array([[1.5, 0, 0, -52], [0, 1.5, 0, -52], [0, 0, 4, -46], [0, 0, 0, 1]]))
+    alignment = align(
+        study(scan(SAGITTAL, T1, series="a"), scan(axial, T2, series="b", transform=truth)), AUTO
+    )
+    off_mm, off_degrees = errors(alignment.transforms[1], truth, axial)
+    assert off_mm < 1.0
+    assert off_degrees < 1.0
+
+
+def test_the_registered_series_shows_the_same_tissue_as_the_reference():
+    reference = scan(SAGITTAL, T1, series="a")
+    moved = scan(SAGITTAL, T2, series="b", transform=rigid((0, 8, -14), (5, 0, 0)))
+    aligned = align(study(reference, moved), ALWAYS).volumes[1]
+    ideal = scan(SAGITTAL, T2, series="c")
+    inside = aligned.intensities != 0
+    before = np.corrcoef(moved.intensities[inside], ideal.intensities[inside])[0, 1]
+    after = np.corrcoef(aligned.intensities[inside], ideal.intensities[inside])[0, 1]
+    assert before < 0.3
+    assert after > 0.85
+    assert aligned.series is moved.series
+
+
+def test_registration_gives_the_same_result_twice():
+    pair = study(
+        scan(SAGITTAL, T1, series="a"), scan(SAGITTAL, T2, series="b", transform=rigid((0, 5, 9), (3, 0, 0)))
+    )
+    first, second = align(pair, ALWAYS), align(pair, ALWAYS)
+    assert not first.transforms[1].is_identity
+    np.testing.assert_array_equal(first.transforms[1].matrix, second.transforms[1].matrix)
+    np.testing.assert_array_equal(first.volumes[1].intensities, second.volumes[1].intensities)
+
+
+def test_a_shared_frame_of_reference_is_trusted_and_the_reference_is_untouched():
+    grid = Grid((10, 80, 80), np.array([[5.0, 0, 0, -22], [0, 2.2, 0, -90], [0, 0, 2.2, -90], [0, 0, 0, 1]]))
+    reference, other = scan(SAGITTAL, T1, series="a", frame="1"), scan(grid, T2, series="b", frame="1")
+    alignment = align(study(reference, other), AUTO)
+    assert alignment.volumes[0] is reference
+    assert alignment.transforms[1].is_identity
+    assert alignment.cautions == ()
+    np.testing.assert_array_equal(alignment.volumes[1].intensities, resample(other, SAGITTAL).intensities)
+
+
+def test_movement_within_a_shared_frame_of_reference_is_said():
+    truth = rigid((0, 0, 6), (0, 0, 0))
+    moved = scan(SAGITTAL, T2, series="b", frame="1", transform=truth)
+    alignment = align(study(scan(SAGITTAL, T1, series="a", frame="1"), moved), AUTO)
+    assert alignment.transforms[1].is_identity
+    assert len(alignment.cautions) == 1
+    assert "series (b)" in alignment.cautions[0]
+    assert "shifted by 6 mm" in alignment.cautions[0]
+
+
+def test_always_corrects_movement_within_a_shared_frame_of_reference():
+    truth = rigid((0, 0, 6), (0, 0, 0))
+    moved = scan(SAGITTAL, T2, series="b", frame="1", transform=truth)
+    alignment = align(study(scan(SAGITTAL, T1, series="a", frame="1"), moved), ALWAYS)
+    assert errors(alignment.transforms[1], truth, SAGITTAL)[0] < 1.0
+
+
+def test_never_takes_the_coordinates_and_says_so():
+    moved = scan(SAGITTAL, T2, series="b", frame="2", transform=rigid((0, 9, 20), (5, 0, 0)))
+    grid = shifted(SAGITTAL, (0.5, 0, 0))
+    other = Volume(moved.intensities, grid, moved.series)
+    alignment = align(study(scan(SAGITTAL, T1, series="a", frame="1"), other), NEVER)
+    assert alignment.transforms[1].is_identity
+    assert "by its coordinates" in alignment.cautions[0]
+
+
+def test_identical_grids_without_a_frame_of_reference_are_not_interpolated():
+    other = scan(SAGITTAL, T2, series="b")
+    alignment = align(study(scan(SAGITTAL, T1, series="a"), other), AUTO)
+    np.testing.assert_array_equal(alignment.volumes[1].intensities, other.intensities)
+    assert alignment.cautions == ()
+
+
+def test_aligned_files_without_a_frame_of_reference_keep_their_coordinates():
+    grid = Grid((12, 90, 90), np.array([[4.2, 0, 0, -23], [0, 2.1, 0, -93], [0, 0, 2.1, -93], [0, 0, 0, 1]]))
+    alignment = align(study(scan(SAGITTAL, T1, series="a"), scan(grid, T2, series="b")), AUTO)
+    assert errors(alignment.transforms[1], RigidTransform.identity(), SAGITTAL)[0] < 1.0
+    assert alignment.cautions == ()
+
+
+def test_a_series_that_cannot_be_registered_is_kept_and_flagged():
+    grid = shifted(SAGITTAL, (0.3, 0, 0))
+    other = scan(SAGITTAL, T2, series="someone else", seed=99)
+    alignment = align(
+        study(scan(SAGITTAL, T1, series="a"), Volume(other.intensities, grid, other.series)), AUTO
+    )
+    assert len(alignment.volumes) == 2
+    assert alignment.transforms[1].is_identity
+    assert "series (someone else) could not be aligned" in alignment.cautions[0]
+
+
+def test_series_without_common_coordinates_are_aligned_by_content_and_flagged():
+    truth = rigid((0, 400, 900), (4, 0, 0))
+    far = shifted(SAGITTAL, (0, 400, 900))
+    alignment = align(study(scan(SAGITTAL, T1, series="a"), scan(far, T2, series="b", transform=truth)), AUTO)
+    assert errors(alignment.transforms[1], truth, SAGITTAL)[0] < 1.0
+    assert "by its content alone" in alignment.cautions[0]
+
+
+@pytest.mark.parametrize("config", [AUTO, NEVER])
+def test_a_series_of_another_part_of_the_body_is_left_out(config):
+    below = shifted(SAGITTAL, (0, 0, -160))
+    alignment = align(
+        study(scan(SAGITTAL, T1, series="a", frame="1"), scan(below, T2, series="b", frame="1")), config
+    )
+    assert len(alignment.volumes) == len(alignment.transforms) == 1
+    assert "series (b) was left out" in alignment.cautions[0]
+
+
+def test_a_small_overlap_is_said():
+    below = shifted(SAGITTAL, (0, 0, -120))
+    alignment = align(
+        study(scan(SAGITTAL, T1, series="a", frame="1"), scan(below, T2, series="b", frame="1")), AUTO
+    )
+    assert len(alignment.volumes) == 2
+    assert "only 38% of its extent" in alignment.cautions[0]
+
+
+ORDERS = st.sampled_from(list(itertools.permutations(range(3))))
+FLIPS = st.sets(st.integers(0, 2)).map(tuple)
+
+
+@given(order=ORDERS, flips=FLIPS, voxel=st.tuples(*[st.integers(2, 7)] * 3))
+@settings(max_examples=30, deadline=None)
+def test_left_stays_left_whatever_the_axis_order(order, flips, voxel):
+    grid = Grid((10, 10, 10), np.array([[3.0, 0.2, 0, -15], [-0.2, 1, 0, -5], [0, 0, 1, -4], [0, 0, 0, 1]]))
+    intensities = np.zeros(grid.shape, np.float32)
+    intensities[voxel] = 100.0
+    other = reordered(grid, order, flips)
+    moved = resample(Volume(intensities, grid, Series("s", "v")), other)
+    peak = np.unravel_index(moved.intensities.argmax(), other.shape)
+    np.testing.assert_allclose(other.to_world(peak), grid.to_world(voxel), atol=1e-6)
+    assert moved.intensities[peak] == pytest.approx(100.0, abs=1e-3)
+
+
+def test_linear_intensities_are_interpolated_exactly_and_outside_is_zero():
+    grid = Grid((6, 6, 6), np.diag([2.0, 2.0, 2.0, 1.0]))
+    points = grid.to_world(np.stack(np.indices(grid.shape), axis=-1))
+    ramp = Volume((points @ (1.0, 2.0, 3.0) + 50).astype(np.float32), grid, Series("s", "v"))
+    shifted = np.eye(4)
+    shifted[:3, 3] = (1.0, 1.0, -4.0)
+    finer = resample(ramp, Grid((4, 4, 12), shifted))
+    np.testing.assert_allclose(finer.intensities[2, 1, 6], 3 + 2 * 2 + 3 * 2 + 50, rtol=1e-6)
+    assert not finer.intensities[..., :3].any()
+    assert finer.intensities[..., 4:].all()
+
+
+def test_a_transform_takes_reference_points_to_points_of_the_other_series():
+    grid = Grid((8, 8, 8), np.eye(4))
+    intensities = np.zeros(grid.shape, np.float32)
+    intensities[5, 2, 6] = 1.0
+    moved = resample(Volume(intensities, grid, Series("s", "v")), grid, rigid((3, -1, 2), (0, 0, 0)))
+    assert np.unravel_index(moved.intensities.argmax(), grid.shape) == (2, 3, 4)
+
+
+@given(
+    shift=st.tuples(*[st.floats(-50, 50)] * 3),
+    angles=st.tuples(*[st.floats(-40, 40)] * 3),
+    centre=st.tuples(*[st.floats(-100, 100)] * 3),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_transform_survives_the_way_through_itk(shift, angles, centre):
+    transform = rigid(shift, angles)
+    np.testing.assert_allclose(
+        RigidTransform.from_itk(transform.to_itk(centre)).matrix, transform.matrix, atol=1e-6
+    )
+
+
+def test_coverage_marks_exactly_the_voxels_inside_the_other_grid():
+    source = Grid((4, 4, 4), np.diag([2.0, 2.0, 2.0, 1.0]))
+    mask = coverage(source, Grid((10, 1, 1), np.eye(4)), rigid((-1, 0, 0), (0, 0, 0)))
+    assert mask[:, 0, 0].tolist() == [True] * 9 + [False]
+
+
+def test_overlap_of_separate_grids_is_zero_and_of_a_thin_slab_inside_is_one():
+    slab = Grid((3, 20, 20), np.diag([2.0, 1.0, 1.0, 1.0]))
+    wide = Grid((40, 20, 5), np.array([[1.0, 0, 0, -15], [0, 1, 0, 0], [0, 0, 1, 6], [0, 0, 0, 1]]))
+    far = Grid((3, 3, 3), np.array([[1.0, 0, 0, 500], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    assert extent_overlap(slab, wide) == pytest.approx(1.0)
+    assert extent_overlap(slab, far) == 0.0
+
+
+def test_edges_agree_for_another_contrast_of_the_same_tissue_only():
+    everywhere = np.ones(SAGITTAL.shape, bool)
+    first = scan(SAGITTAL, T1, series="a")
+    same = edge_agreement(first, scan(SAGITTAL, T2, series="b"), everywhere)
+    other = edge_agreement(first, scan(SAGITTAL, T2, series="b", seed=99), everywhere)
+    constant = edge_agreement(first, Volume(np.ones(SAGITTAL.shape), SAGITTAL, first.series), everywhere)
+    assert same > 0.4
+    assert abs(other) < 0.1
+    assert constant == 0.0
+
+
+def test_block_means_keep_their_place_in_space():
+    intensities = np.arange(4 * 6 * 7, dtype=np.float32).reshape(4, 6, 7)
+    volume = Volume(intensities, Grid((4, 6, 7), np.diag([4.0, 1.0, 1.0, 1.0])), Series("s", "v"))
+    means = block_mean(volume, 2.0)
+    assert means.grid.shape == (4, 3, 3)
+    assert means.grid.spacing_mm == (4.0, 2.0, 2.0)
+    assert means.intensities[0, 0, 0] == intensities[0, :2, :2].mean()
+    np.testing.assert_allclose(means.grid.to_world((0, 0, 0)), (0, 0.5, 0.5))
+
+
+def test_a_matrix_that_is_no_rotation_is_refused():
+    with pytest.raises(GeometryError, match="rotation"):
+        RigidTransform(np.diag([2.0, 1.0, 1.0, 1.0]))
