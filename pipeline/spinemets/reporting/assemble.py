@@ -1,0 +1,53 @@
+"""The last stage: findings, levels and every caution gathered into one report value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from spinemets.findings import LesionFinding, Provenance, SpineSegmentation, StudyReport, Vertebra
+from spinemets.volume import Study
+
+__all__ = ["build_report"]
+
+NO_LESION = "No lesion was found. That is not proof that there is none."
+NO_VERTEBRA = "No vertebra was recognised, so no finding has a level; check that this is a spine MRI."
+DUPLICATED = "The level {} was given to more than one vertebra; check the numbering of the whole column."
+
+
+def build_report(
+    study: Study,
+    segmentation: SpineSegmentation,
+    vertebrae: Iterable[Vertebra],
+    findings: Iterable[LesionFinding],
+    provenance: Provenance,
+    cautions: Iterable[str] = (),
+) -> StudyReport:
+    """Gather what the stages found, with every caution that a reader must see, each once.
+
+    Vertebrae and findings keep the order they come in: head to foot. ``cautions`` are those
+    that no value carries yet, such as an uncertain numbering; they come first.
+    """
+    vertebrae, findings = tuple(vertebrae), tuple(findings)
+    gathered = (*cautions, *_cautions(study, segmentation, vertebrae, findings))
+    return StudyReport(study, segmentation, vertebrae, findings, tuple(dict.fromkeys(gathered)), provenance)
+
+
+def _cautions(
+    study: Study,
+    segmentation: SpineSegmentation,
+    vertebrae: tuple[Vertebra, ...],
+    findings: tuple[LesionFinding, ...],
+) -> Iterator[str]:
+    yield from study.cautions
+    for volume in study.volumes:
+        for caution in volume.series.cautions:
+            yield f"{volume.series.name}: {caution}"
+    yield from segmentation.cautions
+    if not vertebrae:
+        yield NO_VERTEBRA
+    names = [vertebra.level for vertebra in vertebrae]
+    for level in dict.fromkeys(names):
+        if names.count(level) > 1:
+            yield DUPLICATED.format(level.value)
+    if not findings:
+        yield NO_LESION

@@ -1,0 +1,200 @@
+"""From the report value to the report document: rounding, hashing, counting.
+
+The only place where identifiers are hashed or left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Literal
+
+from spinemets.anatomy import Compartment, SpineRegion
+from spinemets.config import LevelConfig
+from spinemets.findings import LesionFinding, PointMm, Provenance, StudyReport, Vertebra
+from spinemets.reporting.schema import (
+    AlternativeRecord,
+    FindingRecord,
+    LevelRecord,
+    ProvenanceRecord,
+    RejectedSeriesRecord,
+    ReportDocument,
+    SeriesRecord,
+    SignalRecord,
+    StudyRecord,
+    SummaryRecord,
+)
+from spinemets.reporting.words import summary_sentences
+from spinemets.volume import Study, Volume
+
+__all__ = ["OVERVIEW_NAME", "hash_identifier", "overlay_name", "report_document"]
+
+Identifiers = Literal["keep", "hash"]
+
+OVERVIEW_NAME = "overview.png"
+
+
+def overlay_name(number: int) -> str:
+    """Where a lesion's picture lies, relative to the report.
+
+    >>> overlay_name(3)
+    'overlays/lesion-03.png'
+    """
+    return f"overlays/lesion-{number:02d}.png"
+
+
+def hash_identifier(identifier: str) -> str:
+    """The first 16 hexadecimal digits of an identifier's SHA-256.
+
+    >>> hash_identifier("1.2.3")
+    'sha256:1d1cc9e923c1f2ea'
+    """
+    return f"sha256:{hashlib.sha256(identifier.encode()).hexdigest()[:16]}"
+
+
+def report_document(
+    report: StudyReport, identifiers: Identifiers = "hash", *, with_pictures: bool = True
+) -> ReportDocument:
+    """The document of a report.
+
+    Parameters
+    ----------
+    identifiers
+        "hash": UIDs become hashes; patient ID, date and file names are left out.
+    with_pictures
+        Whether the findings name their overlay pictures.
+    """
+    levels = tuple(_level(vertebra, _review_confidence(report)) for vertebra in report.vertebrae)
+    findings = tuple(_finding(finding, with_pictures) for finding in report.findings)
+    return ReportDocument(
+        study=_study(report.study, identifiers),
+        summary=_summary(findings, levels),
+        levels=levels,
+        findings=findings,
+        cautions=report.cautions,
+        provenance=_provenance(report.provenance),
+    )
+
+
+def _study(study: Study, identifiers: Identifiers) -> StudyRecord:
+    keep = identifiers == "keep"
+    return StudyRecord(
+        identifier=study.uid if keep else hash_identifier(study.uid),
+        identifiers=identifiers,
+        patient_id=study.patient_id if keep else None,
+        date=study.study_date if keep else None,
+        description=study.description,
+        series=tuple(
+            _series(volume, keep=keep, reference=rank == 0) for rank, volume in enumerate(study.volumes)
+        ),
+        rejected=tuple(RejectedSeriesRecord(name=name, reason=reason) for name, reason in study.rejected),
+    )
+
+
+def _series(volume: Volume, *, keep: bool, reference: bool) -> SeriesRecord:
+    series = volume.series
+    return SeriesRecord(
+        name=series.name,
+        weighting=series.weighting.value,
+        plane=series.plane.value,
+        identifier=series.series_uid if keep else hash_identifier(series.series_uid),
+        source=series.source.name if keep else None,
+        shape=volume.grid.shape,
+        spacing_mm=_point(volume.grid.spacing_mm),
+        reference=reference,
+        cautions=series.cautions,
+    )
+
+
+def _level(vertebra: Vertebra, review_confidence: float) -> LevelRecord:
+    return LevelRecord(
+        level=vertebra.level,
+        confidence=round(vertebra.confidence, 4),
+        uncertain=vertebra.confidence < review_confidence,
+        alternatives=tuple(
+            AlternativeRecord(level=other.level, probability=round(other.probability, 4))
+            for other in vertebra.alternatives
+        ),
+        centroid_mm=_point(vertebra.centroid_mm),
+        fully_visible=vertebra.fully_visible,
+    )
+
+
+def _finding(finding: LesionFinding, with_pictures: bool) -> FindingRecord:
+    lesion = finding.lesion
+    return FindingRecord(
+        lesion=lesion.number,
+        level=finding.main_level,
+        levels=finding.levels,
+        level_confidence=round(finding.level_confidence, 4),
+        region=finding.region,
+        compartment=finding.compartment,
+        compartment_probabilities=_all_compartments(finding.compartment_probabilities),
+        compartment_shares=_all_compartments(finding.compartment_shares),
+        volume_mm3=round(lesion.volume_mm3, 3),
+        volume_ml=round(lesion.volume_mm3 / 1000, 6),
+        longest_diameter_mm=round(lesion.longest_diameter_mm, 3),
+        centroid_mm=_point(lesion.centroid_mm),
+        confidence=round(lesion.confidence, 4),
+        signal=tuple(
+            SignalRecord(
+                series=signal.series_name,
+                weighting=signal.weighting,
+                z_score=None if signal.z_score is None else round(signal.z_score, 3),
+                appearance=signal.appearance,
+            )
+            for signal in lesion.signals
+        ),
+        needs_review=finding.needs_review,
+        review_reasons=finding.review_reasons,
+        overlay=overlay_name(lesion.number) if with_pictures else None,
+    )
+
+
+def _summary(findings: tuple[FindingRecord, ...], levels: tuple[LevelRecord, ...]) -> SummaryRecord:
+    total_mm3 = sum(finding.volume_mm3 for finding in findings)
+    compartments = Counter(finding.compartment for finding in findings)
+    regions = Counter(finding.region for finding in findings)
+    return SummaryRecord(
+        lesions=len(findings),
+        needs_review=sum(finding.needs_review for finding in findings),
+        total_volume_mm3=round(total_mm3, 3),
+        total_volume_ml=round(total_mm3 / 1000, 6),
+        by_compartment={compartment: compartments[compartment] for compartment in Compartment},
+        by_region={region: regions[region] for region in SpineRegion},
+        levels_involved=tuple(sorted({level for finding in findings for level in finding.levels})),
+        sentences=summary_sentences(findings, levels),
+    )
+
+
+def _provenance(provenance: Provenance) -> ProvenanceRecord:
+    return ProvenanceRecord(
+        version=provenance.version,
+        model=provenance.model,
+        model_version=provenance.model_version,
+        model_sha256=provenance.model_sha256,
+        device=provenance.device,
+        precision=provenance.precision,
+        strategy=provenance.strategy,
+        configuration=json.loads(json.dumps(dict(provenance.configuration), default=str)),
+        timings_s={stage: round(seconds, 3) for stage, seconds in provenance.timings_s.items()},
+    )
+
+
+def _review_confidence(report: StudyReport) -> float:
+    """The bound below which a level counts as uncertain, as the detection was configured."""
+    levels = report.provenance.configuration.get("levels")
+    if isinstance(levels, Mapping) and "review_confidence" in levels:
+        return float(levels["review_confidence"])
+    return LevelConfig().review_confidence
+
+
+def _all_compartments(values: Mapping[Compartment, float]) -> dict[Compartment, float]:
+    return {compartment: round(values.get(compartment, 0.0), 4) for compartment in Compartment}
+
+
+def _point(point_mm: PointMm) -> PointMm:
+    x, y, z = (round(float(value), 3) for value in point_mm)
+    return x, y, z

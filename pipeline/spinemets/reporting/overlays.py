@@ -1,0 +1,170 @@
+"""The pictures of a report: one for every lesion, and one of the whole visible spine.
+
+Pure functions from a report to images; writing them is ``spinemets.reporting.write``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from spinemets.findings import LesionFinding, StudyReport
+from spinemets.reporting.drawing import BACKDROP, draw_text, fit_text
+from spinemets.reporting.overview import draw_overview
+from spinemets.reporting.palette import COMPARTMENT_COLOURS
+from spinemets.reporting.panels import Scene, draw_legend, make_scene, panel, with_caption
+from spinemets.reporting.planes import BodyAxes, PicturePlane
+from spinemets.reporting.words import percent, volume_text
+from spinemets.volume import Plane
+
+__all__ = ["Overlays", "draw_lesion", "draw_overlays", "plane_through"]
+
+_GAP = 6
+_SAGITTAL_SIZE, _REFORMAT_SIZE = (336, 450), (280, 211)
+_PIXELS_PER_MM = 3.0
+# What a lesion may take of a panel's side before the panel shows more at a smaller scale.
+_LARGEST_SHARE = 0.7
+_MOST_OTHER_SERIES = 3
+_HEADING_HEIGHT, _LEGEND_HEIGHT = 30, 28
+# Body axes (right, front, head) that grow along a picture's columns, rows and normal, with
+# their sense: a sagittal picture's columns run backwards, its rows towards the feet.
+_LAYOUT = {Plane.SAGITTAL: (1, 2, 0), Plane.CORONAL: (0, 2, 1), Plane.AXIAL: (0, 1, 2)}
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overlays:
+    """All pictures of a report, 8-bit RGB; lesions by number."""
+
+    overview: Image.Image
+    lesions: Mapping[int, Image.Image]
+
+
+def draw_overlays(report: StudyReport, uncertain_below: float = 0.8) -> Overlays:
+    """Draw every picture of a report.
+
+    Parameters
+    ----------
+    uncertain_below
+        Levels of less confidence carry a question mark.
+    """
+    scene = make_scene(report, uncertain_below)
+    lesions = {finding.lesion.number: draw_lesion(scene, finding) for finding in report.findings}
+    return Overlays(draw_overview(scene), lesions)
+
+
+def draw_lesion(scene: Scene, finding: LesionFinding) -> Image.Image:
+    """One lesion: the sagittal slice without and with marks, axial, coronal, other series."""
+    planes = {kind: _lesion_plane(scene, finding, kind) for kind in Plane}
+    rows = [_main_row(scene, finding, planes), *_other_series(scene, planes[Plane.SAGITTAL])]
+    width = max(row.width for row in rows)
+    height = _HEADING_HEIGHT + sum(row.height + _GAP for row in rows) + _LEGEND_HEIGHT
+    card = Image.new("RGB", (width, height), BACKDROP)
+    colour = COMPARTMENT_COLOURS[finding.compartment]
+    draw_text(card, (6, _HEADING_HEIGHT / 2), fit_text(_heading(finding), width - 12, 16), colour, size=16)
+    top = _HEADING_HEIGHT
+    for row in rows:
+        card.paste(row, (0, top))
+        top += row.height + _GAP
+    draw_legend(card, (6, top + _LEGEND_HEIGHT // 2 - _GAP // 2))
+    return card
+
+
+def plane_through(
+    axes: BodyAxes, kind: Plane, centre_mm: npt.ArrayLike, size: tuple[int, int], pixel_mm: float
+) -> PicturePlane:
+    """A picture plane through a point, moved along itself to show as much image as it can."""
+    across, along, _ = _LAYOUT[kind]
+    place = axes.directions @ np.asarray(centre_mm, dtype=np.float64)
+    for axis, pixels in ((across, size[0]), (along, size[1])):
+        half = pixels * pixel_mm / 2
+        lower, upper = axes.lower_mm[axis] + half, axes.upper_mm[axis] - half
+        place[axis] = (lower + upper) / 2 if lower > upper else np.clip(place[axis], lower, upper)
+    rightward, downward = -axes.directions[across], -axes.directions[along]
+    corner = place @ axes.directions - pixel_mm * (
+        (size[0] - 1) / 2 * rightward + (size[1] - 1) / 2 * downward
+    )
+    return PicturePlane(kind, corner, rightward, downward, size, pixel_mm)
+
+
+def _lesion_plane(scene: Scene, finding: LesionFinding, kind: Plane) -> PicturePlane:
+    """Through the lesion's voxel nearest to its centre, so that a curved lesion is met too."""
+    lesion = finding.lesion
+    points = lesion.grid.to_world(lesion.voxels)
+    centre = points[np.linalg.norm(points - np.array(lesion.centroid_mm), axis=1).argmin()]
+    size = _SAGITTAL_SIZE if kind is Plane.SAGITTAL else _REFORMAT_SIZE
+    extent = np.ptp(points @ scene.axes.directions.T, axis=0) + scene.axes.spacing_mm
+    across, along, normal = _LAYOUT[kind]
+    middle = (points @ scene.axes.directions.T).mean(axis=0)
+    middle[normal] = scene.axes.directions[normal] @ centre
+    needed = max(extent[across] / size[0], extent[along] / size[1]) / _LARGEST_SHARE
+    return plane_through(
+        scene.axes, kind, middle @ scene.axes.directions, size, max(1 / _PIXELS_PER_MM, float(needed))
+    )
+
+
+def _main_row(scene: Scene, finding: LesionFinding, planes: Mapping[Plane, PicturePlane]) -> Image.Image:
+    name, number = _series_name(scene, 0), finding.lesion.number
+    sagittal, axial, coronal = (planes[kind] for kind in (Plane.SAGITTAL, Plane.AXIAL, Plane.CORONAL))
+    plain = with_caption(panel(scene, sagittal, marks=False), f"Sagittal{_reformat(scene, sagittal)}: {name}")
+    marked = with_caption(panel(scene, sagittal, named=[number]), "Same slice, outlined")
+    right = [
+        with_caption(panel(scene, axial), f"Axial{_reformat(scene, axial)}"),
+        with_caption(panel(scene, coronal), f"Coronal{_reformat(scene, coronal)}"),
+    ]
+    row = Image.new("RGB", (2 * (plain.width + _GAP) + right[0].width, plain.height), BACKDROP)
+    row.paste(plain, (0, 0))
+    row.paste(marked, (plain.width + _GAP, 0))
+    for image, top in zip(right, (0, row.height - right[1].height), strict=True):
+        row.paste(image, (2 * (plain.width + _GAP), top))
+    return row
+
+
+def _other_series(scene: Scene, sagittal: PicturePlane) -> list[Image.Image]:
+    """The same sagittal slice on the study's other series, in one row; none if there are none."""
+    others = range(1, min(len(scene.windows), 1 + _MOST_OTHER_SERIES))
+    if not others:
+        return []
+    images = [
+        with_caption(panel(scene, _central_part(sagittal), volume=rank), _series_name(scene, rank))
+        for rank in others
+    ]
+    row = Image.new("RGB", (sum(image.width + _GAP for image in images) - _GAP, images[0].height), BACKDROP)
+    for rank, image in enumerate(images):
+        row.paste(image, (rank * (image.width + _GAP), 0))
+    return [row]
+
+
+def _central_part(plane: PicturePlane) -> PicturePlane:
+    """The middle of a picture at the size that three side by side need."""
+    width, height = plane.size
+    size = (314, 314)
+    shift = plane.pixel_mm * (
+        (width - size[0]) / 2 * plane.rightward + (height - size[1]) / 2 * plane.downward
+    )
+    return PicturePlane(
+        plane.kind, plane.origin_mm + shift, plane.rightward, plane.downward, size, plane.pixel_mm
+    )
+
+
+def _reformat(scene: Scene, plane: PicturePlane) -> str:
+    return "" if scene.report.segmentation.grid.plane is plane.kind else " reformat"
+
+
+def _series_name(scene: Scene, rank: int) -> str:
+    return scene.report.segmentation.volumes[rank].series.name
+
+
+def _heading(finding: LesionFinding) -> str:
+    levels = ", ".join(level.value for level in finding.levels) or "no level"
+    probability = percent(finding.compartment_probabilities[finding.compartment])
+    return (
+        f"Lesion {finding.lesion.number}   {levels}   {finding.compartment.value} {probability}   "
+        f"{volume_text(finding.lesion.volume_mm3)}   {finding.lesion.longest_diameter_mm:.0f} mm"
+        + ("   needs review" if finding.needs_review else "")
+    )

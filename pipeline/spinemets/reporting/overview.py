@@ -1,0 +1,194 @@
+"""The whole visible spine in one picture: every level and every lesion."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from spinemets.findings import LesionFinding
+from spinemets.reporting.drawing import (
+    BACKDROP,
+    Outline,
+    draw_orientation,
+    draw_outline,
+    draw_scale_bar,
+    draw_text,
+    fit_text,
+    grey_picture,
+    text_width,
+    to_image,
+)
+from spinemets.reporting.palette import COMPARTMENT_COLOURS, CORD_COLOUR, SAC_COLOUR
+from spinemets.reporting.panels import Scene, draw_legend, draw_levels, with_caption
+from spinemets.reporting.planes import ORIENTATION_LETTERS, PicturePlane, inside, sample
+from spinemets.volume import Plane
+
+__all__ = ["draw_overview", "midline_plane"]
+
+_LARGEST_HEIGHT, _LARGEST_WIDTH, _LARGEST_SCALE = 900, 460, 3.0
+_MARGIN_FRONT_MM, _MARGIN_BACK_MM, _MARGIN_ENDS_MM = 40.0, 30.0, 12.0
+_LABELS_WIDTH, _LABEL_STEP, _GAP, _LEGEND_HEIGHT = 250, 19, 6, 28
+_LEAST_WIDTH = 780
+
+Array = npt.NDArray[np.float64]
+
+
+def draw_overview(scene: Scene) -> Image.Image:
+    """The spine's midline without and with marks; lesions beside it are dashed."""
+    plane = midline_plane(scene)
+    grid, points = scene.report.segmentation.grid, plane.points_mm()
+    values = sample(scene.report.segmentation.volumes[0].intensities, grid, points)
+    grey = grey_picture(values, inside(grid, points), scene.windows[0])
+    plain = to_image(grey)
+    draw_orientation(plain, ORIENTATION_LETTERS[Plane.SAGITTAL])
+    draw_scale_bar(plain, plane.pixel_mm)
+    marked, projected = _marked(scene, plane, grey)
+    name = scene.report.segmentation.volumes[0].series.name
+    curved = " (curved along the canal)" if plane.row_shift_mm is not None else ""
+    left = with_caption(plain, f"Midline{curved}: {name}")
+    middle = with_caption(marked, "Levels and lesions")
+    width = max(left.width + middle.width + 2 * _GAP + _LABELS_WIDTH, _LEAST_WIDTH)
+    picture = Image.new("RGB", (width, left.height + _LEGEND_HEIGHT), BACKDROP)
+    picture.paste(left, (0, 0))
+    picture.paste(middle, (left.width + _GAP, 0))
+    corner = (left.width + _GAP, left.height - plane.size[1])
+    _label_lesions(picture, scene, plane, corner)
+    draw_legend(picture, (6, picture.height - _LEGEND_HEIGHT // 2), projected=projected)
+    return picture
+
+
+def midline_plane(scene: Scene) -> PicturePlane:
+    """The sagittal picture through the middle of the canal, curved where the spine is."""
+    axes = scene.axes
+    lower, upper = _shown_part(scene)
+    extent = upper - lower
+    scale = min(_LARGEST_SCALE, _LARGEST_HEIGHT / extent[2], _LARGEST_WIDTH / extent[1])
+    size = (max(1, round(extent[1] * scale)), max(1, round(extent[2] * scale)))
+    pixel_mm = 1 / scale
+    heights = upper[2] - (np.arange(size[1]) + 0.5) * pixel_mm
+    lateral = _lateral_course(scene, heights)
+    spacing = axes.spacing_mm[0]
+    base = float(np.median(lateral))
+    # The nearest acquired slice is sharper than a blend of two.
+    base = axes.lower_mm[0] + (np.floor((base - axes.lower_mm[0]) / spacing) + 0.5) * spacing
+    origin = np.array([base, upper[1] - pixel_mm / 2, heights[0]]) @ axes.directions
+    plane = PicturePlane(Plane.SAGITTAL, origin, -axes.directions[1], -axes.directions[2], size, pixel_mm)
+    if np.abs(lateral - base).max() <= max(spacing, 3.0):
+        return plane
+    shift = (lateral - base) * float(axes.directions[0] @ plane.normal)
+    return PicturePlane(
+        plane.kind, origin, plane.rightward, plane.downward, size, pixel_mm, row_shift_mm=shift
+    )
+
+
+def _shown_part(scene: Scene) -> tuple[Array, Array]:
+    """Lower and upper corner, along the body axes, of the part that holds anything found."""
+    axes = scene.axes
+    found = (scene.report.segmentation.vertebrae > 0) | scene.sac | (scene.lesions > 0)
+    if not found.any():
+        return axes.lower_mm, axes.upper_mm
+    places = _places(scene, found)
+    lower = places.min(axis=0) - np.array([0, _MARGIN_BACK_MM, _MARGIN_ENDS_MM])
+    upper = places.max(axis=0) + np.array([0, _MARGIN_FRONT_MM, _MARGIN_ENDS_MM])
+    return np.maximum(lower, axes.lower_mm), np.minimum(upper, axes.upper_mm)
+
+
+def _places(scene: Scene, mask: npt.NDArray[np.bool_]) -> Array:
+    """The mask's voxels along the body axes, in mm, shape (n, 3)."""
+    return np.asarray(scene.report.segmentation.grid.to_world(np.argwhere(mask)) @ scene.axes.directions.T)
+
+
+def _lateral_course(scene: Scene, heights: Array) -> Array:
+    """Where the canal's middle lies from left to right at each height; bodies, if no canal."""
+    middle = float((scene.axes.lower_mm[0] + scene.axes.upper_mm[0]) / 2)
+    mask = scene.sac if scene.sac.any() else scene.bodies
+    if not mask.any():
+        return np.full(heights.shape, middle)
+    places = _places(scene, mask)
+    step = max(3.0, float(scene.axes.spacing_mm[2]))
+    rank = np.floor((places[:, 2] - places[:, 2].min()) / step).astype(int)
+    counts = np.bincount(rank)
+    met = counts > 0
+    mean = np.bincount(rank, weights=places[:, 0])[met] / counts[met]
+    smooth = ndimage.gaussian_filter1d(mean, sigma=max(1.0, 15.0 / step), mode="nearest")
+    at = places[:, 2].min() + (np.flatnonzero(met) + 0.5) * step
+    return np.asarray(np.interp(heights, at, smooth))
+
+
+def _marked(scene: Scene, plane: PicturePlane, grey: npt.NDArray[np.float32]) -> tuple[Image.Image, bool]:
+    """The picture with outlines, levels and numbers, and whether any lesion is projected."""
+    grid, points = scene.report.segmentation.grid, plane.points_mm()
+    picture = draw_outline(grey, sample(scene.sac, grid, points), Outline(SAC_COLOUR, 1.0))
+    picture = draw_outline(picture, sample(scene.cord, grid, points), Outline(CORD_COLOUR, 1.0))
+    projected = False
+    for finding in scene.report.findings:
+        colour = COMPARTMENT_COLOURS[finding.compartment]
+        region = sample(scene.lesions, grid, points, label=finding.lesion.number)
+        if (region >= 0.5).any():
+            picture = draw_outline(picture, region, Outline(colour, width_px=2.0, fill=0.15))
+        else:
+            projected = True
+            picture = draw_outline(
+                picture, _projection(scene, plane, finding), Outline(colour, 2.0, dashed=True)
+            )
+    image = to_image(picture)
+    draw_levels(image, scene, plane)
+    draw_orientation(image, ORIENTATION_LETTERS[Plane.SAGITTAL])
+    draw_scale_bar(image, plane.pixel_mm)
+    return image, projected
+
+
+def _projection(scene: Scene, plane: PicturePlane, finding: LesionFinding) -> npt.NDArray[np.float32]:
+    """The lesion as seen through the body from the side, on the pixels of the picture."""
+    lesion = finding.lesion
+    across = lesion.grid.to_world(lesion.voxels) @ scene.axes.directions[0]
+    spacing = float(scene.axes.spacing_mm[0])
+    region = np.zeros(plane.size[::-1], dtype=np.float32)
+    flat = PicturePlane(
+        plane.kind, plane.origin_mm, plane.rightward, plane.downward, plane.size, plane.pixel_mm
+    )
+    points = flat.points_mm()
+    base = float(plane.origin_mm @ scene.axes.directions[0])
+    for place in np.arange(across.min(), across.max() + spacing / 2, spacing):
+        moved = points + (place - base) * scene.axes.directions[0]
+        region = np.maximum(region, sample(scene.lesions, lesion.grid, moved, label=lesion.number))
+    return region
+
+
+def _label_lesions(picture: Image.Image, scene: Scene, plane: PicturePlane, corner: tuple[int, int]) -> None:
+    """Write the lesions in a column right of the marked panel, each with a line to its place."""
+    places = {f: plane.to_pixel(f.lesion.centroid_mm) for f in scene.report.findings}
+    findings = sorted(places, key=lambda finding: places[finding][1])
+    capacity = max(1, plane.size[1] // _LABEL_STEP)
+    rows = _spread([places[f][1] for f in findings[:capacity]], _LABEL_STEP, plane.size[1])
+    column = corner[0] + plane.size[0] + _GAP + 14
+    draw = ImageDraw.Draw(picture)
+    for finding, row in zip(findings[:capacity], rows, strict=True):
+        x, y = places[finding]
+        colour = COMPARTMENT_COLOURS[finding.compartment]
+        target = (corner[0] + np.clip(x, 0, plane.size[0]), corner[1] + np.clip(y, 0, plane.size[1]))
+        draw.line([target, (column - 4, corner[1] + row)], fill=colour, width=1)
+        text = fit_text(_label(finding), picture.width - column - 4)
+        draw_text(picture, (column, corner[1] + row), text, colour)
+    if len(findings) > capacity:
+        more = f"and {len(findings) - capacity} more, see the table"
+        draw_text(picture, (picture.width - 6 - text_width(more), corner[1] - 10), more)
+
+
+def _label(finding: LesionFinding) -> str:
+    level = finding.main_level.value if finding.main_level else "no level"
+    return f"{finding.lesion.number}  {level}  {finding.compartment.value}"
+
+
+def _spread(wanted: list[float], step: float, height: float) -> list[float]:
+    """Rows at least ``step`` apart, in the same order, near the wanted ones, inside the height."""
+    rows: list[float] = []
+    for row in wanted:
+        rows.append(max(row, rows[-1] + step if rows else step / 2))
+    limit = height - step / 2
+    for rank in reversed(range(len(rows))):
+        rows[rank] = min(rows[rank], limit)
+        limit = rows[rank] - step
+    return rows

@@ -1,0 +1,170 @@
+"""The report as a document: pydantic models of ``report.json`` and its JSON Schema.
+
+Knows the shape of the document only; ``spinemets.reporting.document`` fills it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
+
+__all__ = [
+    "DISCLAIMER",
+    "SCHEMA_VERSION",
+    "AlternativeRecord",
+    "FindingRecord",
+    "LevelRecord",
+    "ProvenanceRecord",
+    "RejectedSeriesRecord",
+    "ReportDocument",
+    "SeriesRecord",
+    "SignalRecord",
+    "StudyRecord",
+    "SummaryRecord",
+    "json_schema_text",
+]
+
+SCHEMA_VERSION: Literal["1.0"] = "1.0"
+DISCLAIMER = "Research use only. Not a medical device."
+
+Probability = float
+Point = tuple[float, float, float]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SeriesRecord(_Record):
+    """A series that the analysis used."""
+
+    name: str
+    weighting: str
+    plane: Literal["sagittal", "coronal", "axial"]
+    identifier: str = Field(description="series UID, or the start of its SHA-256")
+    source: str | None = Field(description="name of the file or folder; null where identifiers are hashed")
+    shape: tuple[int, int, int]
+    spacing_mm: Point
+    reference: bool = Field(description="true for the series whose grid carries the results")
+    cautions: tuple[str, ...]
+
+
+class RejectedSeriesRecord(_Record):
+    """A series that was found and not used."""
+
+    name: str
+    reason: str
+
+
+class StudyRecord(_Record):
+    """What was examined."""
+
+    identifier: str = Field(description="study UID, or the start of its SHA-256")
+    identifiers: Literal["keep", "hash"]
+    patient_id: str | None = Field(description="null where identifiers are hashed")
+    date: str | None = Field(description="null where identifiers are hashed")
+    description: str
+    series: tuple[SeriesRecord, ...]
+    rejected: tuple[RejectedSeriesRecord, ...]
+
+
+class AlternativeRecord(_Record):
+    """Another name that a vertebra may have."""
+
+    level: VertebralLevel
+    probability: Probability = Field(ge=0, le=1)
+
+
+class LevelRecord(_Record):
+    """One visible vertebra."""
+
+    level: VertebralLevel
+    confidence: Probability = Field(ge=0, le=1)
+    uncertain: bool = Field(description="true where the confidence is below the configured bound")
+    alternatives: tuple[AlternativeRecord, ...]
+    centroid_mm: Point = Field(description="centre of the body, RAS+ mm")
+    fully_visible: bool
+
+
+class SignalRecord(_Record):
+    """A lesion's signal on one series."""
+
+    series: str
+    weighting: str
+    z_score: float | None = Field(description="robust z-score against the study's own normal tissue")
+    appearance: str = Field(description="dark, similar, bright or unknown")
+
+
+class FindingRecord(_Record):
+    """One lesion."""
+
+    lesion: int = Field(ge=1, description="the lesion's number, also its value in the lesion map")
+    level: VertebralLevel | None = Field(description="the level that holds most of the lesion")
+    levels: tuple[VertebralLevel, ...] = Field(description="every level it touches, head to foot")
+    level_confidence: Probability = Field(ge=0, le=1)
+    region: SpineRegion | None
+    compartment: Compartment
+    compartment_probabilities: dict[Compartment, Probability]
+    compartment_shares: dict[Compartment, Probability] = Field(
+        description="share of the lesion's volume in each compartment as segmented"
+    )
+    volume_mm3: float = Field(ge=0)
+    volume_ml: float = Field(ge=0)
+    longest_diameter_mm: float = Field(ge=0)
+    centroid_mm: Point = Field(description="RAS+ mm")
+    confidence: Probability = Field(ge=0, le=1, description="probability that this is a lesion")
+    signal: tuple[SignalRecord, ...]
+    needs_review: bool
+    review_reasons: tuple[str, ...]
+    overlay: str | None = Field(description="picture of the lesion, relative to the report; null if none")
+
+
+class SummaryRecord(_Record):
+    """The findings in numbers and in words."""
+
+    lesions: int
+    needs_review: int
+    total_volume_mm3: float
+    total_volume_ml: float
+    by_compartment: dict[Compartment, int]
+    by_region: dict[SpineRegion, int] = Field(description="lesions with no vertebra near are in none")
+    levels_involved: tuple[VertebralLevel, ...]
+    sentences: tuple[str, ...]
+
+
+class ProvenanceRecord(_Record):
+    """How the report came to be."""
+
+    software: Literal["spinemets"] = "spinemets"
+    version: str
+    model: str
+    model_version: str
+    model_sha256: str
+    device: str
+    precision: str
+    strategy: str
+    configuration: dict[str, JsonValue]
+    timings_s: dict[str, float]
+
+
+class ReportDocument(_Record):
+    """The whole of ``report.json``."""
+
+    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    disclaimer: str = DISCLAIMER
+    study: StudyRecord
+    summary: SummaryRecord
+    levels: tuple[LevelRecord, ...] = Field(description="head to foot")
+    findings: tuple[FindingRecord, ...]
+    cautions: tuple[str, ...]
+    provenance: ProvenanceRecord
+
+
+def json_schema_text() -> str:
+    """The JSON Schema of ``report.json``, as committed in ``docs/report.schema.json``."""
+    schema = ReportDocument.model_json_schema(mode="serialization")
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,101 @@
+"""The tables of a batch: one row for each study, one row for each finding."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+
+from spinemets.anatomy import Compartment
+from spinemets.findings import StudyReport
+from spinemets.reporting.document import report_document
+from spinemets.reporting.schema import FindingRecord
+
+__all__ = ["FINDING_COLUMNS", "REPORT_COLUMNS", "Row", "csv_text", "finding_rows", "report_row"]
+
+Row = Mapping[str, object]
+
+REPORT_COLUMNS = (
+    "lesions",
+    *(f"lesions_{compartment.value}" for compartment in Compartment),
+    "needs_review",
+    "total_volume_mm3",
+    "levels_seen",
+    "levels_uncertain",
+    "levels_involved",
+    "cautions",
+)
+
+FINDING_COLUMNS = (
+    "study",
+    "lesion",
+    "level",
+    "levels",
+    "level_confidence",
+    "region",
+    "compartment",
+    *(f"probability_{compartment.value}" for compartment in Compartment),
+    "volume_mm3",
+    "longest_diameter_mm",
+    "x_mm",
+    "y_mm",
+    "z_mm",
+    "confidence",
+    "needs_review",
+    "review_reasons",
+)
+
+
+def report_row(report: StudyReport) -> Row:
+    """What a study's row tells of its report: the values of ``REPORT_COLUMNS``."""
+    document = report_document(report)
+    summary = document.summary
+    values = (
+        summary.lesions,
+        *(summary.by_compartment[compartment] for compartment in Compartment),
+        summary.needs_review,
+        summary.total_volume_mm3,
+        " ".join(record.level.value for record in document.levels),
+        " ".join(record.level.value for record in document.levels if record.uncertain),
+        " ".join(level.value for level in summary.levels_involved),
+        len(document.cautions),
+    )
+    return dict(zip(REPORT_COLUMNS, values, strict=True))
+
+
+def finding_rows(study: str, report: StudyReport) -> tuple[Row, ...]:
+    """One row for each finding: the values of ``FINDING_COLUMNS``, as rounded in the report."""
+    return tuple(_finding_row(study, finding) for finding in report_document(report).findings)
+
+
+def _finding_row(study: str, finding: FindingRecord) -> Row:
+    values = (
+        study,
+        finding.lesion,
+        finding.level.value if finding.level else "",
+        " ".join(level.value for level in finding.levels),
+        finding.level_confidence,
+        finding.region.value if finding.region else "",
+        finding.compartment.value,
+        *(finding.compartment_probabilities[compartment] for compartment in Compartment),
+        finding.volume_mm3,
+        finding.longest_diameter_mm,
+        *finding.centroid_mm,
+        finding.confidence,
+        finding.needs_review,
+        " ".join(finding.review_reasons),
+    )
+    return dict(zip(FINDING_COLUMNS, values, strict=True))
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Row]) -> str:
+    """Rows as comma-separated text with a head line; absent values are left empty.
+
+    >>> csv_text(("study", "lesions"), [{"study": "a, b", "lesions": 2}, {"study": "c"}])
+    'study,lesions\\n"a, b",2\\nc,\\n'
+    """
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, tuple(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
