@@ -1,0 +1,457 @@
+"""From a label map of structures to single vertebrae.
+
+Works along the curve of the canal: eroded bodies give pieces, pieces of one body are joined,
+blobs of several bodies are cut, and every bony voxel then goes to one vertebra. Names of
+levels are not its business.
+
+C1 has no body. It becomes an instance only where its anterior arch was labelled as a body
+of its own beside the dens; otherwise its arch belongs to no instance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cc3d
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from spinemets.anatomy import Structure
+from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
+from spinemets.volume import Grid, Mask
+
+__all__ = ["clean_anatomy", "split_vertebrae"]
+
+Labels = npt.NDArray[np.uint8]
+Array = npt.NDArray[np.float64]
+
+_OPENING_MM = 1.2  # breaks bridges across a disc, keeps a cervical body collapsed to 30 %
+_MINIMUM_PIECE_MM3 = 40.0
+_MINIMUM_BODY_SHARE = 0.12  # of its neighbours' volume: a collapsed or half destroyed body passes
+_MINIMUM_SACRUM_MM3 = 800.0
+_BODY_FRONT_MM = (2.0, 62.0)  # where a body's centre can lie in front of the canal's
+_BODY_SIDE_MM = 22.0
+_HEIGHT_PER_DEPTH = 0.75  # of a body, C3 to L5: 0.67-0.83 [Panjabi 1991, 1992]
+_DISC_PER_HEIGHT = 0.28
+_SPLIT_HEIGHT = 1.5  # times the expected height
+_JOIN_HEIGHT = 1.3
+_DENS_HEIGHT = 3.6  # C2 with its dens against C3's height
+_WIDE_SIDES = 0.55  # a cut's sides against the blob's widest cross-section; the dens has 0.3-0.4 of C2's
+_ARCH_SLOPE = 0.4  # mm down for each mm back: between lumbar 0.2 and mid-thoracic 0.8
+_ARCH_MAJORITY = 0.6
+_MAXIMUM_INSTANCES = 250
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """A candidate body: rows of the bony voxel table, and its extent along the axis in mm."""
+
+    rows: npt.NDArray[np.intp]
+    top_mm: float
+    bottom_mm: float
+    depth_mm: float
+    front_mm: float
+    side_mm: float
+    volume_mm3: float
+
+    @property
+    def height_mm(self) -> float:
+        return self.bottom_mm - self.top_mm
+
+    @property
+    def middle_mm(self) -> float:
+        return 0.5 * (self.top_mm + self.bottom_mm)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bodies:
+    """Voxels labelled body: indices (n, 3), axis coordinates (n, 3) in mm, weight (n,)."""
+
+    voxels: npt.NDArray[np.intp]
+    where_mm: Array
+    weight: Array
+    discs_mm: Array
+    voxel_mm3: float
+    slack_mm: float
+
+
+def split_vertebrae(
+    anatomy: Labels, body_probability: npt.NDArray[np.float32] | None, grid: Grid
+) -> npt.NDArray[np.uint8]:
+    """Number the vertebrae of a label map from head to foot.
+
+    Parameters
+    ----------
+    anatomy
+        uint8, shape ``grid.shape``; values of ``Structure``.
+    body_probability
+        float32 of the same shape, in [0, 1], or None; where given, it helps to find the
+        disc space in a blob of two fused bodies.
+
+    Returns
+    -------
+    npt.NDArray[np.uint8]
+        Shape ``grid.shape``: 0, or 1..n from head to foot. An instance holds body and
+        posterior elements; the whole visible sacrum is the last one.
+    """
+    instances = np.zeros(grid.shape, dtype=np.uint8)
+    axis = fit_spinal_axis(anatomy, grid)
+    if axis is None:
+        return instances
+    bodies = _gather_bodies(anatomy, body_probability, grid, axis)
+    sacrum, sacrum_top_mm = _find_sacrum(anatomy, grid, axis)
+    components = _components(anatomy == Structure.VERTEBRAL_BODY, grid)
+    pieces = _single_bodies(bodies, components, sacrum_top_mm)
+    _assign_bodies(instances, bodies, pieces, components)
+    bounds = _Boundaries.between(pieces, sacrum_top_mm)
+    _assign_arches(instances, anatomy, grid, (axis, bounds))
+    if sacrum.any() and len(pieces) < _MAXIMUM_INSTANCES:
+        instances[sacrum] = len(pieces) + 1
+    return instances
+
+
+def clean_anatomy(anatomy: Labels, grid: Grid) -> Labels:
+    """The label map without islands that are tiny or lie far from the spine.
+
+    Parameters
+    ----------
+    anatomy
+        uint8, shape ``grid.shape``; values of ``Structure``.
+
+    Returns
+    -------
+    npt.NDArray[np.uint8]
+        A copy in which such islands are background.
+    """
+    cleaned = anatomy.copy()
+    box = _bounding_box(anatomy > 0)
+    axis = fit_spinal_axis(anatomy, grid)
+    if box is None or axis is None:
+        return cleaned
+    part = np.ascontiguousarray(anatomy[box])
+    islands = cc3d.connected_components(part, connectivity=18)
+    statistics = cc3d.statistics(islands, no_slice_conversion=True)
+    volume_mm3 = statistics["voxel_counts"] * grid.voxel_volume_mm3
+    first = np.zeros(len(volume_mm3), dtype=np.uint8)
+    first[islands.ravel()] = part.ravel()
+    corner = np.array([edge.start for edge in box])
+    centres = np.nan_to_num(statistics["centroids"]) + corner
+    where = axis.project(grid.to_world(centres))
+    dropped = (volume_mm3 < _MINIMUM_PIECE_MM3) | ~_near_spine(where, first)
+    dropped |= _stray_bodies(where, first, volume_mm3)
+    dropped[0] = True
+    cleaned[box] = np.where(dropped[islands], Structure.BACKGROUND, part)
+    return cleaned
+
+
+def _near_spine(where_mm: Array, structure: Labels) -> Mask:
+    """Whether an island's centre lies where its structure can be; (n, 3) and (n,) to (n,)."""
+    front, side = where_mm[:, 1], np.abs(where_mm[:, 2])
+    body = (front > _BODY_FRONT_MM[0]) & (front < _BODY_FRONT_MM[1]) & (side < _BODY_SIDE_MM)
+    canal = np.hypot(front, side) < 15.0
+    arch = (front > -75.0) & (front < 25.0) & (side < 60.0)
+    sacrum = np.abs(front) < 75.0
+    rules = {
+        Structure.VERTEBRAL_BODY: body,
+        Structure.DISC: body,
+        Structure.THECAL_SAC: canal,
+        Structure.CORD: canal,
+        Structure.POSTERIOR_ELEMENTS: arch,
+        Structure.SACRUM: sacrum,
+    }
+    kept = np.zeros(len(structure), dtype=np.bool_)
+    for label, rule in rules.items():
+        kept |= (structure == label) & rule
+    return kept
+
+
+def _stray_bodies(where_mm: Array, structure: Labels, volume_mm3: Array) -> Mask:
+    """Bodies and discs that leave the smooth row of the others, by their place before the canal."""
+    chosen = (structure == Structure.VERTEBRAL_BODY) & (volume_mm3 > 500.0)
+    if chosen.sum() < 4:
+        return np.zeros(len(structure), dtype=np.bool_)
+    order = np.flatnonzero(chosen)[np.argsort(where_mm[chosen, 0])]
+    expected = np.interp(where_mm[:, 0], where_mm[order, 0], ndimage.median_filter(where_mm[order, 1], 5))
+    loose = np.isin(structure, (Structure.VERTEBRAL_BODY, Structure.DISC)) & (volume_mm3 < 500.0)
+    return loose & (np.abs(where_mm[:, 1] - expected) > 22.0)
+
+
+def _bounding_box(mask: Mask) -> tuple[slice, ...] | None:
+    found = ndimage.find_objects(mask.astype(np.uint8), max_label=1)
+    return tuple(found[0]) if found and found[0] is not None else None
+
+
+def _gather_bodies(
+    anatomy: Labels, body_probability: npt.NDArray[np.float32] | None, grid: Grid, axis: SpinalAxis
+) -> _Bodies:
+    voxels = np.argwhere(anatomy == Structure.VERTEBRAL_BODY)
+    weight = np.ones(len(voxels)) if body_probability is None else body_probability[tuple(voxels.T)]
+    discs = axis.project(grid.to_world(np.argwhere(anatomy == Structure.DISC)))
+    inside = (np.abs(discs[:, 2]) < _BODY_SIDE_MM) & (discs[:, 1] > 0.0) & (discs[:, 1] < 70.0)
+    return _Bodies(
+        voxels=voxels,
+        where_mm=axis.project(grid.to_world(voxels)),
+        weight=weight.astype(np.float64),
+        discs_mm=discs[inside],
+        voxel_mm3=grid.voxel_volume_mm3,
+        slack_mm=min(grid.spacing_mm),
+    )
+
+
+def _components(mask: Mask, grid: Grid) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Per body voxel in ``argwhere`` order: component after erosion (0: eroded away), and before."""
+    box = _bounding_box(mask)
+    if box is None:
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    part = np.ascontiguousarray(mask[box])
+    structure = _in_plane_cross(grid)
+    steps = max(1, round(_OPENING_MM / sorted(grid.spacing_mm)[1]))
+    eroded = part & ndimage.binary_erosion(_majority(part, grid), structure, iterations=steps)
+    whole = cc3d.connected_components(part, connectivity=6).astype(np.intp)
+    cores = cc3d.connected_components(np.ascontiguousarray(eroded), connectivity=6).astype(np.intp)
+    count = int(cores.max())
+    has_core = np.zeros(int(whole.max()) + 1, dtype=np.bool_)
+    has_core[whole[eroded]] = True
+    thin = part & ~has_core[whole]
+    cores[thin] = count + whole[thin]
+    return cores[part], whole[part]
+
+
+def _majority(mask: Mask, grid: Grid) -> Mask:
+    """Each voxel's majority among its nine in-plane neighbours: closes pin holes, bridges nothing."""
+    size = [3, 3, 3]
+    size[int(np.argmax(grid.spacing_mm))] = 1
+    return np.asarray(ndimage.uniform_filter(mask.astype(np.float32), size, mode="nearest") > 0.5)
+
+
+def _in_plane_cross(grid: Grid) -> Mask:
+    """A cross over the two finest axes: slices may be too thick to erode across."""
+    coarsest = int(np.argmax(grid.spacing_mm))
+    cross = np.zeros((3, 3, 3), dtype=np.bool_)
+    cross[1, 1, 1] = True
+    for axis in range(3):
+        if axis != coarsest:
+            for place in (0, 2):
+                index = [1, 1, 1]
+                index[axis] = place
+                cross[tuple(index)] = True
+    return cross
+
+
+def _single_bodies(
+    bodies: _Bodies, components: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]], sacrum_top_mm: float
+) -> list[_Piece]:
+    """One piece per vertebra, head to foot."""
+    core = components[0]
+    order = np.argsort(core, kind="stable")
+    edges = np.flatnonzero(np.diff(core[order])) + 1
+    groups = [rows for rows in np.split(order, edges) if len(rows) and core[rows[0]] > 0]
+    pieces = [_measure(bodies, rows) for rows in groups if len(rows) * bodies.voxel_mm3 >= _MINIMUM_PIECE_MM3]
+    pieces = [piece for piece in pieces if _can_be_body(piece) and piece.middle_mm < sacrum_top_mm + 8.0]
+    pieces.sort(key=lambda piece: piece.middle_mm)
+    pieces = _join_fragments(bodies, pieces)
+    pieces = [part for piece in pieces for part in _cut(bodies, piece, pieces)]
+    return _drop_scraps(sorted(pieces, key=lambda piece: piece.middle_mm))
+
+
+def _measure(bodies: _Bodies, rows: npt.NDArray[np.intp]) -> _Piece:
+    where = bodies.where_mm[rows]
+    column = where[np.abs(where[:, 2] - np.median(where[:, 2])) < 8.0]
+    low, high = np.percentile(column[:, :2], (3, 97), axis=0)
+    margin = 0.03 * (high - low) + bodies.slack_mm / 2
+    return _Piece(
+        rows=rows,
+        top_mm=float(low[0] - margin[0]),
+        bottom_mm=float(high[0] + margin[0]),
+        depth_mm=float(high[1] - low[1] + 2 * margin[1]),
+        front_mm=float(np.median(where[:, 1])),
+        side_mm=float(np.median(where[:, 2])),
+        volume_mm3=len(rows) * bodies.voxel_mm3,
+    )
+
+
+def _can_be_body(piece: _Piece) -> bool:
+    return _BODY_FRONT_MM[0] < piece.front_mm < _BODY_FRONT_MM[1] and abs(piece.side_mm) < _BODY_SIDE_MM
+
+
+def _expected_height_mm(piece: _Piece, pieces: list[_Piece]) -> float:
+    """Height of a whole body about here: the neighbours', held within reach of their depth."""
+    near = sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:7]
+    large = max(other.volume_mm3 for other in near)
+    sound = [other for other in near if other.volume_mm3 > 0.3 * large]
+    from_depth = _HEIGHT_PER_DEPTH * float(np.median([other.depth_mm for other in sound]))
+    heights = [other.height_mm for other in sound if 0.7 < other.height_mm / from_depth < 1.45]
+    return float(np.median(heights)) if heights else from_depth
+
+
+def _join_fragments(bodies: _Bodies, pieces: list[_Piece]) -> list[_Piece]:
+    """Join neighbours along the axis that fit into one body with no disc between them."""
+    joined: list[_Piece] = []
+    expected = {id(piece): _expected_height_mm(piece, pieces) for piece in pieces}
+    for piece in pieces:
+        if joined and _is_one_body(bodies, joined[-1], piece, expected[id(piece)]):
+            joined[-1] = _measure(bodies, np.concatenate([joined[-1].rows, piece.rows]))
+        else:
+            joined.append(piece)
+    return joined
+
+
+def _is_one_body(bodies: _Bodies, upper: _Piece, lower: _Piece, expected_mm: float) -> bool:
+    span = max(upper.bottom_mm, lower.bottom_mm) - min(upper.top_mm, lower.top_mm)
+    overlap = min(upper.bottom_mm, lower.bottom_mm) - max(upper.top_mm, lower.top_mm)
+    between = (bodies.discs_mm[:, 0] > upper.middle_mm) & (bodies.discs_mm[:, 0] < lower.middle_mm)
+    disc_mm3 = int(between.sum()) * bodies.voxel_mm3
+    no_disc = disc_mm3 < 0.15 * min(upper.volume_mm3, lower.volume_mm3)
+    if span > _JOIN_HEIGHT * expected_mm:
+        return no_disc and _is_dens(upper, lower) and span < _DENS_HEIGHT * expected_mm
+    if overlap > 0.5 * min(upper.height_mm, lower.height_mm):
+        return True
+    return no_disc and -overlap < 0.6 * expected_mm
+
+
+def _is_dens(upper: _Piece, lower: _Piece) -> bool:
+    """A thin, tall piece close above another and in line with it; C1's arch lies in front."""
+    thin = upper.volume_mm3 / upper.height_mm < _WIDE_SIDES * lower.volume_mm3 / lower.height_mm
+    tall = upper.height_mm > upper.depth_mm
+    in_line = abs(upper.front_mm - lower.front_mm) < 6.0
+    return thin and tall and in_line and lower.top_mm - upper.bottom_mm < 4.0
+
+
+def _cut(bodies: _Bodies, piece: _Piece, pieces: list[_Piece]) -> list[_Piece]:
+    """Cut a blob that is too high for one body at its narrowest or most disc-like heights."""
+    expected = _expected_height_mm(piece, pieces)
+    if piece.height_mm < _SPLIT_HEIGHT * expected:
+        return [piece]
+    pitch = expected * (1.0 + _DISC_PER_HEIGHT)
+    count = max(2, round((piece.height_mm + _DISC_PER_HEIGHT * expected) / pitch))
+    edges = np.arange(piece.top_mm, piece.bottom_mm + 1.0)
+    along = bodies.where_mm[piece.rows, 0]
+    area = np.histogram(along, edges, weights=bodies.weight[piece.rows])[0]
+    discs = np.histogram(bodies.discs_mm[:, 0], edges)[0]
+    profile = ndimage.gaussian_filter1d(area - 0.7 * discs, 1.2)
+    area = ndimage.gaussian_filter1d(area, 1.2)
+    cuts = []
+    for number in range(1, count):
+        centre = number * len(area) / count
+        reach = 0.3 * len(area) / count
+        window = np.arange(max(1, int(centre - reach)), min(len(area) - 1, int(centre + reach) + 1))
+        cut = int(window[np.argmin(profile[window])])
+        if _cut_is_plausible(area, cut, int(0.6 * expected)):
+            cuts.append(piece.top_mm + cut + 0.5)
+    parts = np.digitize(along, cuts)
+    return [
+        _measure(bodies, piece.rows[parts == part]) for part in range(len(cuts) + 1) if (parts == part).any()
+    ]
+
+
+def _cut_is_plausible(area: Array, cut: int, reach: int) -> bool:
+    """Two sides as wide as the blob's bodies; the dens is not, so C2 stays whole."""
+    above = float(np.percentile(area[max(0, cut - reach) : cut + 1], 75))
+    below = float(np.percentile(area[cut : cut + reach + 1], 75))
+    return min(above, below) > _WIDE_SIDES * float(np.percentile(area, 85))
+
+
+def _drop_scraps(pieces: list[_Piece]) -> list[_Piece]:
+    """Remove pieces too small to be a body, and those inside another one's extent."""
+    kept = []
+    for piece in pieces:
+        near = sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:5]
+        typical = float(np.median([other.volume_mm3 for other in near]))
+        others = [other for other in near if other is not piece and other.volume_mm3 > 2 * piece.volume_mm3]
+        inside = any(other.top_mm < piece.middle_mm < other.bottom_mm for other in others)
+        is_atlas = piece is pieces[0] or (piece is pieces[1] and len(pieces) > 1)
+        small = piece.volume_mm3 < _MINIMUM_BODY_SHARE * typical
+        if not small and not (inside and not is_atlas):
+            kept.append(piece)
+    return kept
+
+
+def _assign_bodies(
+    instances: Labels,
+    bodies: _Bodies,
+    pieces: list[_Piece],
+    components: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]],
+) -> None:
+    """Write bodies: a core keeps its piece; a rim follows its component, or the nearest height."""
+    if not pieces:
+        return
+    owner = np.zeros(len(bodies.voxels), dtype=np.intp)
+    for number, piece in enumerate(pieces, start=1):
+        owner[piece.rows] = number
+    whole = components[1]
+    lowest = np.full(int(whole.max()) + 1, len(pieces) + 1, dtype=np.intp)
+    highest = np.zeros(int(whole.max()) + 1, dtype=np.intp)
+    owned = owner > 0
+    np.minimum.at(lowest, whole[owned], owner[owned])
+    np.maximum.at(highest, whole[owned], owner[owned])
+    rim = ~owned & (highest[whole] > 0)
+    cuts = [0.5 * (upper.bottom_mm + lower.top_mm) for upper, lower in pairwise(pieces)]
+    by_height = np.digitize(bodies.where_mm[rim, 0], np.maximum.accumulate(cuts) if cuts else []) + 1
+    owner[rim] = np.clip(by_height, lowest[whole[rim]], highest[whole[rim]])
+    instances[tuple(bodies.voxels.T)] = owner
+
+
+def _find_sacrum(anatomy: Labels, grid: Grid, axis: SpinalAxis) -> tuple[Mask, float]:
+    """The sacrum's largest component and those as large as a tenth of it; its top along the axis."""
+    mask = anatomy == Structure.SACRUM
+    empty = np.zeros(grid.shape, dtype=np.bool_)
+    box = _bounding_box(mask)
+    if box is None:
+        return empty, float("inf")
+    islands = cc3d.connected_components(np.ascontiguousarray(mask[box]), connectivity=18)
+    counts = np.bincount(islands.ravel())
+    counts[0] = 0
+    if counts.max() * grid.voxel_volume_mm3 < _MINIMUM_SACRUM_MM3:
+        return empty, float("inf")
+    empty[box] = (counts > 0.1 * counts.max())[islands]
+    where = axis.project(grid.to_world(np.argwhere(empty)))
+    front = where[where[:, 1] > _BODY_FRONT_MM[0]]
+    return empty, float(np.percentile(front[:, 0] if len(front) else where[:, 0], 2))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Boundaries:
+    """Heights along the axis, in mm, at which one vertebra ends and the next begins."""
+
+    start_mm: float
+    between_mm: tuple[float, ...]
+    stop_mm: float
+
+    @classmethod
+    def between(cls, pieces: list[_Piece], sacrum_top_mm: float) -> _Boundaries:
+        if not pieces:
+            return cls(0.0, (), 0.0)
+        cuts = [0.5 * (upper.bottom_mm + lower.top_mm) for upper, lower in pairwise(pieces)]
+        first, last = pieces[0], pieces[-1]
+        reach = 0.5 * min(first.height_mm, _HEIGHT_PER_DEPTH * first.depth_mm)
+        stop = min(last.bottom_mm + 0.5 * last.height_mm, sacrum_top_mm + 5.0)
+        return cls(first.top_mm - reach, tuple(np.maximum.accumulate(cuts)) if cuts else (), stop)
+
+
+def _assign_arches(
+    instances: Labels, anatomy: Labels, grid: Grid, guide: tuple[SpinalAxis, _Boundaries]
+) -> None:
+    """Write posterior elements to the vertebra of their height, followed up the arch's slope.
+
+    A component that belongs mostly to one vertebra goes to it as a whole.
+    """
+    axis, bounds = guide
+    mask = anatomy == Structure.POSTERIOR_ELEMENTS
+    box = _bounding_box(mask)
+    if box is None or bounds.stop_mm <= bounds.start_mm:
+        return
+    voxels = np.argwhere(mask)
+    where = axis.project(grid.to_world(voxels))
+    height = where[:, 0] - _ARCH_SLOPE * np.maximum(0.0, -where[:, 1])
+    owner = np.digitize(height, bounds.between_mm) + 1
+    owner[(height < bounds.start_mm) | (height > bounds.stop_mm)] = 0
+    owner[(np.abs(where[:, 2]) > 60.0) | (where[:, 1] < -75.0) | (where[:, 1] > 45.0)] = 0
+    islands = cc3d.connected_components(np.ascontiguousarray(mask[box]), connectivity=6)
+    island = islands[mask[box]].astype(np.intp)
+    kinds = int(owner.max()) + 1
+    votes = np.bincount(island * kinds + owner, minlength=(int(island.max()) + 1) * kinds).reshape(-1, kinds)
+    winner, share = votes.argmax(axis=1), votes.max(axis=1) / np.maximum(votes.sum(axis=1), 1)
+    owner = np.where(share[island] >= _ARCH_MAJORITY, winner[island], owner)
+    instances[tuple(voxels.T)] = owner

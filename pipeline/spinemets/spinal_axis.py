@@ -1,0 +1,178 @@
+"""The curve of the spinal canal, and coordinates along and across it.
+
+A spine is bent, so "at the same height" and "in front of the canal" mean something only
+relative to this curve: arc length from head to foot, distance to the front, distance to
+the right. Knows nothing of instances, levels or lesions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from spinemets.anatomy import Structure
+from spinemets.volume import Grid, Mask
+
+__all__ = ["SpinalAxis", "fit_spinal_axis"]
+
+Array = npt.NDArray[np.float64]
+
+_BIN_MM = 4.0
+_SMOOTHING_SD_MM = 14.0  # below a vertebra's height, so that lordosis survives and a disc's bulge does not
+_EXTENSION_MM = 90.0  # straight beyond both ends: room for the dens above and the sacrum below
+_MINIMUM_EXTENT_MM = 12.0
+_USUAL_CANAL_OFFSET_MM = (0.0, -24.0)  # canal centre from the body's, where no canal was seen
+_BODY_WEIGHT = 0.3  # of a height known from bodies alone, against one where the canal is seen
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpinalAxis:
+    """A smooth curve through the centre of the spinal canal, sampled every millimetre.
+
+    Attributes
+    ----------
+    points_mm
+        float64, shape (n, 3): RAS+ mm, from head to foot.
+    tangents, anteriors
+        float64, shape (n, 3): unit vectors towards the foot and, across the curve, the front.
+    """
+
+    points_mm: Array
+    tangents: Array
+    anteriors: Array
+    _tree: cKDTree
+
+    def project(self, points_mm: npt.ArrayLike) -> Array:
+        """Curve coordinates of points in RAS+ mm.
+
+        Parameters
+        ----------
+        points_mm
+            Shape (n, 3).
+
+        Returns
+        -------
+        Array
+            Shape (n, 3), in mm: arc length towards the foot, distance to the front of the
+            curve, distance to its right.
+        """
+        points = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
+        nearest = self._tree.query(points)[1] if len(points) else np.zeros(0, dtype=np.intp)
+        offset = points - self.points_mm[nearest]
+        tangent, anterior = self.tangents[nearest], self.anteriors[nearest]
+        right = np.cross(tangent, anterior)
+        along = nearest + np.einsum("ij,ij->i", offset, tangent)
+        front = np.einsum("ij,ij->i", offset, anterior)
+        return np.stack([along, front, np.einsum("ij,ij->i", offset, right)], axis=1)
+
+    def to_world(self, coordinates_mm: npt.ArrayLike) -> Array:
+        """RAS+ mm of curve coordinates, the inverse of ``project``; shapes (n, 3)."""
+        along, front, side = np.asarray(coordinates_mm, dtype=np.float64).reshape(-1, 3).T
+        nearest = np.clip(np.rint(along), 0, len(self.points_mm) - 1).astype(np.intp)
+        tangent, anterior = self.tangents[nearest], self.anteriors[nearest]
+        right = np.cross(tangent, anterior)
+        offset = (along - nearest)[:, None] * tangent + front[:, None] * anterior + side[:, None] * right
+        return np.asarray(self.points_mm[nearest] + offset)
+
+
+def fit_spinal_axis(anatomy: npt.NDArray[np.uint8], grid: Grid) -> SpinalAxis | None:
+    """Fit the curve through the thecal sac and cord, bridged by the bodies where no sac is seen.
+
+    Heights are binned along the patient's head-foot direction; each bin's centre is smoothed
+    by local quadratic regression with Tukey's weights, so that islands do not bend the curve.
+
+    Parameters
+    ----------
+    anatomy
+        uint8, shape ``grid.shape``; values of ``Structure``.
+
+    Returns
+    -------
+    SpinalAxis or None
+        None where too little of a spine is labelled to give a direction.
+    """
+    canal = _bin_centres((anatomy == Structure.THECAL_SAC) | (anatomy == Structure.CORD), grid)
+    bodies = _bin_centres((anatomy == Structure.VERTEBRAL_BODY) | (anatomy == Structure.DISC), grid)
+    heights, centres, weights = _bridge(canal, bodies)
+    if len(heights) < 3 or np.ptp(heights) < _MINIMUM_EXTENT_MM:
+        return None
+    samples = np.arange(heights.max(), heights.min() - 1.0, -2.0)
+    curve = np.column_stack([_smooth(heights, centres, weights, samples), samples])
+    return _axis_through(curve)
+
+
+def _bin_centres(mask: Mask, grid: Grid) -> dict[int, tuple[float, float, float]]:
+    """Height bin -> (mean x, mean y, voxel count) of a mask, in RAS+ mm."""
+    voxels = np.argwhere(mask)
+    if len(voxels) == 0:
+        return {}
+    points = grid.to_world(voxels)
+    bins = np.floor(points[:, 2] / _BIN_MM).astype(np.intp)
+    first = int(bins.min())
+    bins -= first
+    counts = np.bincount(bins)
+    x, y = (np.bincount(bins, weights=points[:, axis]) / np.maximum(counts, 1) for axis in (0, 1))
+    return {first + int(b): (float(x[b]), float(y[b]), float(counts[b])) for b in np.flatnonzero(counts)}
+
+
+def _bridge(
+    canal: dict[int, tuple[float, float, float]], bodies: dict[int, tuple[float, float, float]]
+) -> tuple[Array, Array, Array]:
+    """Heights (n,), canal centres (n, 2) and weights (n,); bodies stand in for an unseen canal."""
+    largest = max((count for _, _, count in canal.values()), default=0.0)
+    canal = {key: value for key, value in canal.items() if value[2] > 0.05 * largest}
+    both = canal.keys() & bodies.keys()
+    gaps = np.array([np.subtract(canal[key][:2], bodies[key][:2]) for key in both])
+    offset = np.median(gaps, axis=0) if len(gaps) else np.array(_USUAL_CANAL_OFFSET_MM)
+    centres = {key: (*value[:2], 1.0) for key, value in canal.items()}
+    for key in bodies.keys() - canal.keys():
+        centres[key] = (bodies[key][0] + offset[0], bodies[key][1] + offset[1], _BODY_WEIGHT)
+    keys = sorted(centres)
+    table = np.array([centres[key] for key in keys]).reshape(-1, 3)
+    heights = (np.array(keys, dtype=np.float64) + 0.5) * _BIN_MM
+    return heights, table[:, :2], table[:, 2]
+
+
+def _smooth(heights: Array, centres: Array, weights: Array, samples: Array) -> Array:
+    """Robust local quadratic regression of (n, 2) centres over height, at ``samples``."""
+    robust = np.ones(len(heights))
+    for _ in range(3):
+        fitted = _local_quadratic(heights, centres, weights * robust, heights)
+        residual = np.linalg.norm(centres - fitted, axis=1)
+        scale = max(1.0, 1.4826 * float(np.median(residual)))
+        robust = np.clip(1.0 - (residual / (4.685 * scale)) ** 2, 0.01, 1.0) ** 2
+    return _local_quadratic(heights, centres, weights * robust, samples)
+
+
+def _local_quadratic(heights: Array, centres: Array, weights: Array, samples: Array) -> Array:
+    """Weighted local quadratic fit at each sample; a small ridge keeps sparse ends calm."""
+    distance = (heights[None, :] - samples[:, None]) / _SMOOTHING_SD_MM
+    kernel = np.exp(-0.5 * distance**2) * weights
+    kernel = kernel / kernel.sum(axis=1, keepdims=True)
+    design = np.stack([np.ones_like(distance), distance, distance**2], axis=2)
+    normal = np.einsum("sn,snp,snq->spq", kernel, design, design) + np.diag([0.0, 1e-3, 2e-2])
+    right = np.einsum("sn,snp,nc->spc", kernel, design, centres)
+    return np.asarray(np.linalg.solve(normal, right)[:, 0, :])
+
+
+def _axis_through(curve: Array) -> SpinalAxis:
+    """Lengthen a head-to-foot curve straight at both ends and sample it every millimetre."""
+    up, down = curve[0] - curve[min(5, len(curve) - 1)], curve[-1] - curve[max(-6, -len(curve))]
+    reach = np.arange(2.0, _EXTENSION_MM + 1.0, 2.0)[:, None]
+    head = curve[0] + reach[::-1] * up / np.linalg.norm(up)
+    foot = curve[-1] + reach * down / np.linalg.norm(down)
+    curve = np.concatenate([head, curve, foot])
+    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
+    samples = np.arange(0.0, arc[-1], 1.0)
+    points = np.stack([np.interp(samples, arc, curve[:, axis]) for axis in range(3)], axis=1)
+    tangents = np.gradient(points, axis=0)
+    kernel = np.ones(9) / 9.0
+    padded = np.pad(tangents, ((4, 4), (0, 0)), mode="edge")
+    tangents = np.stack([np.convolve(padded[:, axis], kernel, mode="valid") for axis in range(3)], axis=1)
+    tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
+    front = np.array([0.0, 1.0, 0.0]) - tangents[:, 1:2] * tangents
+    front /= np.linalg.norm(front, axis=1, keepdims=True)
+    return SpinalAxis(points, tangents, front, cKDTree(points))
