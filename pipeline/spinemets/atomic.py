@@ -1,0 +1,95 @@
+"""Files and folders that appear complete or not at all.
+
+Everything is written beside its final place and renamed at the end, so a reader (or a run
+that is taken up again) never meets half a result. Knows nothing of what is written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spinemets.errors import OutputError
+
+__all__ = ["atomic_folder", "atomic_write_bytes", "atomic_write_text"]
+
+
+def atomic_write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one step; its folder is made where it is missing.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be made, or the file cannot be written (no room, no permission).
+    """
+    temporary = _sibling(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); check space and permissions") from error
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file in one step, with line ends as they are given.
+
+    Raises
+    ------
+    OutputError
+        As for :func:`atomic_write_bytes`.
+    """
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill, which takes its name when the block ends without an error.
+
+    A folder of that name is replaced. When the block raises, what was written is removed
+    and a folder that was there before is left as it was.
+
+    Yields
+    ------
+    Path
+        An empty folder beside ``path``.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be made or renamed.
+    """
+    temporary, previous = _sibling(path), _sibling(path)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made ({error.strerror}); check space and permissions") from error
+    try:
+        yield temporary
+        try:
+            if path.exists():
+                path.rename(previous)
+            temporary.rename(path)
+        except OSError as error:
+            if previous.exists() and not path.exists():
+                previous.rename(path)
+            raise OutputError(f"{path}: cannot be put in place ({error.strerror})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+
+
+def _sibling(path: Path) -> Path:
+    """A name that nobody else uses, in the same folder so that renaming stays within one disk."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
