@@ -110,7 +110,7 @@ def test_registered_bundle_with_a_missing_file_is_refused(shipped):
     path = make_bundle(shipped / "tiny")
     register_bundle(path)
     (path / "configs/inference.json").unlink()
-    with pytest.raises(ModelNotTrustedError, match="inference.json is missing"):
+    with pytest.raises(ModelNotTrustedError, match=r"inference\.json is missing"):
         load_bundle("tiny")
 
 

@@ -26,7 +26,7 @@ __all__ = [
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Anchor(_Settings):
@@ -149,6 +149,6 @@ def parse_anchor(text: str) -> Anchor:
         if place in ("highest", "lowest"):
             return Anchor.model_validate({"level": level, "place": place})
         x, y, z = (float(part) for part in place.split(","))
+        return Anchor(level=level, place=(x, y, z))
     except ValueError as error:
         raise ConfigError(f"anchor {text!r}: {expected}") from error
-    return Anchor(level=level, place=(x, y, z))
