@@ -84,7 +84,9 @@ def test_anchor_is_read_as_given(text, place):
     assert (anchor.level, anchor.place) == (VertebralLevel.L5, place)
 
 
-@pytest.mark.parametrize("text", ["L5", "L7=lowest", "L5=low", "L5=1,2", "L5=1,2,3,4", "L5=nan,0,0", "=lowest", ""])
+@pytest.mark.parametrize(
+    "text", ["L5", "L7=lowest", "L5=low", "L5=1,2", "L5=1,2,3,4", "L5=nan,0,0", "=lowest", ""]
+)
 def test_anchor_that_means_nothing_is_refused(text):
     with pytest.raises(ConfigError, match="expected LEVEL=lowest"):
         parse_anchor(text)

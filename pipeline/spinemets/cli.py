@@ -1,0 +1,324 @@
+"""The command line: the one place that prints, and that decides an exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from spinemets import __version__
+from spinemets.errors import (
+    ConfigError,
+    DeviceUnavailableError,
+    GeometryError,
+    InputError,
+    ModelError,
+    OutOfMemoryError,
+    OutputError,
+    SpinemetsError,
+)
+
+if TYPE_CHECKING:
+    from spinemets.batch import PlannedStudy, StudyOutcome
+    from spinemets.config import DetectionConfig
+    from spinemets.terminal import StudyProgress
+
+__all__ = ["main"]
+
+_log = logging.getLogger(__name__)
+
+_DONE, _INTERNAL, _USAGE, _PARTIAL, _INTERRUPTED = 0, 1, 2, 7, 130
+
+# The first that an error is an instance of counts.
+_EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (ConfigError, _USAGE),
+    (GeometryError, 4),
+    (InputError, 3),
+    (ModelError, 5),
+    (OutOfMemoryError, 6),
+    (MemoryError, 6),
+    (DeviceUnavailableError, 8),
+    (OutputError, 9),
+)
+
+_EPILOG = """\b
+Exit codes:
+  0    everything asked for was done
+  1    internal error
+  2    arguments or configuration
+  3    no usable input: nothing found, unreadable or unsupported
+  4    geometry refused: slices missing, unequal or duplicated
+  5    model missing, not trusted or incompatible
+  6    out of memory
+  7    some studies failed, or all of them for different reasons
+  8    device not available
+  9    output cannot be written
+  130  interrupted
+
+Research use only. Not a medical device.
+"""
+
+_Command = Callable[..., int]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the documented code."""
+    try:
+        code = spinemets.main(arguments, prog_name="spinemets", standalone_mode=False)
+    except click.Abort:
+        _complain("interrupted")
+        sys.exit(_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(_USAGE)
+    except (SpinemetsError, MemoryError) as error:
+        _log.debug("stopped by an error", exc_info=True)
+        _complain(f"error: {error or 'out of memory'}")
+        sys.exit(_exit_code(error))
+    except BrokenPipeError:
+        # Whoever read the output has closed it, as `head` does; Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_DONE)
+    sys.exit(code)
+
+
+def _exit_code(error: BaseException | None) -> int:
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _INTERNAL)
+
+
+def _complain(message: str) -> None:
+    click.echo(f"spinemets: {message}", err=True)
+
+
+def _set_up_logging(verbose: int, quiet: bool) -> None:
+    from spinemets.terminal import log_handler
+
+    level = logging.ERROR if quiet else {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(level=logging.WARNING, handlers=[log_handler()], force=True)
+    logging.getLogger("spinemets").setLevel(level)
+    # What libraries warn of is for developers, unless asked for.
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.CRITICAL)
+
+
+def _checked_device(_context: click.Context, _parameter: click.Parameter, device: str | None) -> str | None:
+    if device is not None and not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise click.BadParameter(f"{device!r} is not one of auto, cpu, mps, cuda or cuda:N")
+    return device
+
+
+def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """Several options under one name, listed in this order."""
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_common = _options(
+    click.argument(
+        "inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path(exists=True, path_type=Path)
+    ),
+    click.option(
+        "--identifiers",
+        type=click.Choice(["keep", "hash"]),
+        help="Write UIDs, patient ID and date as they are, or hash or omit them.  [default: hash]",
+    ),
+    click.option("-v", "--verbose", count=True, help="Say more; -vv also shows tracebacks."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings."),
+)
+
+_analysis = _options(
+    click.option(
+        "-o",
+        "--output",
+        "out",
+        required=True,
+        metavar="OUT",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder for the results; each study gets a folder of its own in it.",
+    ),
+    click.option(
+        "-d",
+        "--device",
+        metavar="DEVICE",
+        callback=_checked_device,
+        help="auto, cpu, cuda, cuda:N or mps.  [default: auto]",
+    ),
+    click.option("--model", metavar="NAME|PATH", help="A model bundle.  [default: the one that is included]"),
+    click.option(
+        "--trust-model",
+        metavar="SHA256",
+        help="Checksum of a bundle that is not registered; a refusal prints it.",
+    ),
+    click.option(
+        "--config",
+        "config_path",
+        metavar="YAML",
+        type=click.Path(path_type=Path),
+        help="Settings, as in configs/detect.yaml; options given here win.",
+    ),
+    click.option(
+        "--anchor",
+        "anchors",
+        multiple=True,
+        metavar="LEVEL=PLACE",
+        help="A level you are sure of; PLACE is highest or lowest (fully visible vertebra, the sacrum aside) "
+        "or a point X,Y,Z in RAS+ mm inside the vertebra. May be repeated.",
+    ),
+    click.option(
+        "--allow-missing", is_flag=True, help="Interpolate missing slices instead of refusing the series."
+    ),
+    click.option(
+        "--save-probabilities", is_flag=True, help="Also write the lesion probability of every voxel."
+    ),
+)
+
+
+@click.group(
+    epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="spinemets", message="%(prog)s %(version)s")
+def spinemets() -> None:
+    """Detect metastases in spine MRI: vertebral level, region, compartment, size and a report."""
+
+
+@spinemets.command(epilog=_EPILOG)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@_common
+def inspect(
+    inputs: tuple[Path, ...], as_json: bool, identifiers: str | None, verbose: int, quiet: bool
+) -> int:
+    """List the studies and series of INPUT, and which of them are used.
+
+    INPUT is a folder, a file (DICOM, NIfTI, NRRD, MetaImage) or a .zip.
+    """
+    _set_up_logging(verbose, quiet)
+    from spinemets.io import describe, discover
+    from spinemets.terminal import print_listing
+
+    listings = [listing for path in inputs for listing in discover(path)]
+    if as_json:
+        studies = [describe(listing, identifiers or "hash") for listing in listings]
+        click.echo(json.dumps({"studies": studies}, indent=2))
+    else:
+        for listing in listings:
+            print_listing(listing)
+    return _DONE
+
+
+@spinemets.command(epilog=_EPILOG)
+@_analysis
+@_common
+def detect(inputs: tuple[Path, ...], out: Path, verbose: int, quiet: bool, **options: Any) -> int:
+    """Find and describe the lesions of the studies in INPUT.
+
+    INPUT is a folder with one or several studies, a file (DICOM, NIfTI, NRRD, MetaImage) or a
+    .zip. The findings are printed, and each study gets OUT/<name>/ with report.html,
+    report.json, overlays and label maps. OUT/summary.csv and OUT/findings.csv list what this
+    call has found.
+    """
+    _set_up_logging(verbose, quiet)
+    config = _effective_config(options)
+    from spinemets.batch import plan_batch, run_batch
+    from spinemets.bundles import load_bundle
+
+    bundle = load_bundle(options["model"], options["trust_model"])
+    studies = plan_batch(inputs)
+    if all(study.problem for study in studies):
+        return _refuse(studies)
+    from spinemets.detection import load_models
+    from spinemets.terminal import StudyProgress
+
+    models = load_models(bundle, config.segmentation)
+    with StudyProgress(len(studies), visible=not quiet) as progress:
+        outcomes = run_batch(studies, out, models, config, _Announcer(progress))
+    if len(outcomes) > 1:
+        click.echo(_tally(outcomes, out))
+    return _batch_exit_code(outcomes)
+
+
+def _effective_config(options: dict[str, Any]) -> DetectionConfig:
+    """The configuration file, or the defaults, with the command line's own settings on top."""
+    from spinemets.config import DetectionConfig, load_config, parse_anchor
+
+    path = options["config_path"]
+    config = DetectionConfig() if path is None else load_config(path)
+    changes: dict[str, dict[str, object]] = {
+        "reading": {"allow_missing": options["allow_missing"] or None},
+        "segmentation": {"device": options["device"]},
+        "levels": {"anchors": tuple(map(parse_anchor, options["anchors"])) or None},
+        "report": {
+            "save_probabilities": options["save_probabilities"] or None,
+            "identifiers": options["identifiers"],
+        },
+    }
+    branches = {
+        branch: getattr(config, branch).model_copy(
+            update={name: value for name, value in values.items() if value is not None}
+        )
+        for branch, values in changes.items()
+    }
+    return config.model_copy(update=branches)
+
+
+class _Announcer:
+    """Prints what became of each study as soon as it is known."""
+
+    def __init__(self, progress: StudyProgress) -> None:
+        self._progress = progress
+
+    def started(self, study: PlannedStudy) -> None:
+        self._progress.started(study)
+
+    def finished(self, outcome: StudyOutcome) -> None:
+        self._progress.finished()
+        key = outcome.study.key
+        if outcome.result is None:
+            _complain(f"{key}: {outcome.state.value}: {outcome.reason}")
+            return
+        click.echo(f"{key}  ({outcome.seconds:.1f} s)")
+        for line in outcome.result.lines:
+            click.echo(f"  {line}")
+        click.echo(f"  Results: {outcome.result.main_file}")
+
+
+def _refuse(studies: Iterable[PlannedStudy]) -> int:
+    """Say why no input can be used, without loading a model for it."""
+    for study in studies:
+        _complain(f"error: {study.problem}")
+    return _common_code({_exit_code(study.problem) for study in studies})
+
+
+def _batch_exit_code(outcomes: Sequence[StudyOutcome]) -> int:
+    """0 if no study failed; a skipped study counts only where none was done."""
+    from spinemets.batch import State
+
+    done = [outcome for outcome in outcomes if outcome.state is State.DONE]
+    failed = [outcome for outcome in outcomes if outcome.state is State.FAILED]
+    if done:
+        return _PARTIAL if failed else _DONE
+    return _common_code({_exit_code(outcome.error) for outcome in outcomes})
+
+
+def _common_code(codes: set[int]) -> int:
+    return codes.pop() if len(codes) == 1 else _PARTIAL
+
+
+def _tally(outcomes: Sequence[StudyOutcome], out: Path) -> str:
+    from spinemets.batch import SUMMARY_NAME, State
+
+    counts = ", ".join(
+        f"{sum(outcome.state is state for outcome in outcomes)} {state.value}" for state in State
+    )
+    return f"{len(outcomes)} studies: {counts}. Table: {out / SUMMARY_NAME}"

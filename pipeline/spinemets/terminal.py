@@ -1,0 +1,116 @@
+"""What the command line shows with rich: the table of a study's series, progress and log lines."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from spinemets.batch import PlannedStudy
+    from spinemets.io import StudyListing
+
+__all__ = ["StudyProgress", "log_handler", "print_listing"]
+
+# Without a terminal, rich would fold tables at 80 columns.
+_FILE_WIDTH = 160
+
+
+def print_listing(listing: StudyListing) -> None:
+    """Print one study's series on stdout: weighting, plane, spacing, slices, kept or why not."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_FILE_WIDTH)
+    table = Table(title=_clean(f"{listing.source} {listing.description}"), title_justify="left")
+    for heading in ("series", "weighting", "plane", "spacing (mm)", "slices", "used"):
+        table.add_column(heading, justify="right" if heading == "slices" else "left", overflow="fold")
+    for entry in listing.series:
+        table.add_row(
+            _clean(entry.series.name),
+            entry.series.weighting.value,
+            entry.series.plane.value,
+            " × ".join(f"{length:.2f}" for length in entry.spacing_mm or ()),
+            str(entry.slices),
+            Text("kept", "green") if entry.kept else Text(f"rejected: {_clean(entry.reason)}", "yellow"),
+        )
+    console.print(table)
+
+
+class StudyProgress:
+    """A bar over the studies of a batch on stderr; nothing where that is no terminal.
+
+    Parameters
+    ----------
+    studies
+        How many there are.
+    visible
+        False to show nothing at all.
+    """
+
+    def __init__(self, studies: int, *, visible: bool) -> None:
+        console = _stderr()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            # Piped output must stay on stdout, where rich would move it to the console.
+            redirect_stdout=Console().is_terminal,
+            disable=not (visible and console.is_terminal),
+        )
+        self._task = self._progress.add_task("reading", total=studies)
+
+    def __enter__(self) -> StudyProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def started(self, study: PlannedStudy) -> None:
+        """Name the study that is being worked on."""
+        self._progress.update(self._task, description=study.key)
+
+    def finished(self) -> None:
+        """Count one study more."""
+        self._progress.advance(self._task)
+
+
+def log_handler() -> logging.Handler:
+    """A handler for stderr whose lines do not break a progress bar."""
+    console = _stderr()
+    if console.is_terminal:
+        return RichHandler(console=console, show_time=False, show_path=False)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    return handler
+
+
+@cache
+def _stderr() -> Console:
+    """The one console that both the bar and the log lines go through."""
+    return Console(stderr=True)
+
+
+def _clean(text: str) -> str:
+    """Text from a header without what a terminal would obey."""
+    return "".join(character if character.isprintable() else " " for character in text).strip()
