@@ -12,9 +12,7 @@ TOOL_MISSING = "tool missing:"
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if os.environ.get("SPINEMETS_REQUIRE_TOOLS") == "1" and report.skipped:
         reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
