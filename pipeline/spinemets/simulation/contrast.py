@@ -43,9 +43,9 @@ _WATER = {  # tissue: T1 ms, T2 ms, proton density %, fat share, gadolinium mmol
     Tissue.BOWEL_GAS: (1000, 20, 2, 0.0, 0.0),
     Tissue.CORTICAL_BONE: (400, 12, 16, 0.3, 0.0),
     Tissue.BODY_CORTEX: (400, 15, 22, 0.3, 0.0),
-    Tissue.BODY_MARROW: (950, 62, 88, 0.42, 0.06),
+    Tissue.BODY_MARROW: (950, 55, 80, 0.42, 0.06),
     Tissue.POSTERIOR_CORTEX: (400, 15, 22, 0.3, 0.0),
-    Tissue.POSTERIOR_MARROW: (950, 58, 84, 0.5, 0.05),
+    Tissue.POSTERIOR_MARROW: (950, 52, 78, 0.48, 0.05),
     Tissue.NUCLEUS: (1165, 102, 79, 0.0, 0.01),
     Tissue.NUCLEUS_INTERMEDIATE: (850, 68, 62, 0.0, 0.01),
     Tissue.NUCLEUS_DESICCATED: (750, 50, 48, 0.0, 0.02),
@@ -55,7 +55,7 @@ _WATER = {  # tissue: T1 ms, T2 ms, proton density %, fat share, gadolinium mmol
     Tissue.NERVE_ROOTS: (900, 110, 70, 0.0, 0.0),
     Tissue.EPIDURAL_FAT: (1000, 60, 92, 0.8, 0.1),
     Tissue.LIGAMENT: (700, 22, 42, 0.05, 0.03),
-    Tissue.SACRUM_MARROW: (950, 60, 86, 0.5, 0.06),
+    Tissue.SACRUM_MARROW: (950, 54, 79, 0.48, 0.06),
     Tissue.SACRUM_CORTEX: (400, 15, 22, 0.3, 0.0),
     Tissue.RIB: (950, 50, 80, 0.45, 0.05),
     Tissue.BRAIN: (950, 90, 75, 0.0, 0.01),
@@ -150,6 +150,7 @@ def draw_properties(rng: np.random.Generator, age_years: float | None = None) ->
     shift = 0.0045 * (age - 50) + rng.normal(0, 0.07)
     fat = table[:, 3].copy()
     fat[[Tissue.BODY_MARROW, Tissue.POSTERIOR_MARROW, Tissue.SACRUM_MARROW, Tissue.RIB]] += shift
+    density[list(_MARROW)] *= rng.uniform(0.8, 1.08)
     density[Tissue.VESSEL] *= np.exp(rng.normal(0, 0.7))
     density[Tissue.LIGAMENT] *= rng.uniform(0.6, 1.2)
     trend = {SpineRegion.CERVICAL: -0.04, SpineRegion.THORACIC: -0.01, SpineRegion.LUMBAR: 0.03}
@@ -164,9 +165,9 @@ def draw_properties(rng: np.random.Generator, age_years: float | None = None) ->
         gadolinium_mmol_l=table[:, 4] * rng.uniform(0.6, 1.5, count),
         level_fat=level_fat,
         fat_t1_ms=float(300 * field * np.exp(rng.normal(0, 0.05))),
-        fat_t2_ms=float(rng.uniform(100, 160)),
+        fat_t2_ms=float(rng.uniform(70, 150)),
         texture=(draw_waves(rng, (7.0, 25.0), 1.0, 12), draw_waves(rng, (2.5, 6.0), 1.0, 16)),
-        marrow_unevenness=float(rng.uniform(0.015, 0.07)),
+        marrow_unevenness=float(rng.uniform(0.02, 0.09)),
         csf_flow=float(rng.uniform(0.0, 0.4)),
     )
 
@@ -244,6 +245,8 @@ def signal(
     fat_part = fat * fat_signal.astype(np.float32)[tissue]
     image = np.abs(water_part - fat_part) if protocol.opposed else np.abs(water_part) + np.abs(fat_part)
     image *= 1 + 0.025 * coarse + 0.02 * fine
+    # Organs differ far more from place to place than muscle or marrow do.
+    image *= np.exp(0.3 * coarse * (tissue == Tissue.VISCERA))
     if protocol.echo_ms > 60:
         # Pulsating CSF dephases in patches, most on strongly T2-weighted images.
         patches = np.clip(0.5 * coarse + 0.3, 0, 1)

@@ -70,6 +70,8 @@ def rasterise(phantom: SpinePhantom, grid: Grid) -> PhantomLabels:
     for vertebra in phantom.vertebrae:
         _paint_body(hard, vertebra, phantom)
     paint_canal(canvas.tissue, hard.tissue == 0, points, phantom.profile, phantom.fields)
+    for disc in phantom.discs:
+        _paint_roots(canvas, disc, phantom)
     solid = hard.tissue > 0
     canvas.tissue[solid] = hard.tissue[solid]
     bone = np.isin(canvas.tissue, _VERTEBRAL)
@@ -209,6 +211,22 @@ def _paint_disc(canvas: _Canvas, disc: DiscShape) -> None:
     tissue = canvas.tissue[box]
     tissue[inside] = Tissue.ANNULUS
     tissue[core] = (Tissue.NUCLEUS, Tissue.NUCLEUS_INTERMEDIATE, Tissue.NUCLEUS_DESICCATED)[disc.grade]
+
+
+def _paint_roots(canvas: _Canvas, disc: DiscShape, phantom: SpinePhantom) -> None:
+    """The pair of nerve roots that leaves through the fat of the foramina."""
+    row = phantom.profile.index_of(np.array([disc.centre_mm[2]], dtype=np.float32))[0]
+    out = float(phantom.profile.canal_width_mm[row]) / 2 + 3.0
+    reach = np.full(3, out + disc.depth_mm / 2 + _REACH_MM)
+    box = canvas.box(disc.centre_mm - reach, disc.centre_mm + reach)
+    if box is None:
+        return
+    points = canvas.local(box, disc.centre_mm, disc.frame)
+    rear = -disc.depth_mm / 2 - 3.5
+    tissue = canvas.tissue[box]
+    for side in (-1.0, 1.0):
+        root = Capsule((side * (out - 1), rear - 1, 6.0), (side * (out + 5), rear + 2, 2.0), (2.2, 2.2, 2.2))
+        tissue[(capsule_distance(points, root) < 0) & (tissue == Tissue.EPIDURAL_FAT)] = Tissue.FORAMINAL_ROOT
 
 
 def _paint_body(canvas: _Canvas, vertebra: VertebraShape, phantom: SpinePhantom) -> None:

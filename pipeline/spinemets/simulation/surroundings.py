@@ -45,8 +45,12 @@ def paint_canal(
     behind = (canal < 1.0 + 5.0 / profile.canal_depth_mm[rows]) & (u < 0) & (np.abs(v) < 11) & spine
     soft = np.isin(local, (Tissue.MUSCLE, Tissue.FAT, Tissue.LIGAMENT))
     local[behind & soft] = Tissue.LIGAMENT
-    foramen = (canal >= 1) & (np.abs(v) < 0.5 * profile.canal_width_mm[rows] + 9) & (u > -4) & soft & spine
-    local[foramen] = Tissue.EPIDURAL_FAT
+    foramen = _ellipse(v, u - 1, profile.canal_width_mm[rows] + 17, profile.canal_depth_mm[rows], 2.2) < 1
+    local[foramen & soft & spine] = Tissue.EPIDURAL_FAT
+    # A pad of fat fills the angle between the laminae, thickest in the lumbar spine.
+    pad = np.interp(height, (-20, 10, 130, 230), (1.0, 4.5, 4.0, 1.5)) - 0.5 * np.abs(v)
+    padded = (u < 0) & (-u < 0.5 * profile.canal_depth_mm[rows] + pad) & (np.abs(v) < 9)
+    local[padded & soft & spine] = Tissue.EPIDURAL_FAT
     inner = (canal < 1) & spine
     local[inner] = Tissue.EPIDURAL_FAT
     local[inner & (u > 0.42 * profile.canal_depth_mm[rows]) & (np.abs(v) < 5)] = Tissue.LIGAMENT
@@ -61,7 +65,7 @@ def paint_canal(
     strands = _strands(v, sac_u, height, fields[2])
     hanging = np.clip((profile.landmarks_mm["conus"] + 25 - height) / 40, 0, 1)
     rear = sac_u < profile.sac_depth_mm[rows] * 0.1
-    local[in_sac & below & rear & (sac < 0.92) & (strands < 0.5 * hanging - 0.25)] = Tissue.NERVE_ROOTS
+    local[in_sac & below & rear & (sac < 0.94) & (strands < 0.9 * hanging - 0.5)] = Tissue.NERVE_ROOTS
     cord = _ellipse(v, cord_u, profile.cord_width_mm[rows], profile.cord_depth_mm[rows], 2.0)
     local[in_sac & (cord < 1)] = Tissue.CORD
     tissue[near] = local
@@ -76,8 +80,7 @@ def _ellipse(v: Array, u: Array, width: Array, depth: Array, power: float) -> Ar
 
 def _strands(v: Array, u: Array, height: Array, field: Waves) -> Array:
     """A pattern that is constant along the canal and changes across it, like hanging roots."""
-    drift = smooth_waves((v * 0, u * 0, height * 0.15), field)
-    return smooth_waves((v + drift, u + 0.5 * drift, height * 0.06), field)
+    return smooth_waves((v * 3.0, u * 3.0, height * 0.04), field)
 
 
 def paint_surroundings(
@@ -115,13 +118,17 @@ def _paint_muscle_detail(
     tissue: Labels, muscle: Mask, place: tuple[Array, Array, Array], fields: tuple[Waves, ...]
 ) -> None:
     side, behind, z = (axis[muscle] for axis in place)
-    # Fat runs between the bundles, along the spine, more of it near the sacrum.
+    # Fat runs between and in the bundles, along the spine, more of it near the sacrum.
     streaks = smooth_waves((side, behind, z * 0.2), fields[2])
-    fatty = np.interp(z, (-60, 40, 150, 500), (-0.75, -1.15, -1.5, -1.35))
+    planes = smooth_waves((side * 0.8, behind * 0.8, z * 0.1), fields[0])
+    fatty = np.interp(z, (-60, 40, 150, 500), (-1.0, -1.5, -1.9, -1.7))
     local = tissue[muscle]
-    local[streaks < fatty] = Tissue.FAT
+    local[(streaks < fatty) | (np.abs(planes) < 0.06)] = Tissue.FAT
     midline = (side < 2.5) & (behind > 8)
-    local[midline] = np.where(streaks[midline] > -0.2, Tissue.LIGAMENT, Tissue.FAT)
+    between = smooth_waves((side, behind, z), fields[1])[midline]
+    local[midline] = np.select(
+        (between > 0.5, between > -0.6), (Tissue.LIGAMENT, Tissue.MUSCLE), default=Tissue.FAT
+    )
     tissue[muscle] = local
 
 
@@ -154,10 +161,11 @@ def _organs(
     organ[throat & (mixture > -0.7)] = Tissue.MUSCLE
     gullet = (np.abs(x) < 9) & (np.abs(ahead - 9) < 4)
     organ[(throat | chest) & gullet] = Tissue.MUSCLE
-    airway_width = np.where(chest, 8.5, 9.5 + 2 * fine)
-    airway = (x / airway_width) ** 2 + ((ahead - 21) / 7.0) ** 2 < 1
+    airway_depth = np.where(chest, 7.0, 5.5 + 1.6 * coarse)
+    airway = (x / (9.0 + fine)) ** 2 + ((ahead - 20 - 2 * coarse) / np.maximum(airway_depth, 1.5)) ** 2 < 1
     organ[airway & (z > profile.landmarks_mm["c7"] - 85) & (neck + chest > 0.5)] = Tissue.BOWEL_GAS
-    organ[(ahead < 3.5) & (ahead > 0.5) & (mixture < 0.8) & ~throat] = Tissue.FAT
+    organ[(np.abs(ahead - 1.5) < 2) & (side < 20) & (mixture < 0.8) & ~throat] = Tissue.FAT
+    organ[(ahead < 0) & (side < 45) & (side > 26) & (belly > 0.5)] = Tissue.MUSCLE
     return organ
 
 
@@ -193,6 +201,9 @@ def _paint_head(
     u, v, up = y - profile.canal_y_mm[rows], x - profile.canal_x_mm[rows], z - base
     vault = (v / 62) ** 2 + ((u + 20) / 72) ** 2 + ((up - 62) / 66) ** 2
     shell = 6.0 * (1 + 0.15 * fine)
+    scalp = (np.sqrt(vault) < 1 + (shell + 7) / 66) & (up > 0) & (tissue == Tissue.AIR)
+    tissue[scalp] = Tissue.FAT
+    inside = inside | scalp | ((vault < 1.3) & (up > 0))
     opening = (v / 15) ** 2 + (u / 17) ** 2 < 1
     tissue[inside & (np.sqrt(vault) < 1 + shell / 66) & (up > -6)] = Tissue.CORTICAL_BONE
     tissue[inside & (np.sqrt(vault) < 1 + (shell - 1.2) / 66) & (np.sqrt(vault) > 1 + 1.2 / 66) & (up > -5)] = (
