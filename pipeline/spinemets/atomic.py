@@ -38,7 +38,9 @@ def atomic_write_bytes(path: Path, content: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); check space and permissions") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); check space and permissions"
+        ) from error
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -73,7 +75,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be made ({error.strerror}); check space and permissions") from error
+        raise OutputError(
+            f"{path}: cannot be made ({error.strerror}); check space and permissions"
+        ) from error
     try:
         yield temporary
         try:

@@ -1,0 +1,52 @@
+"""Reading and writing: DICOM and NIfTI in, NIfTI out.
+
+Names are imported when they are first used, so ``import spinemets.io`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spinemets.io.discovery import discover
+    from spinemets.io.label_maps import write_label_map, write_probability_map
+    from spinemets.io.label_values import ANATOMY_LABELS, COMPARTMENT_LABELS, LEVEL_LABELS, VERSE_LABELS
+    from spinemets.io.listing import IgnoredFile, Rejection, SeriesListing, StudyListing, describe
+    from spinemets.io.reading import read_study
+    from spinemets.io.weighting import AcquisitionHeader, weighting_from_header
+
+__all__ = [
+    "ANATOMY_LABELS",
+    "COMPARTMENT_LABELS",
+    "LEVEL_LABELS",
+    "VERSE_LABELS",
+    "AcquisitionHeader",
+    "IgnoredFile",
+    "Rejection",
+    "SeriesListing",
+    "StudyListing",
+    "describe",
+    "discover",
+    "read_study",
+    "weighting_from_header",
+    "write_label_map",
+    "write_probability_map",
+]
+
+_MODULES = {
+    "discover": "discovery",
+    "read_study": "reading",
+    "write_label_map": "label_maps",
+    "write_probability_map": "label_maps",
+    "AcquisitionHeader": "weighting",
+    "weighting_from_header": "weighting",
+    **dict.fromkeys(("IgnoredFile", "Rejection", "SeriesListing", "StudyListing", "describe"), "listing"),
+    **dict.fromkeys(("ANATOMY_LABELS", "COMPARTMENT_LABELS", "LEVEL_LABELS", "VERSE_LABELS"), "label_values"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

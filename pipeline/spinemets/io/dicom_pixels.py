@@ -1,0 +1,108 @@
+"""Pixels of a DICOM stack: decoded, rescaled, in spatial order, with holes filled on request."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from spinemets.errors import UnreadableFileError
+from spinemets.io.dicom_geometry import SliceHeader, SliceStack
+from spinemets.io.dicom_headers import functional_group, lenient_headers
+
+__all__ = ["read_stack"]
+
+# What pydicom and the decoders below it are known to raise on damaged pixel data.
+_DECODING_ERRORS = (
+    OSError, EOFError, InvalidDicomError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+    RuntimeError, NotImplementedError, struct.error,
+)  # fmt: skip
+
+
+def read_stack(stack: SliceStack) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    """Read the images of a stack.
+
+    Rescale slope and intercept are applied, image by image. MONOCHROME1 (low is bright) is
+    inverted. Missing slices are interpolated linearly between their neighbours.
+
+    Returns
+    -------
+    array
+        float32, shape ``stack.grid.shape``, axes (slice, row, column).
+    tuple of str
+        What a reviewer must know of it.
+
+    Raises
+    ------
+    UnreadableFileError
+        A file is damaged or truncated, or its pixels are not of the size its header says.
+    """
+    array = np.zeros(stack.grid.shape, dtype=np.float32)
+    files: dict[Path, list[tuple[int, SliceHeader]]] = {}
+    for place, header in enumerate(stack.slices):
+        if header is not None:
+            files.setdefault(header.path, []).append((place, header))
+    inverted = False
+    for path, wanted in files.items():
+        dataset, frames = _decode(path)
+        inverted = str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1"
+        for place, header in wanted:
+            frame = header.frame or 0
+            if frame >= len(frames) or frames[frame].shape != array.shape[1:]:
+                raise UnreadableFileError(
+                    f"{path.name}: its pixels have the shape {frames.shape}, which its header contradicts"
+                )
+            slope, intercept = _rescale(dataset, header.frame)
+            array[place] = frames[frame].astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    cautions = _fill_missing(array, stack)
+    if inverted:
+        array = array.max() + array.min() - array
+    return array, cautions
+
+
+def _decode(path: Path) -> tuple[pydicom.Dataset, npt.NDArray[Any]]:
+    """Header and stored values, shape (frames, rows, columns)."""
+    try:
+        with lenient_headers():
+            dataset = pydicom.dcmread(path, force=True)
+            if "TransferSyntaxUID" not in dataset.file_meta:
+                implicit = dataset.original_encoding[0]
+                dataset.file_meta.TransferSyntaxUID = (
+                    ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+                )
+            pixels = dataset.pixel_array
+    except _DECODING_ERRORS as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnreadableFileError(
+            f"{path.name}: its pixels cannot be decoded ({reason}); the file may be truncated, copy it again"
+        ) from error
+    return dataset, pixels if pixels.ndim == 3 else pixels[np.newaxis]
+
+
+def _rescale(dataset: pydicom.Dataset, frame: int | None) -> tuple[float, float]:
+    source = dataset
+    if frame is not None:
+        groups = dataset.PerFrameFunctionalGroupsSequence[frame]
+        source = functional_group(dataset, groups, "PixelValueTransformationSequence")
+    slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
+    # A slope of 0 would blank the image; it is written by tools that mean "none".
+    return float(slope or 1.0), float(intercept or 0.0)
+
+
+def _fill_missing(array: npt.NDArray[np.float32], stack: SliceStack) -> tuple[str, ...]:
+    present = [place for place, header in enumerate(stack.slices) if header is not None]
+    for place in stack.missing:
+        below = max(other for other in present if other < place)
+        above = min(other for other in present if other > place)
+        weight = np.float32((place - below) / (above - below))
+        array[place] = (1 - weight) * array[below] + weight * array[above]
+    if not stack.missing:
+        return ()
+    verb = "was" if len(stack.missing) == 1 else "were"
+    return (f"{stack.gaps} and {verb} interpolated from their neighbours: findings there are unreliable",)

@@ -1,0 +1,140 @@
+"""Every study and series of an input, from headers alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from spinemets.config import ReadingConfig
+from spinemets.errors import NoUsableInputError, UnreadableFileError
+from spinemets.io.dicom_headers import InstanceHeader, has_dicom_preamble, read_instance
+from spinemets.io.dicom_series import list_dicom_series
+from spinemets.io.file_series import list_file_studies
+from spinemets.io.files import is_image_file
+from spinemets.io.listing import IgnoredFile, StudyListing
+from spinemets.io.selection import select_series
+from spinemets.io.sources import collect_files
+
+__all__ = ["discover"]
+
+logger = logging.getLogger(__name__)
+
+# Names under which DICOM files without the DICM preamble are met.
+_BARE_DICOM_SUFFIXES = {"", ".dcm", ".dicom", ".ima"}
+_KNOWN_OTHERS = {
+    ".zip": "an archive within the input; pass it by itself",
+    ".hdr": "Analyze or a NIfTI pair; convert it to .nii.gz",
+    ".img": "Analyze or a NIfTI pair; convert it to .nii.gz",
+    ".raw": "the voxels of another file",
+    ".zraw": "the voxels of another file",
+}
+
+
+def discover(path: Path, config: ReadingConfig | None = None) -> tuple[StudyListing, ...]:
+    """List every study of a file, a folder tree or a ``.zip``, and say which series are used.
+
+    Only headers are read. DICOM series are parted and judged as ``dicom_series`` says, other files
+    make up studies as ``file_names`` says, and ``selection`` chooses among the series of a study.
+
+    Parameters
+    ----------
+    config
+        What counts as too few slices, and so on; the defaults where it is None.
+
+    Returns
+    -------
+    tuple of StudyListing
+        Ordered by place. Series that are used come first in each, best first. Every study
+        names the ignored files of the whole input.
+
+    Raises
+    ------
+    NoUsableInputError
+        There is no such input, or no image in it.
+    UnreadableFileError
+        A single file that is damaged or of no known format; an archive that is damaged.
+    UnsupportedInputError
+        An archive that is encrypted, too large or unsafe.
+    """
+    config = config or ReadingConfig()
+    source = collect_files(path)
+    instances: list[InstanceHeader] = []
+    images: list[Path] = []
+    ignored: list[IgnoredFile] = []
+    for file in source.paths:
+        if is_image_file(file):
+            images.append(file)
+            continue
+        try:
+            reason = _not_dicom_reason(file)
+            if not reason:
+                instances.append(read_instance(file))
+        except (UnreadableFileError, OSError) as error:
+            reason = str(error)
+        if reason:
+            ignored.append(IgnoredFile(file, reason))
+    file_studies, labels = list_file_studies(images, config)
+    ignored += labels
+    studies = [*_list_dicom_studies(instances, config), *file_studies]
+    if not studies:
+        raise _nothing_found(path, ignored)
+    logger.info("%d studies found, %d files ignored", len(studies), len(ignored))
+    return tuple(
+        replace(
+            study,
+            series=select_series(study.series, config),
+            source=path if source.archive else study.source,
+            ignored=tuple(ignored),
+            archive=source.archive,
+        )
+        for study in studies
+    )
+
+
+def _not_dicom_reason(path: Path) -> str:
+    """Why a file is passed over; empty for one to be read as DICOM."""
+    if path.name.upper() == "DICOMDIR":
+        return "a DICOM directory; the files themselves are read"
+    if has_dicom_preamble(path):
+        return ""
+    suffix = path.suffix.lower()
+    if suffix in _BARE_DICOM_SUFFIXES:
+        return "" if path.stat().st_size > 256 else "too small for an image"
+    return _KNOWN_OTHERS.get(suffix, "not a medical image")
+
+
+def _list_dicom_studies(instances: Sequence[InstanceHeader], config: ReadingConfig) -> Iterable[StudyListing]:
+    studies: dict[str, dict[str, list[InstanceHeader]]] = {}
+    for instance in instances:
+        studies.setdefault(instance.study_uid, {}).setdefault(instance.series_uid, []).append(instance)
+    for study_uid, groups in studies.items():
+        ordered = sorted(
+            groups.values(), key=lambda group: (group[0].series_number is None, group[0].series_number)
+        )
+        members = [instance for group in ordered for instance in group]
+        yield StudyListing(
+            study_uid=study_uid,
+            description=next((one.study_description for one in members if one.study_description), ""),
+            series=tuple(listing for group in ordered for listing in list_dicom_series(group, config)),
+            patient_id=members[0].patient_id,
+            study_date=members[0].study_date,
+            source=_common_folder([instance.path for instance in members]),
+        )
+
+
+def _common_folder(paths: Sequence[Path]) -> Path:
+    if len(paths) == 1:
+        return paths[0]
+    return Path(os.path.commonpath([str(path.parent) for path in paths]))
+
+
+def _nothing_found(path: Path, ignored: Sequence[IgnoredFile]) -> NoUsableInputError | UnreadableFileError:
+    if len(ignored) == 1 and ignored[0].path == path:
+        return UnreadableFileError(f"{path}: {ignored[0].reason}; a DICOM, NIfTI, NRRD or MHA file is needed")
+    reasons = Counter(entry.reason.split(": ")[-1] for entry in ignored)
+    words = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5)) or "it is empty"
+    return NoUsableInputError(f"{path}: no DICOM, NIfTI, NRRD or MHA image found ({words})")

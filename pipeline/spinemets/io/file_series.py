@@ -1,0 +1,200 @@
+"""Image files to series and studies, by their names, headers and BIDS sidecars."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from spinemets.config import ReadingConfig
+from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
+from spinemets.io.dicom_series import too_few_reason
+from spinemets.io.exclusions import contrast_exclusion, derived_exclusion, is_localiser
+from spinemets.io.file_names import FileName, image_stem, parse_file_name
+from spinemets.io.files import read_image_header
+from spinemets.io.listing import IgnoredFile, Rejection, SeriesListing, StudyListing
+from spinemets.io.selection import head_foot_extent
+from spinemets.io.weighting import AcquisitionHeader, plain_words, weighting_from_header
+from spinemets.volume import Grid, Plane, Series
+
+__all__ = ["list_file_studies"]
+
+logger = logging.getLogger(__name__)
+
+_HASHED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    path: Path
+    name: FileName
+    uid: str
+
+
+def list_file_studies(
+    paths: Sequence[Path], config: ReadingConfig
+) -> tuple[list[StudyListing], list[IgnoredFile]]:
+    """List the studies that image files make up by the rules of ``file_names``.
+
+    Label maps and files of a BIDS ``derivatives`` folder are ignored, unless that is all there is.
+    """
+    ignored = []
+    images = []
+    raw_exists = any("derivatives" not in path.parts for path in paths)
+    for path in paths:
+        name = parse_file_name(path)
+        if name.is_label_map:
+            ignored.append(IgnoredFile(path, "a label map by its name"))
+        elif raw_exists and "derivatives" in path.parts:
+            ignored.append(IgnoredFile(path, "a BIDS derivative"))
+        else:
+            images.append(_Entry(path, name, _content_uid(path)))
+    studies: dict[tuple[str, ...], list[_Entry]] = {}
+    for image in images:
+        studies.setdefault(image.name.study, []).append(image)
+    return [_list_study(entries, config) for entries in studies.values()], ignored
+
+
+def _content_uid(path: Path) -> str:
+    """A UID made from the file's size and first megabyte; equal files have equal UIDs."""
+    digest = hashlib.sha256(str(path.stat().st_size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(_HASHED_BYTES))
+    return _uid(digest.digest())
+
+
+def _uid(digest: bytes) -> str:
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+
+def _list_study(entries: Sequence[_Entry], config: ReadingConfig) -> StudyListing:
+    study_uid = _uid(hashlib.sha256("".join(sorted(entry.uid for entry in entries)).encode()).digest())
+    return StudyListing(
+        study_uid=study_uid,
+        description=entries[0].name.title,
+        series=tuple(_list_file(entry, study_uid, config) for entry in entries),
+        source=_source([entry.path for entry in entries]),
+    )
+
+
+def _source(paths: Sequence[Path]) -> Path:
+    """The file of a study of one; else the subject's folder, or the folder of the files."""
+    if len(paths) == 1:
+        return paths[0]
+    subject = next((folder for folder in paths[0].parents if folder.name.startswith("sub-")), None)
+    return subject or paths[0].parent
+
+
+def _list_file(entry: _Entry, study_uid: str, config: ReadingConfig) -> SeriesListing:
+    acquisition = _acquisition(entry)
+    series = Series(
+        study_uid=study_uid,
+        series_uid=entry.uid,
+        description=image_stem(entry.path),
+        weighting=weighting_from_header(acquisition),
+        source=entry.path,
+        files=(entry.path,),
+    )
+    excluded = _exclusion(acquisition)
+    if excluded:
+        return SeriesListing(series).rejected(*excluded)
+    try:
+        header = read_image_header(entry.path)
+    except UnsupportedInputError as error:
+        return SeriesListing(series).rejected(Rejection.UNSUPPORTED, str(error))
+    except GeometryError as error:
+        return SeriesListing(series).rejected(Rejection.GEOMETRY, str(error))
+    except UnreadableFileError as error:
+        return SeriesListing(series).rejected(Rejection.UNREADABLE, str(error))
+    grid = header.grid
+    listing = SeriesListing(
+        series=_placed(series, grid, header.cautions),
+        shape=grid.shape,
+        spacing_mm=grid.spacing_mm,
+        slices=_slice_count(grid),
+        extent_mm=head_foot_extent(grid),
+    )
+    if listing.slices < config.minimum_slices:
+        return listing.rejected(Rejection.TOO_FEW_SLICES, too_few_reason(listing.slices, config))
+    return listing
+
+
+def _placed(series: Series, grid: Grid, cautions: tuple[str, ...]) -> Series:
+    return replace(series, plane=grid.plane, cautions=cautions)
+
+
+def _slice_count(grid: Grid) -> int:
+    """Voxels across the slices: along the axis nearest to the normal of the grid's plane."""
+    normal = (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL).index(grid.plane)
+    directions = np.abs(grid.affine[normal, :3]) / np.array(grid.spacing_mm)
+    return grid.shape[int(directions.argmax())]
+
+
+def _exclusion(acquisition: AcquisitionHeader) -> tuple[Rejection, str] | None:
+    if "ct" in plain_words(acquisition.description).split():
+        return Rejection.MODALITY, "modality CT by its name; only MR is analysed"
+    if is_localiser(acquisition):
+        return Rejection.LOCALISER, "a localiser"
+    derived = derived_exclusion(acquisition)
+    if derived:
+        return Rejection.DERIVED, f"{derived}, computed from another series"
+    contrast = contrast_exclusion(acquisition)
+    if contrast:
+        return Rejection.CONTRAST, f"contrast: {contrast}; T1, T2, STIR, PD or Dixon is needed"
+    return None
+
+
+def _acquisition(entry: _Entry) -> AcquisitionHeader:
+    """The words of the name, with what a BIDS sidecar adds."""
+    contrast = entry.name.contrast
+    if contrast == image_stem(entry.path):
+        # Nothing in the name stands out as its contrast, so its other words are not judged.
+        contrast = ""
+    sidecar = _sidecar(entry.path)
+    return AcquisitionHeader(
+        description=contrast or (image_stem(entry.path) if not sidecar else ""),
+        protocol=f"{sidecar.get('SeriesDescription', '')} {sidecar.get('ProtocolName', '')}".strip(),
+        image_type=_texts(sidecar.get("ImageType")),
+        scanning_sequence=_texts(sidecar.get("ScanningSequence")),
+        sequence_variant=_texts(sidecar.get("SequenceVariant")),
+        scan_options=_texts(sidecar.get("ScanOptions")),
+        repetition_time_ms=_milliseconds(sidecar.get("RepetitionTime")),
+        echo_time_ms=_milliseconds(sidecar.get("EchoTime")),
+        inversion_time_ms=_milliseconds(sidecar.get("InversionTime")),
+        flip_angle_deg=_number(sidecar.get("FlipAngle")),
+        contrast_agent=str(sidecar.get("ContrastBolusIngredient", "")),
+    )
+
+
+def _sidecar(path: Path) -> Mapping[str, object]:
+    """The BIDS sidecar's fields; none where there is no sidecar or it is damaged."""
+    sidecar = path.with_name(image_stem(path) + ".json")
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        logger.warning("a damaged sidecar was passed over: %s", sidecar.name)
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """BIDS writes several values as a list, or joined as in "SE_IR" or "SE\\\\IR"."""
+    if isinstance(value, str):
+        return tuple(value.replace("\\", "_").split("_"))
+    return tuple(str(part) for part in value) if isinstance(value, list) else ()
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _milliseconds(value: object) -> float | None:
+    seconds = _number(value)
+    return None if seconds is None else 1000.0 * seconds

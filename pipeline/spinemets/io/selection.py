@@ -1,0 +1,143 @@
+"""Which series of a study are used, in which order.
+
+1. *Plane.* Sagittal series are used where there are any. Otherwise those of the plane that
+   covers the most of the spine from head to foot.
+2. *Best first*: T2, T1, STIR/T2FS, T1FS+Gd, T1+Gd, PDFS, PD, Dixon (water, in phase, out of
+   phase, fat), unknown; among equals the longest head-foot extent, the most slices, the finest
+   spacing, and then the higher series number, as a repeat follows the series it replaces.
+   The first is the reference, on whose grid the results lie.
+3. *Station.* A series that shares less than a third of the shorter head-foot extent with the
+   reference shows another part of the spine and is not fused with it.
+4. *Duplicates.* Of the same weighting the best is used and the others are not.
+5. *Limit.* At most ``ReadingConfig.maximum_series`` are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from spinemets.config import ReadingConfig
+from spinemets.io.listing import Rejection, SeriesListing
+from spinemets.volume import Grid, Plane, Weighting
+
+__all__ = ["head_foot_extent", "select_series"]
+
+_PREFERENCE = (
+    Weighting.T2,
+    Weighting.T1,
+    Weighting.T2_FS,
+    Weighting.T1_FS_GD,
+    Weighting.T1_GD,
+    Weighting.PD_FS,
+    Weighting.PD,
+    Weighting.DIXON_WATER,
+    Weighting.DIXON_IN_PHASE,
+    Weighting.DIXON_OUT_OF_PHASE,
+    Weighting.DIXON_FAT,
+    Weighting.UNKNOWN,
+)
+_SAME_STATION_SHARE = 1 / 3
+
+
+def head_foot_extent(grid: Grid) -> tuple[float, float]:
+    """Lowest and highest z of a grid's voxel centres, RAS+ mm."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in grid.shape])).reshape(3, -1).T
+    heights = grid.to_world(corners)[:, 2]
+    return float(heights.min()), float(heights.max())
+
+
+def select_series(listings: Sequence[SeriesListing], config: ReadingConfig) -> tuple[SeriesListing, ...]:
+    """Choose among the sound series of one study.
+
+    Parameters
+    ----------
+    listings
+        Of one study; those rejected for a fault of their own stay rejected.
+
+    Returns
+    -------
+    tuple of SeriesListing
+        The kept ones, best first, then the rejected ones in the order given.
+    """
+    candidates = [
+        entry for entry in listings if entry.kept or (entry.rejection and entry.rejection.is_choice)
+    ]
+    faulty = [entry for entry in listings if not any(entry is candidate for candidate in candidates)]
+    if not candidates:
+        return tuple(faulty)
+    plane = _plane_to_use(candidates)
+    ordered = sorted(candidates, key=lambda entry: _rank(entry, plane))
+    kept: list[SeriesListing] = []
+    rejected: list[SeriesListing] = []
+    for entry in ordered:
+        verdict = _objection(entry, kept, plane, config)
+        if verdict is None:
+            kept.append(entry.accepted())
+        else:
+            rejected.append(entry.rejected(*verdict))
+    return (*kept, *rejected, *faulty)
+
+
+def _plane_to_use(candidates: Sequence[SeriesListing]) -> Plane:
+    if any(entry.series.plane is Plane.SAGITTAL for entry in candidates):
+        return Plane.SAGITTAL
+    return max(candidates, key=_extent_mm).series.plane
+
+
+def _rank(entry: SeriesListing, plane: Plane) -> tuple[float, ...]:
+    return (
+        0 if entry.series.plane is plane else 1,
+        _PREFERENCE.index(entry.series.weighting),
+        -round(_extent_mm(entry)),
+        -entry.slices,
+        round(float(np.prod(entry.spacing_mm)), 3),
+        -(entry.series.number or 0),
+    )
+
+
+def _extent_mm(entry: SeriesListing) -> float:
+    return entry.extent_mm[1] - entry.extent_mm[0] if entry.extent_mm else 0.0
+
+
+def _objection(
+    entry: SeriesListing, kept: Sequence[SeriesListing], plane: Plane, config: ReadingConfig
+) -> tuple[Rejection, str] | None:
+    """Why this series gives way to those already kept; None where it does not."""
+    if entry.series.plane is not plane:
+        return Rejection.PLANE, f"{entry.series.plane.value}; the study has {plane.value} series"
+    if kept and not _shares_station(entry, kept[0]):
+        return Rejection.STATION, (
+            f"covers another part of the spine than {kept[0].series.name}; analyse it by itself to see it"
+        )
+    twin = next((other for other in kept if other.series.weighting is entry.series.weighting), None)
+    if twin is not None:
+        return Rejection.DUPLICATE, (
+            f"second {entry.series.weighting.value} series; {twin.series.name} is used: "
+            f"{_better_by(twin, entry)}"
+        )
+    if len(kept) >= config.maximum_series:
+        return Rejection.LIMIT, f"at most {config.maximum_series} series are used, and better ones are there"
+    return None
+
+
+def _shares_station(entry: SeriesListing, reference: SeriesListing) -> bool:
+    one, other = entry.extent_mm, reference.extent_mm
+    same_frame = entry.series.frame_of_reference_uid == reference.series.frame_of_reference_uid
+    known_frames = entry.series.frame_of_reference_uid and reference.series.frame_of_reference_uid
+    if one is None or other is None or (known_frames and not same_frame):
+        # Nothing says how different frames of reference lie to each other.
+        return True
+    shared = min(one[1], other[1]) - max(one[0], other[0])
+    return shared >= _SAME_STATION_SHARE * min(_extent_mm(entry), _extent_mm(reference))
+
+
+def _better_by(twin: SeriesListing, entry: SeriesListing) -> str:
+    if round(_extent_mm(twin)) > round(_extent_mm(entry)):
+        return "it covers more"
+    if twin.slices > entry.slices:
+        return "it has more slices"
+    if np.prod(twin.spacing_mm) < 0.999 * np.prod(entry.spacing_mm):
+        return "it is finer"
+    return "it came later"

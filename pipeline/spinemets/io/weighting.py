@@ -1,0 +1,264 @@
+"""The weighting of a series, from what its header or its file name says.
+
+Rules, in this order; the first that speaks decides.
+
+1. *Dixon.* A water, fat, in-phase or opposed-phase image is named as such by its image type
+   (Siemens, Philips, GE) or by its description.
+2. *STIR.* The words STIR or TIRM, or an inversion recovery with a TI of 80 to 300 ms (fat is
+   nulled at 110-170 ms at 1.5 T and 170-230 ms at 3 T). A dark-fluid TIRM is not one.
+3. *T2\\*.* Gradient echoes weighted by T2* (MEDIC, MERGE, mFFE) have no class of their own and
+   are unknown; balanced ones (CISS, FIESTA, TrueFISP) count as T2.
+4. *Words*: T1, T2 or PD in the series description, then in the protocol and sequence names.
+   Ranges of vertebrae (``C7-T1``) are no weighting. Two weightings in one text cancel out.
+5. *Acquisition contrast* of enhanced multi-frame objects.
+6. *TR, TE and TI.* Spin echo: TE >= 60 ms is T2; TE < 40 ms with TR <= 1200 ms, or with a TI of
+   300 to 1300 ms (T1 FLAIR), is T1; TE < 60 ms with TR > 1500 ms is PD. Gradient echo: TE < 8 ms
+   with TR < 50 ms or a TI of 600 to 1300 ms (MPRAGE), or a flip angle of 40 degrees or more
+   with TE < 15 ms, is T1; short TR with a steady state and a large flip angle is T2.
+
+What rules 4 and 5 say is not believed where a spin echo's times exclude it: a T1 or PD with
+TE >= 70 ms is a T2, and a T2 with TE <= 30 ms and TR <= 1000 ms is a T1; protocols are copied
+and renamed carelessly. Fat suppression (words, ScanOptions, the enhanced header's own field)
+and contrast agent (words, ContrastBolusAgent; a word such as "pre" or "nativ" outweighs an
+agent, which is often entered for the whole examination) then refine T1, T2 and PD.
+A fat-suppressed T1 without a sign of contrast agent is unknown: neither T1 nor T1FS+Gd is true
+of it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from spinemets.volume import Weighting
+
+__all__ = ["AcquisitionHeader", "has_t1_words", "plain_words", "weighting_from_header", "weighting_from_name"]
+
+
+@dataclass(frozen=True, slots=True)
+class AcquisitionHeader:
+    """What a header says of how a series was acquired; times in ms, angles in degrees.
+
+    Absent values are empty or None. ``fat_suppressed`` is None where the header has no field
+    of its own for it (only enhanced multi-frame objects do).
+    """
+
+    description: str = ""
+    protocol: str = ""
+    sequence_name: str = ""
+    image_type: tuple[str, ...] = ()
+    scanning_sequence: tuple[str, ...] = ()
+    sequence_variant: tuple[str, ...] = ()
+    scan_options: tuple[str, ...] = ()
+    repetition_time_ms: float | None = None
+    echo_time_ms: float | None = None
+    inversion_time_ms: float | None = None
+    flip_angle_deg: float | None = None
+    contrast_agent: str = ""
+    acquisition_contrast: str = ""
+    fat_suppressed: bool | None = None
+
+
+_LEVEL_RANGE = re.compile(r"\b(?:th|[ctls])\d{1,2}\s*(?:-|/|bis|to|a)\s*(?:th|[ctls])\d{1,2}\b")
+_START, _END = r"(?<![a-z0-9])", r"(?![a-z0-9])"
+
+
+def _words(*alternatives: str) -> re.Pattern[str]:
+    return re.compile(_START + "(?:" + "|".join(alternatives) + ")" + _END)
+
+
+_T1 = re.compile(_START + r"t1(?![0-9])")
+_T2 = re.compile(_START + r"t2(?![0-9*]| ?star)")
+_PD = _words(r"pd(?:w|wi|w?fs)?", r"proton\w*", r"densite de protons?", "dp", "rho")
+_T2_STAR = _words(r"t2 ?\*\w*", r"t2 ?star\w*", "medic", "merge", "m ?ffe", "swi", "swan", r"me2d\w*")
+_BALANCED = _words(
+    "ciss", "fiesta c?", "fiesta", r"tru?e?fi(?:sp)?", "bssfp", "balanced", "btfe", "drive", "cosmic"
+)
+_STIR = _words("stir", "tirm", r"ir ?tse", r"ir ?fse", r"t2 ?ir", r"stir\w*")
+_DARK_FLUID = _words("flair", r"dark ?fl\w*", "df")
+_FAT_SUPPRESSED = _words(
+    "fs", r"(?:t1|t2|pd)w? ?fs", r"f ?sat\w*", r"fat ?s\w*", r"fett\w*", "spair", "spir", "chess", "proset",
+    "we", r"water ?exc\w*", r"sat\w* (?:de )?(?:gra[is]\w*|grasa)", r"soppr\w* (?:del )?gras\w*",
+)  # fmt: skip
+_NOT_FAT_SUPPRESSED = _words(r"(?:no|non|without|ohne|sans|sin|senza) ?(?:fs|fat ?s\w*|fett\w*|sat\w*)")
+_CONTRAST_WORD = r"(?:gd|gad|gado\w*|km|ce|c|iv|contrast\w*|kontrast\w*|inj\w*|mdc|mc)"
+_CONTRAST = _words(
+    "gd", "gad", r"gado\w*", "km", "ce", "mdc", "c ?\\+", "post(?! ?op)", r"contrast\w*", r"kontrast\w*",
+    r"inj\w*", "dotarem", "prohance", "magnevist", "multihance", "clariscan",
+    r"t1w? ?(?:fs ?)?(?:c|ce|gd|km)",
+)  # fmt: skip
+_PLUS_CONTRAST = re.compile(r"\+ ?" + _CONTRAST_WORD + _END)
+_NO_CONTRAST = re.compile(
+    _START + r"(?:(?:no|non|without|ohne|sans|sin|senza|pre|vor|avant|antes) ?(?:de )?(?:l )?"
+    + _CONTRAST_WORD + r"|pre|nativ\w*|unenhanced|plain)" + _END
+)  # fmt: skip
+_NO_AGENT = {"", "NO", "NONE", "N", "NO CONTRAST", "NON", "OHNE", "UNKNOWN", "-", "0", "NO GD"}
+_FAT_SUPPRESSING_OPTIONS = {"FS", "FATSAT", "FAT_SAT", "FAT SAT", "SFS", "SPIR", "SPAIR", "WE", "CHESS"}
+_DIXON_IMAGE_TYPES = {
+    Weighting.DIXON_WATER: {"W", "WATER", "DIXON_WATER"},
+    Weighting.DIXON_FAT: {"F", "FAT", "DIXON_FAT"},
+    Weighting.DIXON_IN_PHASE: {"IP", "IN_PHASE", "INPHASE", "IN PHASE", "IN"},
+    Weighting.DIXON_OUT_OF_PHASE: {
+        "OP", "OPP", "OPP_PHASE", "OPPOSED_PHASE", "OUT_PHASE", "OUTPHASE", "OUT_OF_PHASE", "OUT OF PHASE",
+    },
+}  # fmt: skip
+_DIXON = _words(r"m?dixon\w*", "ideal", "flex", "lava ?flex")
+_DIXON_WORDS = {
+    Weighting.DIXON_OUT_OF_PHASE: _words("opp", r"opp\w* ?phase", r"out(?: of)? ?phase", "outphase", "op"),
+    Weighting.DIXON_IN_PHASE: _words("in", "in ?phase", "ip"),
+    Weighting.DIXON_WATER: _words("w", "water", "wasser", "eau", "agua"),
+    Weighting.DIXON_FAT: _words("f", "fat", "fett", "graisse", "grasa"),
+}
+_PREFIXED_DIXON = re.compile(r"^\s*(water|fat|in ?phase|out ?phase)\s*:", re.IGNORECASE)
+_PREFIXES = {
+    "water": Weighting.DIXON_WATER,
+    "fat": Weighting.DIXON_FAT,
+    "inphase": Weighting.DIXON_IN_PHASE,
+    "outphase": Weighting.DIXON_OUT_OF_PHASE,
+}
+_STATED_CONTRASTS = {
+    "T1": Weighting.T1,
+    "T2": Weighting.T2,
+    "PROTON_DENSITY": Weighting.PD,
+    "STIR": Weighting.T2_FS,
+}
+
+
+def plain_words(text: str) -> str:
+    """Lower-case text without accents, with separators as spaces and vertebral ranges removed.
+
+    >>> plain_words("Sag_T2-TSE Pondéré (C7-T1)")
+    'sag t2 tse pondere'
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    plain = re.sub(r"\bw/o\b", "without", _LEVEL_RANGE.sub(" ", plain.replace("_", " ")))
+    return " ".join(re.sub(r"[-/\\.,:;()\[\]{}^=]+", " ", plain).split())
+
+
+def has_t1_words(text: str) -> bool:
+    """Whether a text names a T1 weighting."""
+    return bool(_T1.search(plain_words(text)))
+
+
+def weighting_from_name(name: str) -> Weighting:
+    """The weighting that a file name states; UNKNOWN where it states none.
+
+    >>> weighting_from_name("case01_T1_fs_gd.nii.gz").value
+    'T1FS+Gd'
+    """
+    return weighting_from_header(AcquisitionHeader(description=name))
+
+
+def weighting_from_header(header: AcquisitionHeader) -> Weighting:
+    """The weighting of a series by the rules at the top of this file."""
+    dixon = _dixon(header)
+    if dixon is not None:
+        return dixon
+    texts = [plain_words(text) for text in (header.description, header.protocol, header.sequence_name)]
+    everything = " ".join(texts)
+    if _is_stir(header, everything):
+        return Weighting.T2_FS
+    if header.acquisition_contrast.upper() == "T2_STAR" or _T2_STAR.search(everything):
+        return Weighting.UNKNOWN
+    base = next((found for found in map(_spoken, texts) if found is not None), None)
+    base = base or _STATED_CONTRASTS.get(header.acquisition_contrast.upper())
+    base = _corrected(base, header) or _from_times(header)
+    if base is Weighting.T1:
+        return _refined_t1(header, everything)
+    if base in (Weighting.T2, Weighting.PD) and _is_fat_suppressed(header, everything):
+        return Weighting.T2_FS if base is Weighting.T2 else Weighting.PD_FS
+    return base or Weighting.UNKNOWN
+
+
+def _dixon(header: AcquisitionHeader) -> Weighting | None:
+    # Values 1 and 2 say whether pixels are derived; the kind of image stands from value 3 on.
+    kinds = {value.upper() for value in header.image_type[2:]}
+    for weighting, names in _DIXON_IMAGE_TYPES.items():
+        if kinds & names:
+            return weighting
+    prefix = _PREFIXED_DIXON.match(header.description)
+    if prefix:
+        return _PREFIXES[prefix.group(1).lower().replace(" ", "")]
+    words = plain_words(header.description)
+    if _DIXON.search(words):
+        return next((weighting for weighting, names in _DIXON_WORDS.items() if names.search(words)), None)
+    return None
+
+
+def _is_stir(header: AcquisitionHeader, words: str) -> bool:
+    inversion_time = header.inversion_time_ms
+    short_inversion = inversion_time is not None and 80 <= inversion_time <= 300
+    if header.acquisition_contrast.upper() == "STIR":
+        return True
+    if _STIR.search(words) and not _DARK_FLUID.search(words):
+        return inversion_time is None or inversion_time <= 300
+    gradient = "GR" in header.scanning_sequence and "SE" not in header.scanning_sequence
+    return "IR" in header.scanning_sequence and short_inversion and not gradient
+
+
+def _spoken(words: str) -> Weighting | None:
+    """The one weighting that a text names; None where it names none or several."""
+    named = [
+        weighting
+        for weighting, pattern in ((Weighting.T1, _T1), (Weighting.T2, _T2), (Weighting.PD, _PD))
+        if pattern.search(words)
+    ]
+    if not named and _BALANCED.search(words):
+        return Weighting.T2
+    return named[0] if len(named) == 1 else None
+
+
+def _is_spin_echo(header: AcquisitionHeader) -> bool:
+    return bool({"SE", "IR"} & set(header.scanning_sequence)) and "GR" not in header.scanning_sequence
+
+
+def _corrected(base: Weighting | None, header: AcquisitionHeader) -> Weighting | None:
+    """The stated weighting, or the one that a spin echo's times leave possible."""
+    echo_time, repetition_time = header.echo_time_ms, header.repetition_time_ms
+    if base is None or echo_time is None or not _is_spin_echo(header):
+        return base
+    if base in (Weighting.T1, Weighting.PD) and echo_time >= 70:
+        return Weighting.T2
+    if base is Weighting.T2 and echo_time <= 30 and repetition_time is not None and repetition_time <= 1000:
+        return Weighting.T1
+    return base
+
+
+def _from_times(header: AcquisitionHeader) -> Weighting | None:
+    echo_time, repetition_time = header.echo_time_ms, header.repetition_time_ms
+    if echo_time is None or repetition_time is None or echo_time <= 0 or repetition_time <= 0:
+        return None
+    if _is_spin_echo(header):
+        inversion_time = header.inversion_time_ms or 0.0
+        if echo_time >= 60:
+            return Weighting.T2
+        if echo_time < 40 and (repetition_time <= 1200 or 300 < inversion_time <= 1300):
+            return Weighting.T1
+        return Weighting.PD if repetition_time > 1500 else None
+    if "GR" in header.scanning_sequence:
+        flip_angle = header.flip_angle_deg or 0.0
+        if "SS" in header.sequence_variant and flip_angle >= 40 and repetition_time < 15:
+            return Weighting.T2
+        if echo_time < 8 and 600 <= (header.inversion_time_ms or 0.0) <= 1300:
+            return Weighting.T1
+        if (echo_time < 8 and repetition_time < 50) or (echo_time < 15 and flip_angle >= 40):
+            return Weighting.T1
+    return None
+
+
+def _refined_t1(header: AcquisitionHeader, words: str) -> Weighting:
+    contrast = bool(_CONTRAST.search(words) or _PLUS_CONTRAST.search(words))
+    contrast = contrast or header.contrast_agent.strip().upper() not in _NO_AGENT
+    contrast = contrast and not _NO_CONTRAST.search(words)
+    if _is_fat_suppressed(header, words):
+        return Weighting.T1_FS_GD if contrast else Weighting.UNKNOWN
+    return Weighting.T1_GD if contrast else Weighting.T1
+
+
+def _is_fat_suppressed(header: AcquisitionHeader, words: str) -> bool:
+    if header.fat_suppressed is not None:
+        return header.fat_suppressed
+    if _FAT_SUPPRESSING_OPTIONS & {option.upper() for option in header.scan_options}:
+        return True
+    return bool(_FAT_SUPPRESSED.search(words)) and not _NOT_FAT_SUPPRESSED.search(words)
