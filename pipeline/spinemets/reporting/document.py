@@ -29,7 +29,7 @@ from spinemets.reporting.schema import (
 from spinemets.reporting.words import summary_sentences
 from spinemets.volume import Study, Volume
 
-__all__ = ["OVERVIEW_NAME", "hash_identifier", "overlay_name", "report_document"]
+__all__ = ["OVERVIEW_NAME", "hash_identifier", "overlay_name", "report_document", "review_confidence"]
 
 Identifiers = Literal["keep", "hash"]
 
@@ -66,7 +66,7 @@ def report_document(
     with_pictures
         Whether the findings name their overlay pictures.
     """
-    levels = tuple(_level(vertebra, _review_confidence(report)) for vertebra in report.vertebrae)
+    levels = tuple(_level(vertebra, review_confidence(report)) for vertebra in report.vertebrae)
     findings = tuple(_finding(finding, with_pictures) for finding in report.findings)
     return ReportDocument(
         study=_study(report.study, identifiers),
@@ -183,7 +183,7 @@ def _provenance(provenance: Provenance) -> ProvenanceRecord:
     )
 
 
-def _review_confidence(report: StudyReport) -> float:
+def review_confidence(report: StudyReport) -> float:
     """The bound below which a level counts as uncertain, as the detection was configured."""
     levels = report.provenance.configuration.get("levels")
     if isinstance(levels, Mapping) and "review_confidence" in levels:

@@ -18,6 +18,7 @@ __all__ = [
     "BACKDROP",
     "FONT_SIZE",
     "Outline",
+    "display_window",
     "draw_orientation",
     "draw_outline",
     "draw_scale_bar",
@@ -53,6 +54,15 @@ class Outline:
     width_px: float = 1.6
     fill: float = 0.0
     dashed: bool = False
+
+
+def display_window(intensities: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Darkest and brightest shown intensity: robust percentiles of what is not padding."""
+    values = intensities[intensities != 0]
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = np.percentile(values, (1.0, 99.0))
+    return float(low), float(high)
 
 
 def grey_picture(

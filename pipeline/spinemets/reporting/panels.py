@@ -15,6 +15,7 @@ from spinemets.reporting.drawing import (
     BACKDROP,
     FONT_SIZE,
     Outline,
+    display_window,
     draw_orientation,
     draw_outline,
     draw_scale_bar,
@@ -39,11 +40,11 @@ from spinemets.reporting.planes import (
     inside,
     sample,
 )
-from spinemets.volume import Mask, Plane, Volume
+from spinemets.volume import Mask, Plane
 
-__all__ = ["CAPTION_HEIGHT", "Scene", "draw_legend", "make_scene", "panel", "with_caption"]
+__all__ = ["Scene", "draw_legend", "draw_levels", "make_scene", "panel", "with_caption"]
 
-CAPTION_HEIGHT = 22
+_CAPTION_HEIGHT = 22
 _LEAST_VISIBLE_ROWS = 12
 
 
@@ -87,18 +88,9 @@ def make_scene(report: StudyReport, uncertain_below: float) -> Scene:
         sac=cord | (segmentation.anatomy == Structure.THECAL_SAC),
         cord=cord,
         bodies=np.isin(segmentation.anatomy, (Structure.VERTEBRAL_BODY, Structure.SACRUM)),
-        windows=tuple(_window(volume) for volume in segmentation.volumes),
+        windows=tuple(display_window(volume.intensities) for volume in segmentation.volumes),
         uncertain_below=uncertain_below,
     )
-
-
-def _window(volume: Volume) -> tuple[float, float]:
-    """Darkest and brightest shown intensity: robust percentiles of what is not air padding."""
-    values = volume.intensities[volume.intensities != 0]
-    if values.size == 0:
-        return 0.0, 1.0
-    low, high = np.percentile(values, (1.0, 99.5))
-    return float(low), float(high)
 
 
 def panel(
@@ -198,9 +190,9 @@ def _name_lesion(
 def with_caption(image: Image.Image, caption: str) -> Image.Image:
     """The image under a line of text."""
     width, height = image.size
-    framed = Image.new("RGB", (width, height + CAPTION_HEIGHT), BACKDROP)
-    framed.paste(image, (0, CAPTION_HEIGHT))
-    draw_text(framed, (4, CAPTION_HEIGHT / 2), fit_text(caption, width - 8))
+    framed = Image.new("RGB", (width, height + _CAPTION_HEIGHT), BACKDROP)
+    framed.paste(image, (0, _CAPTION_HEIGHT))
+    draw_text(framed, (4, _CAPTION_HEIGHT / 2), fit_text(caption, width - 8))
     return framed
 
 

@@ -1,0 +1,151 @@
+"""The report as one self-contained page: pictures, viewer and data inside, no network.
+
+The page's content security policy admits only the scripts and the style written here, by
+their hashes; so nothing that a header smuggles in could run, even past the escaping.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from pydantic import JsonValue
+
+from spinemets.anatomy import Compartment
+from spinemets.reporting.column import column_map
+from spinemets.reporting.palette import COMPARTMENT_COLOURS, hex_colour
+from spinemets.reporting.schema import FindingRecord, ReportDocument, SignalRecord
+from spinemets.reporting.words import level_names, level_span, percent, volume_text
+
+__all__ = ["BarPart", "Pictures", "render_html"]
+
+_TEMPLATES = "templates"
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """PNG files by what they show; lesions by number."""
+
+    overview: bytes
+    lesions: Mapping[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class BarPart:
+    """One coloured part of a bar that is 100 wide."""
+
+    start: float
+    width: float
+    colour: str
+    name: str
+
+
+def render_html(document: ReportDocument, pictures: Pictures, viewer: Mapping[str, JsonValue]) -> str:
+    """The page of a report.
+
+    Parameters
+    ----------
+    pictures
+        The overview and one picture for each finding of the document.
+    viewer
+        As made by :func:`spinemets.reporting.viewer.viewer_data`.
+    """
+    style, library, script = _text("templates", "report.css"), _library(), _text("templates", "viewer.js")
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            document=document,
+            policy=_policy(style, (library, script)),
+            style=Markup(style),
+            library=Markup(library),
+            script=Markup(script),
+            viewer=dict(viewer),
+            overview=_data_url(pictures.overview),
+            pictures={number: _data_url(content) for number, content in pictures.lesions.items()},
+            column=column_map(document.levels, document.findings),
+            compartments=[
+                (c.value, hex_colour(COMPARTMENT_COLOURS[c]), document.summary.by_compartment[c])
+                for c in Compartment
+            ],
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("spinemets.reporting", _TEMPLATES),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=lambda probability: _unbroken(percent(probability)),
+        volume=lambda volume_mm3: _unbroken(volume_text(volume_mm3)),
+        signal=_signal_text,
+        bar=_bar,
+        levels=level_names,
+        span=level_span,
+    )
+    return environment
+
+
+def _unbroken(quantity: str) -> str:
+    """A number and its unit on one line."""
+    return quantity.replace(" ", "\u00a0")
+
+
+def _text(folder: str, name: str) -> str:
+    return resources.files("spinemets.reporting").joinpath(folder, name).read_text(encoding="utf-8")
+
+
+@cache
+def _library() -> str:
+    """NiiVue with its licence in front, as a script."""
+    return f"/*\n{_text('assets', 'niivue.LICENSE.txt')}*/\n{_text('assets', 'niivue.umd.js')}"
+
+
+def _policy(style: str, scripts: tuple[str, ...]) -> str:
+    """A content security policy that admits this page's own parts and no connection."""
+    admitted = " ".join(_source_hash(script) for script in scripts)
+    return (
+        f"default-src 'none'; img-src data: blob:; font-src data:; connect-src data: blob:; "
+        f"style-src {_source_hash(style)}; script-src {admitted}; worker-src blob:; "
+        "form-action 'none'; base-uri 'none'"
+    )
+
+
+def _source_hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def _data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def _signal_text(signal: SignalRecord) -> str:
+    """A signal as a reader says it: "T2: bright (z +4.2)"."""
+    if signal.z_score is None:
+        return f"{signal.weighting}: {signal.appearance}"
+    return f"{signal.weighting}: {signal.appearance} (z {signal.z_score:+.1f})"
+
+
+def _bar(finding: FindingRecord) -> list[BarPart]:
+    """The compartments' probabilities as parts of one bar, in a fixed order."""
+    parts: list[BarPart] = []
+    start = 0.0
+    for compartment in Compartment:
+        width = 100 * finding.compartment_probabilities[compartment]
+        colour = hex_colour(COMPARTMENT_COLOURS[compartment])
+        parts.append(BarPart(round(start, 2), round(width, 2), colour, compartment.value))
+        start += width
+    return parts

@@ -1,0 +1,82 @@
+"""A report on the disk: ``report.json``, ``report.html``, ``overview.png`` and ``overlays/``."""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from spinemets.atomic import atomic_write_bytes, atomic_write_text
+from spinemets.config import ReportConfig
+from spinemets.findings import StudyReport
+from spinemets.reporting.document import (
+    OVERVIEW_NAME,
+    overlay_name,
+    report_document,
+    review_confidence,
+)
+from spinemets.reporting.html import Pictures, render_html
+from spinemets.reporting.overlays import draw_overlays
+from spinemets.reporting.viewer import viewer_data
+
+__all__ = ["WrittenReport", "write_report"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenReport:
+    """Where the parts of a report lie; None or empty for what was not asked for."""
+
+    json: Path | None
+    html: Path | None
+    overview: Path | None
+    overlays: tuple[Path, ...]
+
+
+def write_report(report: StudyReport, folder: Path, config: ReportConfig) -> WrittenReport:
+    """Write the report in every format of the configuration but the label maps.
+
+    Each file appears whole or not at all; the page comes last.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written.
+    """
+    wanted = set(config.formats)
+    document = report_document(report, config.identifiers, with_pictures="png" in wanted)
+    json_path = html_path = overview_path = None
+    overlays: tuple[Path, ...] = ()
+    pictures = _pictures(report) if wanted & {"png", "html"} else Pictures(b"", {})
+    if "png" in wanted:
+        overview_path = folder / OVERVIEW_NAME
+        atomic_write_bytes(overview_path, pictures.overview)
+        overlays = tuple(folder / overlay_name(number) for number in pictures.lesions)
+        for path, content in zip(overlays, pictures.lesions.values(), strict=True):
+            atomic_write_bytes(path, content)
+    if "json" in wanted:
+        json_path = folder / "report.json"
+        atomic_write_text(json_path, document.model_dump_json(indent=2) + "\n")
+    if "html" in wanted:
+        html_path = folder / "report.html"
+        atomic_write_text(html_path, render_html(document, pictures, viewer_data(report, document)))
+    _log.info("report with %d findings written to %s", len(report.findings), folder)
+    return WrittenReport(json_path, html_path, overview_path, overlays)
+
+
+def _pictures(report: StudyReport) -> Pictures:
+    overlays = draw_overlays(report, review_confidence(report))
+    return Pictures(
+        overview=_png(overlays.overview),
+        lesions={number: _png(image) for number, image in overlays.lesions.items()},
+    )
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
