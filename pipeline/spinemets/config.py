@@ -64,6 +64,19 @@ class LevelConfig(_Settings):
 
     anchors: tuple[Anchor, ...] = ()
     review_confidence: float = Field(default=0.8, ge=0, le=1, description="below it, a level is said to be uncertain")
+    t13_prevalence: float = Field(default=0.01, gt=0, lt=0.5, description="share of people with T13")
+    missing_t12_prevalence: float = Field(default=0.03, gt=0, lt=0.5, description="share of people without T12")
+    l6_prevalence: float = Field(default=0.04, gt=0, lt=0.5, description="share of people with L6")
+    missing_l5_prevalence: float = Field(default=0.02, gt=0, lt=0.5, description="share of people without L5")
+    missed_detection: float = Field(
+        default=0.02, gt=0, lt=0.5, description="share of vertebrae that the network does not find"
+    )
+    evidence_weight: float = Field(
+        default=0.7, ge=0, le=1, description="trust in the network's opinion on regions; 1: at its word"
+    )
+    morphology_weight: float = Field(
+        default=0.5, ge=0, le=1, description="trust in body sizes; below 1: neighbours deviate together"
+    )
 
 
 class LesionConfig(_Settings):

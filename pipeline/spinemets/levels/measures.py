@@ -1,0 +1,163 @@
+"""What can be measured of each vertebra instance and of the cord, in mm along the canal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemets.anatomy import Structure
+from spinemets.findings import SpineSegmentation
+from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
+from spinemets.volume import Grid, Mask
+
+__all__ = ["BodyMeasures", "Conus", "SpineMeasures", "measure_spine"]
+
+Array = npt.NDArray[np.float64]
+
+_MINIMUM_CORD_MM3 = 300.0
+_MINIMUM_CANAL_MM = 60.0  # of visible sac without cord, before that says anything of the conus
+_CONUS_MARGIN_MM = 15.0  # cord that ends this near the last seen sac is taken to go on
+_PROFILE_MM = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class BodyMeasures:
+    """One instance's body, or the visible sacrum; along the canal from head to foot, in mm.
+
+    Attributes
+    ----------
+    height_mm, depth_mm, width_mm
+        Along the canal, front to back, and across; None where the image cuts that extent.
+    nominal_mm
+        The height it would have uncollapsed, uncut and without a dens, from its depth.
+    """
+
+    instance: int
+    centroid_mm: tuple[float, float, float]
+    top_mm: float
+    bottom_mm: float
+    height_mm: float | None
+    depth_mm: float | None
+    width_mm: float | None
+    nominal_mm: float
+    is_sacrum: bool
+    fully_visible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Conus:
+    """Where the cord ends: ``place`` is "seen", "above" or "below" the view, or "unknown"."""
+
+    place: str
+    along_mm: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SpineMeasures:
+    """All instances head to foot, the conus, and the empty room in the image beyond them."""
+
+    bodies: tuple[BodyMeasures, ...]
+    conus: Conus
+    room_above_mm: float
+    room_below_mm: float
+
+
+def measure_spine(segmentation: SpineSegmentation) -> SpineMeasures:
+    """Measure every instance that has a body, head to foot."""
+    grid = segmentation.grid
+    axis = fit_spinal_axis(segmentation.anatomy, grid)
+    bony = (segmentation.anatomy == Structure.VERTEBRAL_BODY) | (segmentation.anatomy == Structure.SACRUM)
+    voxels = np.argwhere(bony & (segmentation.vertebrae > 0))
+    if axis is None or len(voxels) == 0:
+        return SpineMeasures((), Conus("unknown"), 0.0, 0.0)
+    index = tuple(voxels.T)
+    instance = segmentation.vertebrae[index]
+    is_sacral = segmentation.anatomy[index] == Structure.SACRUM
+    where = axis.project(grid.to_world(voxels))
+    cut = _cut_faces(voxels, grid)
+    order = np.argsort(instance, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(instance[order])) + 1)
+    bodies = [
+        _measure_body(int(instance[rows[0]]), (voxels[rows], where[rows], cut[rows]), is_sacral[rows], grid)
+        for rows in groups
+    ]
+    bodies.sort(key=lambda body: body.instance)
+    room = [_room_mm(axis, grid, bodies[0], -1), _room_mm(axis, grid, bodies[-1], 1)]
+    return SpineMeasures(tuple(bodies), _find_conus(segmentation, axis), *room)
+
+
+def _cut_faces(voxels: npt.NDArray[np.intp], grid: Grid) -> Mask:
+    """Whether voxels lie on the image's border: shape (n, 3), left-right, front-back, head-foot."""
+    border = (voxels == 0) | (voxels == np.array(grid.shape) - 1)
+    directions = np.abs(grid.affine[:3, :3] / np.array(grid.spacing_mm))
+    cut = np.zeros(border.shape, dtype=np.bool_)
+    for axis in range(3):
+        cut[:, int(directions[:, axis].argmax())] |= border[:, axis]
+    return cut
+
+
+def _measure_body(
+    instance: int,
+    samples: tuple[npt.NDArray[np.intp], Array, Mask],
+    is_sacral: Mask,
+    grid: Grid,
+) -> BodyMeasures:
+    voxels, where, cut = samples
+    is_sacrum = bool(is_sacral.mean() > 0.5)
+    part = where[is_sacral] if is_sacrum else where
+    front, side = np.median(part[:, 1]), np.median(part[:, 2])
+    slack = min(grid.spacing_mm)
+    depth = _extent(part[np.abs(part[:, 2] - side) < 7.0][:, 1], slack)[2]
+    column = part[(np.abs(part[:, 2] - side) < 7.0) & (np.abs(part[:, 1] - front) < 0.3 * depth)]
+    top, bottom, height = _extent((column if len(column) else part)[:, 0], slack)
+    width = _extent(part[:, 2], max(grid.spacing_mm))[2]
+    across, front_back, head_foot = (bool(cut[:, axis].any()) for axis in range(3))
+    centre = grid.to_world(voxels).mean(axis=0)
+    return BodyMeasures(
+        instance=instance,
+        centroid_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
+        top_mm=top,
+        bottom_mm=bottom,
+        height_mm=None if head_foot or is_sacrum else height,
+        depth_mm=None if front_back or is_sacrum else depth,
+        width_mm=None if across or is_sacrum else width,
+        nominal_mm=float(np.clip(height, 0.55 * depth, 0.95 * depth)),
+        is_sacrum=is_sacrum,
+        fully_visible=not (head_foot or front_back),
+    )
+
+
+def _extent(values: Array, voxel_mm: float) -> tuple[float, float, float]:
+    """Ends and length of a filled interval from the voxel centres in it, robust to strays."""
+    low, high = np.percentile(values, (4, 96))
+    margin = 0.04 / 0.92 * (high - low) + voxel_mm / 2
+    return float(low - margin), float(high + margin), float(high - low + 2 * margin)
+
+
+def _room_mm(axis: SpinalAxis, grid: Grid, body: BodyMeasures, step: int) -> float:
+    """Length of the column's continuation that lies inside the image, beyond an end body."""
+    start = body.top_mm if step < 0 else body.bottom_mm
+    front = axis.project([body.centroid_mm])[0, 1:]
+    reach = np.arange(0.0, 80.0, 2.0)
+    points = axis.to_world(np.column_stack([start + step * reach, np.tile(front, (len(reach), 1))]))
+    index = grid.to_index(points)
+    inside = ((index >= 0) & (index <= np.array(grid.shape) - 1)).all(axis=1)
+    return float(reach[-1] if inside.all() else reach[int(np.argmin(inside))])
+
+
+def _find_conus(segmentation: SpineSegmentation, axis: SpinalAxis) -> Conus:
+    """The lowest height at which the cord still has a quarter of its usual cross-section."""
+    grid = segmentation.grid
+    cord = axis.project(grid.to_world(np.argwhere(segmentation.anatomy == Structure.CORD)))[:, 0]
+    sac = axis.project(grid.to_world(np.argwhere(segmentation.anatomy == Structure.THECAL_SAC)))[:, 0]
+    if len(cord) * grid.voxel_volume_mm3 < _MINIMUM_CORD_MM3:
+        seen = len(sac) > 0 and np.subtract(*np.percentile(sac, (98, 2))) > _MINIMUM_CANAL_MM
+        return Conus("above" if seen else "unknown")
+    edges = np.arange(cord.min(), cord.max() + 2 * _PROFILE_MM, _PROFILE_MM)
+    profile = np.histogram(cord, edges)[0]
+    thick = np.flatnonzero(profile > 0.25 * np.median(profile[profile > 0]))
+    end = float(edges[thick[-1] + 1])
+    last = max(end, float(np.percentile(sac, 99)) if len(sac) else end)
+    return Conus("below" if last - end < _CONUS_MARGIN_MM else "seen", end)
