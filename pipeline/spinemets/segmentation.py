@@ -1,0 +1,261 @@
+"""From a study to its segmentation: every series through the networks, fused, on the source's grid.
+
+Two networks run on each series, told its weighting: one names the anatomy, the other finds
+lesions from the image, its marrow score and that anatomy. Series are fused voxel by voxel:
+anatomy by its mean probability, lesions by their mean log odds, so that a series that
+contradicts the others counts as much as one that agrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from spinemets import __version__
+from spinemets.bundles import Bundle, SpacingMm
+from spinemets.channels import STRUCTURE_OF_CHANNEL, Channel, condition_vector
+from spinemets.config import SegmentationConfig
+from spinemets.errors import ModelIncompatibleError
+from spinemets.findings import InstanceEvidence, Provenance, SpineSegmentation
+from spinemets.inference import Engine, EngineReport, choose_device, choose_precision
+from spinemets.instances import clean_anatomy, split_vertebrae
+from spinemets.intensity import lesion_input, normalise
+from spinemets.network import NetworkDefinition, SpineUNet, build_network
+from spinemets.registration import Alignment, align, coverage
+from spinemets.sampling import NetworkFrame, network_frame
+from spinemets.volume import Grid, Mask, Study, Volume
+
+__all__ = ["CascadeSegmenter", "Segmenter", "load_segmenter", "read_networks"]
+
+_NETWORK_TYPE = "spinemets-cascade"
+# A lesion farther than this from every labelled structure is not a spinal one.
+_LESION_REACH_MM = 12.0
+
+
+class Segmenter(Protocol):
+    """Whatever turns a study into its segmentation."""
+
+    def segment(self, study: Study) -> SpineSegmentation:
+        """Label maps and lesion probabilities on the grid of the study's reference series."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Evidence:
+    """Fused network outputs on the network's grid: (channels, ...) probabilities and (...)."""
+
+    anatomy: Tensor
+    lesion: Tensor
+
+
+class CascadeSegmenter:
+    """The released segmenter: an anatomy network, then a lesion network, on each series.
+
+    Parameters
+    ----------
+    anatomy, lesion
+        Engines on one device.
+    spacing
+        What the networks were trained on.
+    config
+        Registration of the series.
+    provenance
+        Which model it is and where it runs.
+    """
+
+    def __init__(
+        self,
+        engines: tuple[Engine, Engine],
+        spacing: SpacingMm,
+        config: SegmentationConfig,
+        provenance: Provenance,
+    ) -> None:
+        self._anatomy, self._lesion = engines
+        self._spacing = spacing
+        self._config = config
+        self.provenance = provenance
+
+    def segment(self, study: Study) -> SpineSegmentation:
+        """Label maps and lesion probabilities on the grid of the study's reference series.
+
+        Raises
+        ------
+        OutOfMemoryError
+            Neither the device nor the CPU has room for the study.
+        """
+        alignment = align(study, self._config)
+        grid = study.reference.grid
+        frame = network_frame(grid, self._spacing.in_plane, self._spacing.slice_min, self._spacing.slice_target)
+        report = self._anatomy.new_report()
+        with torch.inference_mode():
+            evidence = self._fused(study, alignment, frame, report)
+            probabilities = _to_source(evidence.anatomy, frame)
+            lesion = _to_source(evidence.lesion[None], frame)[0].cpu().numpy()
+            channels = probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+            bodies = probabilities[Channel.C2 : Channel.SACRUM + 1].cpu().numpy()
+        anatomy = clean_anatomy(STRUCTURE_OF_CHANNEL[channels], grid)
+        vertebrae = split_vertebrae(anatomy, bodies[:-1].sum(axis=0), grid)
+        lesion = np.where(_near_spine(anatomy, grid), lesion, 0).astype(np.float32)
+        return SpineSegmentation(
+            grid=grid,
+            anatomy=anatomy,
+            vertebrae=vertebrae,
+            lesion_probability=lesion,
+            evidence=_level_evidence(vertebrae, bodies),
+            volumes=alignment.volumes,
+            cautions=(*alignment.cautions, *dict.fromkeys(report.cautions)),
+        )
+
+    def _fused(
+        self, study: Study, alignment: Alignment, frame: NetworkFrame, report: EngineReport
+    ) -> _Evidence:
+        """The mean over the series, each weighted by where it has values."""
+        anatomy = lesion = total = torch.zeros(())
+        sources = {volume.series.series_uid: volume.grid for volume in study.volumes}
+        for volume, transform in zip(alignment.volumes, alignment.transforms, strict=True):
+            source = sources[volume.series.series_uid]
+            seen = coverage(source, volume.grid, transform)
+            weight = _to_network(seen.astype(np.float32), frame, self._anatomy.device)[0, 0] + 1e-3
+            one = self._one_series(volume, frame, report)
+            device = one.anatomy.device
+            weight = weight.to(device)
+            anatomy = anatomy.to(device) + one.anatomy * weight
+            lesion = lesion.to(device) + one.lesion * weight
+            total = total.to(device) + weight
+        return _Evidence(anatomy / total, torch.sigmoid(lesion / total))
+
+    def _one_series(self, volume: Volume, frame: NetworkFrame, report: EngineReport) -> _Evidence:
+        """Anatomy probabilities and lesion log odds of one series."""
+        image = normalise(_to_network(volume.intensities, frame, self._anatomy.device))
+        condition = torch.from_numpy(condition_vector(volume.series.weighting))[None]
+        anatomy = torch.softmax(self._anatomy.run(image, condition, report), dim=1)
+        stacked = lesion_input(image.to(anatomy.device), anatomy, frame.grid.spacing_mm)
+        logits = self._lesion.run(stacked, condition, report)
+        return _Evidence(anatomy[0], logits[0, 0].to(anatomy.device))
+
+
+def load_segmenter(bundle: Bundle, config: SegmentationConfig) -> CascadeSegmenter:
+    """Build a bundle's networks on the configured device.
+
+    Raises
+    ------
+    ModelIncompatibleError
+        The weights do not fit the networks that the bundle describes.
+    DeviceUnavailableError
+        This machine does not have the device.
+    """
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    anatomy, lesion = (
+        Engine(network, device, precision, config.deterministic) for network in read_networks(bundle)
+    )
+    provenance = Provenance(
+        version=__version__,
+        model=bundle.name,
+        model_version=bundle.version,
+        model_sha256=bundle.sha256,
+        device=str(device),
+        precision=str(precision).removeprefix("torch."),
+    )
+    return CascadeSegmenter((anatomy, lesion), bundle.facts.spacing_mm, config, provenance)
+
+
+def read_networks(bundle: Bundle) -> tuple[SpineUNet, SpineUNet]:
+    """The anatomy and the lesion network of a bundle, with its weights.
+
+    Raises
+    ------
+    ModelIncompatibleError
+        The bundle is of another type, its channels have other names, or the weights do not fit.
+    """
+    from safetensors.torch import load_file
+
+    network = bundle.facts.network
+    if network.get("type") != _NETWORK_TYPE:
+        raise ModelIncompatibleError(
+            f"{bundle.name}: network type {network.get('type')!r} is not {_NETWORK_TYPE!r}"
+        )
+    expected = tuple(channel.name.lower() for channel in Channel)
+    if bundle.facts.channels != expected:
+        raise ModelIncompatibleError(f"{bundle.name}: output channels are not {', '.join(expected)}")
+    weights = load_file(bundle.weights)
+    anatomy, lesion = (_build(bundle, network, weights, part) for part in ("anatomy", "lesion"))
+    return anatomy, lesion
+
+
+def _build(
+    bundle: Bundle, network: dict[str, object], weights: dict[str, Tensor], part: str
+) -> SpineUNet:
+    definition = network.get(part)
+    if not isinstance(definition, dict):
+        raise ModelIncompatibleError(f"{bundle.name}: its metadata describe no {part} network")
+    built = build_network(NetworkDefinition.from_mapping(cast(dict[str, object], definition)))
+    own = {k.removeprefix(f"{part}."): v.float() for k, v in weights.items() if k.startswith(f"{part}.")}
+    try:
+        built.load_state_dict(own)
+    except RuntimeError as error:
+        raise ModelIncompatibleError(f"{bundle.name}: the {part} weights do not fit: {error}") from error
+    return built.eval()
+
+
+def _to_network(array: npt.NDArray[np.float32], frame: NetworkFrame, device: torch.device) -> Tensor:
+    """An array on the source grid as (1, 1, slices, rows, columns) on the network's grid."""
+    canonical = np.transpose(array, frame.order)
+    flips = tuple(axis for axis, flip in enumerate(frame.flipped) if flip)
+    tensor = torch.from_numpy(np.ascontiguousarray(np.flip(canonical, flips))).to(device)
+    return _apply(tensor[None], frame.down)[None]
+
+
+def _to_source(tensor: Tensor, frame: NetworkFrame) -> Tensor:
+    """(channels, slices, rows, columns) on the network's grid to (channels, ...) on the source's."""
+    canonical = _apply(tensor, frame.up)
+    flips = [axis + 1 for axis, flip in enumerate(frame.flipped) if flip]
+    back = np.argsort(frame.order)
+    return canonical.flip(flips).permute(0, *(int(axis) + 1 for axis in back)).contiguous()
+
+
+def _apply(tensor: Tensor, matrices: Sequence[npt.NDArray[np.float32]]) -> Tensor:
+    """One resampling matrix along each of the last three axes."""
+    for axis, matrix in enumerate(matrices, start=1):
+        if matrix.shape[0] == matrix.shape[1] and np.allclose(matrix, np.eye(len(matrix)), atol=1e-6):
+            continue
+        weights = torch.from_numpy(matrix).to(tensor.device)
+        tensor = torch.movedim(torch.movedim(tensor, axis, -1) @ weights.T, -1, axis)
+    return tensor
+
+
+def _near_spine(anatomy: npt.NDArray[np.uint8], grid: Grid) -> Mask:
+    """Where a spinal lesion can be: within a short way of what was labelled."""
+    if not anatomy.any():
+        return np.zeros(anatomy.shape, dtype=np.bool_)
+    # Dilating along each axis in turn is a box, which is close enough and far cheaper than a ball.
+    reach = [2 * int(np.ceil(_LESION_REACH_MM / s)) + 1 for s in grid.spacing_mm]
+    return np.asarray(ndimage.maximum_filter(anatomy > 0, size=reach), dtype=np.bool_)
+
+
+def _level_evidence(
+    vertebrae: npt.NDArray[np.uint8], bodies: npt.NDArray[np.float32]
+) -> tuple[InstanceEvidence, ...]:
+    """The mean of the regional body probabilities over each instance.
+
+    Parameters
+    ----------
+    bodies
+        (5, ...): probabilities of C2, cervical, thoracic and lumbar body, and sacrum.
+    """
+    count = int(vertebrae.max())
+    where = np.flatnonzero(vertebrae)
+    labels = vertebrae.ravel()[where]
+    sums = np.stack([np.bincount(labels, region.ravel()[where], count + 1)[1:] for region in bodies])
+    shares = (sums + 1e-6) / (sums + 1e-6).sum(axis=0)
+    return tuple(
+        InstanceEvidence(instance, *(float(share) for share in column))
+        for instance, column in enumerate(shares.T, start=1)
+    )

@@ -1,0 +1,342 @@
+"""Lesions of all three compartments, implanted into any labelled scan.
+
+An implanted lesion is a rough ellipsoid (or a whole vertebra) confined to what its kind can
+invade, blended in with a partial-volume edge, at a signal that its weighting calls for:
+marrow-replacing disease is dark on T1 and bright on STIR and fat-suppressed T2, variable on T2,
+enhances with gadolinium, and is dark everywhere when sclerotic.
+
+The anatomy beneath keeps its name: a lesion in a body leaves it a body, one in the cord leaves
+it cord, a nodule in the sac leaves it sac. Only disease that grows into the canal from outside
+takes the sac's place there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from spinemets.anatomy import Compartment, Structure
+from spinemets.findings import PointMm
+from spinemets.simulation.shapes import Box, blob, smooth_noise
+from spinemets.volume import Mask, Weighting
+
+__all__ = ["ImplantOptions", "Implanted", "References", "implant_lesions", "measure_references"]
+
+Array = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint8]
+
+_BONE = (Structure.VERTEBRAL_BODY, Structure.POSTERIOR_ELEMENTS, Structure.SACRUM)
+_CANAL = (Structure.THECAL_SAC, Structure.CORD)
+_MINIMUM_VOXELS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ImplantOptions:
+    """How many lesions of which kind.
+
+    Attributes
+    ----------
+    mean_number
+        Poisson mean of further lesions after the first.
+    compartment_weights
+        Odds of extradural, intradural-extramedullary and intramedullary.
+    radius_mm
+        Smallest and largest semi-axis; drawn log-uniformly.
+    whole_vertebra
+        Chance that an extradural lesion replaces its whole vertebra.
+    epidural_extension
+        Chance that a lesion of a body grows into the canal.
+    """
+
+    mean_number: float = 1.5
+    compartment_weights: tuple[float, float, float] = (0.74, 0.13, 0.13)
+    radius_mm: tuple[float, float] = (3.0, 16.0)
+    whole_vertebra: float = 0.1
+    epidural_extension: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """The signal of normal tissue in one scan, in the scan's own units.
+
+    ``spread`` is the robust standard deviation of the marrow.
+    """
+
+    marrow: float
+    spread: float
+    csf: float
+    cord: float
+    soft_tissue: float
+    fat: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Implanted:
+    """A scan with lesions put in.
+
+    Attributes
+    ----------
+    image, structures
+        As given, with the lesions' changes.
+    lesions
+        uint8, 0 or the lesion's number.
+    compartments
+        Of lesion 1, 2, ...
+    """
+
+    image: Array
+    structures: Labels
+    lesions: Labels
+    compartments: tuple[Compartment, ...]
+
+
+def measure_references(image: Array, structures: Labels) -> References:
+    """Median signals of normal tissue; where a tissue is absent, the nearest stand-in."""
+
+    def quantile(mask: Mask, q: float, default: float) -> float:
+        values = image[mask]
+        return float(np.quantile(values, q)) if values.size > 20 else default
+
+    overall = float(np.median(image))
+    body = structures == Structure.VERTEBRAL_BODY
+    marrow = quantile(body, 0.5, overall)
+    spread = (quantile(body, 0.84, marrow) - quantile(body, 0.16, marrow)) / 2
+    canal = np.isin(structures, _CANAL)
+    lower, upper = quantile(canal, 0.2, overall), quantile(canal, 0.85, overall)
+    cord = quantile(structures == Structure.CORD, 0.5, lower)
+    sac = structures == Structure.THECAL_SAC
+    # CSF is the end of the sac's range that is farther from the cord: bright on T2, dark on T1.
+    low, high = quantile(sac, 0.15, lower), quantile(sac, 0.85, upper)
+    csf = high if abs(high - cord) >= abs(low - cord) else low
+    disc = quantile(structures == Structure.DISC, 0.4, overall)
+    background = image[structures == Structure.BACKGROUND]
+    fat = float(np.quantile(background, 0.9)) if background.size else overall
+    return References(marrow, max(spread, 1e-3), csf, cord, disc, fat)
+
+
+def implant_lesions(
+    image: Array,
+    structures: Labels,
+    spacing_mm: PointMm,
+    weighting: Weighting,
+    options: ImplantOptions,
+    rng: np.random.Generator,
+) -> Implanted:
+    """Put at least one lesion into a labelled scan, where its anatomy allows one.
+
+    Parameters
+    ----------
+    image
+        float32, shape (left-right, back-front, foot-head).
+    structures
+        uint8 of the same shape; values of ``Structure``.
+    weighting
+        Decides the lesions' signal; ``UNKNOWN`` lets it be brighter or darker.
+
+    Returns
+    -------
+    Implanted
+        New arrays; the ones given are not changed.
+    """
+    image, structures = image.copy(), structures.copy()
+    lesions = np.zeros(structures.shape, dtype=np.uint8)
+    references = measure_references(image, structures)
+    hosts = cc3d.connected_components(structures == Structure.VERTEBRAL_BODY, connectivity=6)
+    compartments: list[Compartment] = []
+    # Lesions of one patient tend to look alike: sclerotic or not is drawn once.
+    sclerotic = rng.random() < 0.2
+    for _ in range(1 + int(rng.poisson(options.mean_number))):
+        compartment = _draw_compartment(structures, options, rng)
+        shape = _draw_shape(structures, hosts, spacing_mm, compartment, options, rng)
+        if shape is None:
+            continue
+        box, weight = shape
+        weight[lesions[box] > 0] = 0
+        inside = weight > 0.5
+        if inside.sum() < _MINIMUM_VOXELS:
+            continue
+        target = _target_signal(references, weighting, compartment, sclerotic, rng)
+        image[box] = _blend(image[box], weight, target, references, spacing_mm, rng)
+        lesions[box][inside] = len(compartments) + 1
+        if compartment is Compartment.EXTRADURAL:
+            structures[box][inside & np.isin(structures[box], _CANAL)] = Structure.BACKGROUND
+        elif compartment is Compartment.INTRAMEDULLARY:
+            structures[box][inside] = Structure.CORD
+        compartments.append(compartment)
+    return Implanted(image, structures, lesions, tuple(compartments))
+
+
+def _draw_compartment(structures: Labels, options: ImplantOptions, rng: np.random.Generator) -> Compartment:
+    counts = np.bincount(structures.ravel(), minlength=len(Structure))
+    weights = np.array(options.compartment_weights) * (
+        counts[list(_BONE)].sum() > 0,
+        counts[Structure.THECAL_SAC] > 50,
+        counts[Structure.CORD] > 50,
+    )
+    if not weights.any():
+        return Compartment.EXTRADURAL
+    return tuple(Compartment)[int(rng.choice(3, p=weights / weights.sum()))]
+
+
+def _draw_shape(
+    structures: Labels,
+    hosts: npt.NDArray[np.generic],
+    spacing_mm: PointMm,
+    compartment: Compartment,
+    options: ImplantOptions,
+    rng: np.random.Generator,
+) -> tuple[Box, Array] | None:
+    """A box and, in it, how much of each voxel the lesion fills (0..1); None where none fits."""
+    if compartment is not Compartment.EXTRADURAL:
+        return _intradural_shape(structures, spacing_mm, compartment, options, rng)
+    if rng.random() < options.whole_vertebra and hosts.max() > 0:
+        return _whole_body(hosts, spacing_mm, rng)
+    bone = rng.choice(_BONE, p=(0.72, 0.2, 0.08))
+    centre = _random_voxel(structures == bone, rng)
+    if centre is None:
+        centre = _random_voxel(np.isin(structures, _BONE), rng)
+    if centre is None:
+        return None
+    radii = _draw_radii(options.radius_mm, rng)
+    box, level = blob(structures.shape, spacing_mm, centre, radii, rng)
+    allowed = np.isin(structures[box], _BONE)
+    if rng.random() < options.epidural_extension:
+        depth = rng.uniform(2.0, 7.0)
+        near_bone = ndimage.distance_transform_edt(~allowed, sampling=spacing_mm) < depth
+        allowed |= near_bone & np.isin(structures[box], (*_CANAL, Structure.BACKGROUND))
+    return box, _edge(level, radii) * allowed
+
+
+def _intradural_shape(
+    structures: Labels,
+    spacing_mm: PointMm,
+    compartment: Compartment,
+    options: ImplantOptions,
+    rng: np.random.Generator,
+) -> tuple[Box, Array] | None:
+    inside_cord = compartment is Compartment.INTRAMEDULLARY
+    host = Structure.CORD if inside_cord else Structure.THECAL_SAC
+    centre = _random_voxel(structures == host, rng)
+    if centre is None:
+        return None
+    smallest = options.radius_mm[0] * 0.8
+    radius = np.exp(rng.uniform(np.log(smallest), np.log(7.0)))
+    # Along the canal such lesions are longer than wide.
+    length = radius * rng.uniform(1.0, 3.0 if inside_cord else 2.0)
+    box, level = _upright_blob(structures.shape, spacing_mm, centre, (radius, radius, length), rng)
+    allowed = structures[box] == host
+    if inside_cord:
+        swelling = rng.uniform(0.0, 1.6)
+        in_sac = structures[box] == Structure.THECAL_SAC
+        allowed |= in_sac & (ndimage.distance_transform_edt(~allowed, sampling=spacing_mm) <= swelling)
+    return box, _edge(level, np.full(3, radius)) * allowed
+
+
+def _upright_blob(
+    shape: tuple[int, ...],
+    spacing_mm: PointMm,
+    centre: npt.NDArray[np.intp],
+    radii_mm: tuple[float, float, float],
+    rng: np.random.Generator,
+) -> tuple[Box, Array]:
+    """A rough ellipsoid whose long axis is head-foot."""
+    stretch = radii_mm[2] / radii_mm[0]
+    squeezed = (spacing_mm[0], spacing_mm[1], spacing_mm[2] / stretch)
+    return blob(shape, squeezed, centre, (radii_mm[0],) * 3, rng, roughness=0.2)
+
+
+def _whole_body(
+    hosts: npt.NDArray[np.generic], spacing_mm: PointMm, rng: np.random.Generator
+) -> tuple[Box, Array] | None:
+    boxes = ndimage.find_objects(hosts.astype(np.int32))
+    chosen = int(rng.integers(len(boxes)))
+    if boxes[chosen] is None:
+        return None
+    x, y, z = boxes[chosen]
+    box = (x, y, z)
+    body = hosts[box] == chosen + 1
+    level = 0.8 + 0.25 * smooth_noise(body.shape, spacing_mm, 12.0, rng)
+    return box, _edge(level, np.full(3, 12.0)) * body
+
+
+def _draw_radii(limits_mm: tuple[float, float], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    radius = np.exp(rng.uniform(*np.log(limits_mm)))
+    return np.asarray(radius * rng.uniform(0.7, 1.3, size=3))
+
+
+def _edge(level: Array, radii_mm: npt.NDArray[np.float64]) -> Array:
+    """Fill fraction from a level function: a ramp about 1.2 mm wide over the surface."""
+    return np.asarray(np.clip(0.5 + (1 - level) * float(np.mean(radii_mm)) / 1.2, 0, 1), dtype=np.float32)
+
+
+def _random_voxel(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.intp] | None:
+    flat = np.flatnonzero(mask)
+    if not flat.size:
+        return None
+    return np.array(np.unravel_index(int(rng.choice(flat)), mask.shape))
+
+
+def _target_signal(
+    references: References,
+    weighting: Weighting,
+    compartment: Compartment,
+    sclerotic: bool,
+    rng: np.random.Generator,
+) -> float:
+    """The lesion's mean signal, at least 2.5 marrow spreads away from what it replaces."""
+    r = references
+    enhanced = weighting in (Weighting.T1_GD, Weighting.T1_FS_GD)
+    t1 = weighting is Weighting.T1
+    fluid = max(r.csf, r.marrow + 4 * r.spread) if not t1 else r.csf
+    if compartment is Compartment.EXTRADURAL:
+        dark = min(r.soft_tissue, r.cord, r.marrow - 4 * r.spread)
+        bright = max(fluid, r.fat if enhanced else fluid, r.marrow + 4 * r.spread)
+        darker = sclerotic or t1 or (not _is_bright(weighting) and rng.random() < 0.5)
+        host, end = r.marrow, (dark if darker else bright)
+        share = rng.uniform(0.45, 1.05) if darker else rng.uniform(0.3, 0.95)
+    elif compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:
+        host, end = r.csf, (max(r.fat, r.marrow) if enhanced else r.cord)
+        share = rng.uniform(0.5, 1.1)
+    else:
+        host, end = r.cord, (max(r.fat, r.marrow) if enhanced else r.csf)
+        share = rng.uniform(0.3, 0.85)
+    shift = share * (end - host)
+    floor = 2.5 * r.spread
+    if abs(shift) < floor:
+        shift = float(np.copysign(floor, shift))
+    return host + shift
+
+
+def _is_bright(weighting: Weighting) -> bool:
+    return weighting in (
+        Weighting.T2_FS,
+        Weighting.T1_GD,
+        Weighting.T1_FS_GD,
+        Weighting.PD_FS,
+        Weighting.DIXON_WATER,
+    )
+
+
+def _blend(
+    patch: Array,
+    weight: Array,
+    target: float,
+    references: References,
+    spacing_mm: PointMm,
+    rng: np.random.Generator,
+) -> Array:
+    """The patch with the lesion's signal, its texture, and the noise that was there before."""
+    inside = weight > 0.5
+    host = float(np.median(patch[inside]))
+    texture = rng.uniform(0.2, 1.2) * references.spread
+    signal = target + texture * smooth_noise(patch.shape, spacing_mm, rng.uniform(2.0, 7.0), rng)
+    if rng.random() < 0.2:
+        depth = ndimage.distance_transform_edt(inside, sampling=spacing_mm)
+        # A rim in the lesion's own signal around a centre nearer to what was there before.
+        signal += rng.uniform(0.2, 0.6) * (host - target) * (depth > 0.5 * max(depth.max(), 1e-3))
+    signal += rng.uniform(0.3, 1.0) * (patch - host) * (np.abs(patch - host) < 3 * references.spread)
+    return np.maximum(patch * (1 - weight) + signal * weight, min(0.0, float(patch.min()))).astype(np.float32)

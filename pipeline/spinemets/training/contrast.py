@@ -1,0 +1,111 @@
+"""New contrasts for a real scan, from its labels: other weightings, and none that exists.
+
+Real texture is kept: each structure's residual around its own median is carried over onto a
+new level for that structure, so that a T2 scan can look like T1 or STIR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from spinemets.anatomy import Structure
+from spinemets.volume import Weighting
+
+__all__ = ["recontrast"]
+
+Array = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint8]
+Level = tuple[float, float]
+
+# Signal ranges relative to subcutaneous fat on T1 (1.0) and to CSF on STIR (1.0), read off the
+# order of signals that relaxation times give (synthetic MRI of 32 spines, PMC7410772).
+_T1: Mapping[Structure, Level] = {
+    Structure.VERTEBRAL_BODY: (0.40, 0.75),
+    Structure.POSTERIOR_ELEMENTS: (0.40, 0.80),
+    Structure.SACRUM: (0.40, 0.80),
+    Structure.DISC: (0.22, 0.40),
+    Structure.THECAL_SAC: (0.08, 0.22),
+    Structure.CORD: (0.25, 0.40),
+}
+_STIR: Mapping[Structure, Level] = {
+    Structure.VERTEBRAL_BODY: (0.10, 0.35),
+    Structure.POSTERIOR_ELEMENTS: (0.08, 0.30),
+    Structure.SACRUM: (0.10, 0.30),
+    Structure.DISC: (0.15, 0.60),
+    Structure.THECAL_SAC: (0.80, 1.00),
+    Structure.CORD: (0.35, 0.55),
+}
+
+
+def recontrast(
+    image: Array, structures: Labels, weighting: Weighting, rng: np.random.Generator
+) -> tuple[Array, Weighting]:
+    """A patch in another contrast, and that contrast's weighting (or unknown)."""
+    scaled = _scaled(image)
+    way = rng.random()
+    if way < 0.28:
+        return _relevel(scaled, structures, _draw(_T1, rng), _t1_background(scaled, rng)), Weighting.T1
+    if way < 0.56:
+        return _relevel(scaled, structures, _draw(_STIR, rng), _stir_background(scaled, rng)), Weighting.T2_FS
+    if way < 0.78:
+        levels = {structure: (float(rng.uniform()), float(rng.uniform(-0.6, 1.2))) for structure in _T1}
+        return _relevel(scaled, structures, levels, _random_curve(scaled, rng)), Weighting.UNKNOWN
+    if way < 0.9:
+        return _random_curve(scaled, rng), Weighting.UNKNOWN
+    return (scaled ** np.exp(rng.normal(0, 0.3))).astype(np.float32), weighting
+
+
+def _scaled(image: Array) -> Array:
+    low, high = np.percentile(image[:, ::3, ::3], (1, 99.5))
+    return np.asarray(np.clip((image - low) / max(high - low, 1e-3), 0, 1), dtype=np.float32)
+
+
+def _draw(table: Mapping[Structure, Level], rng: np.random.Generator) -> dict[Structure, Level]:
+    """(level, gain of the texture) of each structure."""
+    return {
+        structure: (float(rng.uniform(*limits)), float(rng.uniform(-0.3, 0.9)))
+        for structure, limits in table.items()
+    }
+
+
+def _relevel(scaled: Array, structures: Labels, levels: Mapping[Structure, Level], background: Array) -> Array:
+    """Structures at new levels with their own texture, blended over their borders."""
+    offset, gain = np.zeros(len(Structure), np.float32), np.zeros(len(Structure), np.float32)
+    for structure, (level, texture) in levels.items():
+        values = scaled[structures == structure]
+        median = float(np.median(values)) if values.size else 0.0
+        offset[structure], gain[structure] = level - texture * median, texture
+    inside = np.clip(offset[structures] + gain[structures] * scaled, 0, 1.2)
+    mixed = np.where(structures > 0, inside, background)
+    # Label borders are jagged where tissue borders are not.
+    smooth = F.avg_pool3d(torch.from_numpy(mixed)[None, None], (1, 3, 3), stride=1, padding=(0, 1, 1))
+    return np.asarray(smooth[0, 0].numpy() * 0.5 + mixed * 0.5, dtype=np.float32)
+
+
+def _t1_background(scaled: Array, rng: np.random.Generator) -> Array:
+    """Fat stays bright, muscle rises, fluid cannot be told from fat."""
+    low = rng.uniform(0.0, 0.25)
+    curve = low * np.minimum(1, scaled * 8) + (1 - low) * scaled ** rng.uniform(0.6, 1.2)
+    return np.asarray(curve, dtype=np.float32)
+
+
+def _stir_background(scaled: Array, rng: np.random.Generator) -> Array:
+    """Fat, the brightest of a T2 background, goes dark; muscle stays."""
+    peak, width = rng.uniform(0.1, 0.3), rng.uniform(0.15, 0.3)
+    height = rng.uniform(0.15, 0.4)
+    curve = height * np.exp(-0.5 * ((scaled - peak) / width) ** 2) * np.minimum(1, scaled * 10)
+    return np.asarray(curve, dtype=np.float32)
+
+
+def _random_curve(scaled: Array, rng: np.random.Generator) -> Array:
+    """A random piecewise linear map of intensities; air stays dark more often than not."""
+    knots = np.linspace(0, 1, int(rng.integers(3, 6)))
+    values = rng.uniform(0, 1, size=knots.size)
+    if rng.random() < 0.7:
+        values[0] = 0
+    return np.asarray(np.interp(scaled, knots, values), dtype=np.float32)

@@ -1,0 +1,91 @@
+"""The stream of training samples: sample *i* is the same however often training is interrupted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from spinemets.errors import ConfigError
+from spinemets.training.phantoms import draw_phantom_scan
+from spinemets.training.recipe import Recipe, SourceSettings
+from spinemets.training.samples import SampleOptions, draw_sample
+from spinemets.training.scans import LabelledScan, read_sct, read_spider
+
+__all__ = ["SampleStream", "read_sources", "read_validation"]
+
+_log = logging.getLogger(__name__)
+
+Pools = dict[str, list[LabelledScan]]
+
+
+class SampleStream(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
+    """Samples numbered from ``start`` to ``stop``; each draws its own generator from its number."""
+
+    def __init__(self, pools: Pools, recipe: Recipe, start: int, stop: int) -> None:
+        self._sources = [name for name in sorted(pools) if pools[name]]
+        weights = np.array([recipe.sources.shares.get(name, 0.0) for name in self._sources])  # type: ignore[call-overload]
+        if not weights.sum() > 0:
+            raise ConfigError("the recipe's shares name no source that has scans")
+        self._weights = weights / weights.sum()
+        self._pools, self._recipe, self._start, self._stop = pools, recipe, start, stop
+
+    def __len__(self) -> int:
+        """Samples that are left."""
+        return self._stop - self._start
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """image, condition, allowed, lesion, spacing of one sample."""
+        torch.set_num_threads(1)
+        rng = np.random.default_rng([self._recipe.seed, self._start + index])
+        source = self._sources[int(rng.choice(len(self._sources), p=self._weights))]
+        pool = self._pools[source]
+        options = SampleOptions(
+            shape=self._recipe.patch,
+            lesion_chance=self._recipe.lesion_chance,
+            mimic_chance=self._recipe.mimic_chance,
+        )
+        sample = draw_sample(pool[int(rng.integers(len(pool)))], options, rng)
+        return sample.image, sample.condition, sample.allowed, sample.lesion, torch.tensor(sample.spacing_mm)
+
+
+def read_sources(recipe: Recipe, folder: Path, cache: Path) -> Pools:
+    """Every training scan of a recipe, by source; phantoms are drawn once and kept in ``cache``."""
+    sources = recipe.sources
+    pools: Pools = {"spider": _spider(sources, folder, sources.spider_subjects), "sct": [], "phantom": []}
+    if sources.sct is not None:
+        root = folder / sources.sct
+        pools["sct"] = [
+            read_sct(root / f"{subject}_T2w.nii.gz", root / f"{subject}_cord.nii.gz", f"sct/{subject}")
+            for subject in sources.sct_subjects
+        ]
+    if sources.phantoms:
+        pools["phantom"] = _phantoms(recipe.seed, sources.phantoms, cache)
+    _log.info("training scans: %s", ", ".join(f"{len(scans)} {name}" for name, scans in pools.items()))
+    return pools
+
+
+def read_validation(recipe: Recipe, folder: Path) -> list[LabelledScan]:
+    """The real scans that choose between checkpoints; no test subject is among them."""
+    return _spider(recipe.sources, folder, recipe.sources.spider_validation)
+
+
+def _spider(sources: SourceSettings, folder: Path, subjects: Sequence[str]) -> list[LabelledScan]:
+    if sources.spider is None:
+        return []
+    root = folder / sources.spider
+    return [
+        read_spider(root / f"sub-{s}_T2w.nii.gz", root / f"sub-{s}_dseg.nii.gz", f"spider/{s}") for s in subjects
+    ]
+
+
+def _phantoms(seed: int, count: int, cache: Path) -> list[LabelledScan]:
+    cache.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(draw_phantom_scan, [seed] * count, range(count), [cache] * count))

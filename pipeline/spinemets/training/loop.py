@@ -1,0 +1,227 @@
+"""The training loop: ignite's engine, an average of the weights, and a resume that changes nothing.
+
+Learning rate and samples are functions of the step alone, and a checkpoint holds the rest, so
+that a training killed at any moment goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import TerminateOnNan
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from spinemets.channels import CONDITIONS, Channel
+from spinemets.intensity import LESION_INPUTS, lesion_input
+from spinemets.network import NetworkDefinition, SpineUNet, build_network
+from spinemets.training.data import SampleStream, read_sources, read_validation
+from spinemets.training.losses import lesion_loss, partial_label_loss
+from spinemets.training.recipe import Recipe
+from spinemets.training.scans import LabelledScan
+from spinemets.training.validation import validate_anatomy, validate_lesions
+
+__all__ = ["TrainingFiles", "load_average", "network_definition", "train"]
+
+_log = logging.getLogger(__name__)
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFiles:
+    """Where a training reads and writes.
+
+    Attributes
+    ----------
+    data
+        Folder that the recipe's sources are relative to.
+    output
+        Checkpoint, TensorBoard events and the phantom cache.
+    anatomy_checkpoint
+        Needed for lesions only: the trained anatomy network.
+    """
+
+    data: Path
+    output: Path
+    anatomy_checkpoint: Path | None = None
+
+
+def network_definition(recipe: Recipe) -> NetworkDefinition:
+    """The network that a recipe trains."""
+    if recipe.task == "anatomy":
+        return NetworkDefinition(1, len(CONDITIONS), len(Channel), recipe.network.filters)
+    return NetworkDefinition(len(LESION_INPUTS), len(CONDITIONS), 1, recipe.network.filters)
+
+
+class _State:
+    """Everything that changes while training: weights, their average, the optimizer, the step."""
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        torch.manual_seed(recipe.seed)
+        self.network = build_network(network_definition(recipe)).to(device)
+        self.average = build_network(network_definition(recipe)).to(device)
+        self.average.load_state_dict(self.network.state_dict())
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.step = 0
+
+    def save(self, path: Path) -> None:
+        state = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimizer")}
+        temporary = path.with_suffix(".tmp")
+        torch.save({**state, "step": self.step}, temporary)
+        os.replace(temporary, path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for name in ("network", "average", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.step = int(state["step"])
+
+    def update_average(self, decay: float) -> None:
+        # Early on the average follows quickly, or it would remember the first random weights.
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                kept.lerp_(new, 1 - decay)
+
+
+def load_average(path: Path, definition: NetworkDefinition) -> SpineUNet:
+    """The averaged network of a checkpoint, ready to run."""
+    network = build_network(definition)
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["average"])
+    return network.eval()
+
+
+def train(recipe: Recipe, files: TrainingFiles, device: torch.device) -> float:
+    """Train until the recipe's last step, from the last checkpoint where there is one.
+
+    Returns
+    -------
+    float
+        Mean loss of the last 100 steps.
+    """
+    files.output.mkdir(parents=True, exist_ok=True)
+    checkpoint = files.output / "checkpoint.pt"
+    state = _State(recipe, device)
+    if checkpoint.exists():
+        state.load(checkpoint)
+        _log.info("resuming at step %d", state.step)
+    pools = read_sources(recipe, files.data, files.output.parent / "phantoms")
+    validation = read_validation(recipe, files.data)
+    stream = SampleStream(pools, recipe, state.step * recipe.batch_size, recipe.steps * recipe.batch_size)
+    loader = DataLoader(
+        stream,
+        batch_size=recipe.batch_size,
+        num_workers=recipe.workers,
+        prefetch_factor=4 if recipe.workers else None,
+        pin_memory=device.type == "cuda",
+    )
+    step = _make_step(recipe, state, files, device)
+    losses: list[float] = []
+    engine = Engine(lambda _, batch: step(batch))
+    engine.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan())
+    with SummaryWriter(str(files.output / "events")) as writer:
+
+        @engine.on(Events.ITERATION_COMPLETED)
+        def _after_step(engine: Engine) -> None:
+            losses.append(float(engine.state.output))  # type: ignore[arg-type]
+            if state.step % 20 == 0:
+                recent = sum(losses[-20:]) / len(losses[-20:])
+                writer.add_scalar("loss", recent, state.step)
+                _log.info("step %d of %d: loss %.4f", state.step, recipe.steps, recent)
+            if state.step % recipe.save_every == 0 or state.step == recipe.steps:
+                state.save(checkpoint)
+            if validation and (state.step % recipe.validate_every == 0 or state.step == recipe.steps):
+                for name, value in _validate(recipe, state.average, files, validation).items():
+                    writer.add_scalar(f"validation/{name}", value, state.step)
+                    _log.info("step %d: validation %s %.4f", state.step, name, value)
+
+        if state.step < recipe.steps:
+            engine.run(loader, max_epochs=1)
+    recent_losses = losses[-100:]
+    return sum(recent_losses) / max(1, len(recent_losses))
+
+
+def _learning_rate(recipe: Recipe, step: int) -> float:
+    warm = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
+    progress = min(1.0, step / recipe.steps)
+    return recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+class _Step:
+    """One optimisation step."""
+
+    def __init__(self, recipe: Recipe, state: _State, anatomy: SpineUNet | None, device: torch.device) -> None:
+        self._recipe, self._state, self._anatomy, self._device = recipe, state, anatomy, device
+
+    def __call__(self, batch: Batch) -> float:
+        state, recipe = self._state, self._recipe
+        image, condition, allowed, lesion, spacing = (part.to(self._device) for part in batch)
+        for group in state.optimizer.param_groups:
+            group["lr"] = _learning_rate(recipe, state.step)
+        state.network.train()
+        with torch.autocast(self._device.type, dtype=torch.bfloat16):
+            if self._anatomy is None:
+                logits = state.network(image, condition)
+            else:
+                logits = state.network(self._with_anatomy(image, condition, spacing), condition)
+        loss = partial_label_loss(logits, allowed) if self._anatomy is None else lesion_loss(logits, lesion)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(state.network.parameters(), recipe.gradient_clip)
+        state.optimizer.step()
+        state.step += 1
+        state.update_average(recipe.ema_decay)
+        return float(loss.detach())
+
+    def _with_anatomy(self, image: Tensor, condition: Tensor, spacing: Tensor) -> Tensor:
+        """The lesion network's input, from what the anatomy network makes of the same image."""
+        if self._anatomy is None:
+            return image
+        with torch.no_grad():
+            anatomy = torch.softmax(self._anatomy(image, condition).float(), dim=1)
+            parts = [
+                lesion_input(image[i : i + 1], anatomy[i : i + 1], (float(x), float(y), float(z)))
+                for i, (x, y, z) in enumerate(spacing.tolist())
+            ]
+        return torch.cat(parts)
+
+
+def _make_step(recipe: Recipe, state: _State, files: TrainingFiles, device: torch.device) -> _Step:
+    return _Step(recipe, state, _anatomy_network(recipe, files, device), device)
+
+
+def _anatomy_network(recipe: Recipe, files: TrainingFiles, device: torch.device) -> SpineUNet | None:
+    if recipe.task == "anatomy" or files.anatomy_checkpoint is None:
+        return None
+    filters = torch.load(files.anatomy_checkpoint, map_location="cpu", weights_only=True)["average"]
+    widths = _filters_of(filters)
+    definition = NetworkDefinition(1, len(CONDITIONS), len(Channel), widths)
+    return load_average(files.anatomy_checkpoint, definition).to(device)
+
+
+def _filters_of(weights: dict[str, Tensor]) -> tuple[int, ...]:
+    """The feature channels of a stored DynUNet, read off its encoder's normalisation layers."""
+    names = ["body.input_block.norm1.weight"]
+    names += sorted(n for n in weights if n.startswith("body.downsamples.") and n.endswith(".norm1.weight"))
+    names += ["body.bottleneck.norm1.weight"]
+    return tuple(int(weights[name].numel()) for name in names)
+
+
+def _validate(
+    recipe: Recipe, network: SpineUNet, files: TrainingFiles, scans: list[LabelledScan]
+) -> dict[str, float]:
+    network.eval()
+    if recipe.task == "anatomy":
+        return validate_anatomy(network, scans)
+    anatomy = _anatomy_network(recipe, files, torch.device("cpu"))
+    return validate_lesions(network, anatomy, scans) if anatomy else {}

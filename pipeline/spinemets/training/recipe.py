@@ -1,0 +1,75 @@
+"""A training, said in full by one YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from spinemets.errors import ConfigError
+
+__all__ = ["NetworkSettings", "Recipe", "SourceSettings", "load_recipe"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceSettings(_Settings):
+    """Where training scans come from; folders are relative to ``--data``."""
+
+    spider: Path | None = Field(default=None, description="folder of sub-<id>_T2w.nii.gz and sub-<id>_dseg.nii.gz")
+    spider_subjects: tuple[str, ...] = ()
+    spider_validation: tuple[str, ...] = ()
+    sct: Path | None = Field(default=None, description="folder of <id>_T2w.nii.gz and <id>_cord.nii.gz")
+    sct_subjects: tuple[str, ...] = ()
+    phantoms: int = Field(default=0, ge=0, description="simulated spines, drawn before training starts")
+    shares: dict[Literal["spider", "sct", "phantom"], float] = Field(
+        default={"spider": 1.0}, description="how often a sample comes from each source"
+    )
+
+
+class NetworkSettings(_Settings):
+    """The network's size."""
+
+    filters: tuple[int, ...] = (24, 48, 96, 128, 160)
+
+
+class Recipe(_Settings):
+    """Everything that decides a training's outcome."""
+
+    task: Literal["anatomy", "lesion"]
+    seed: int = 0
+    steps: int = Field(gt=0)
+    batch_size: int = Field(default=2, gt=0)
+    learning_rate: float = Field(default=1.5e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    ema_decay: float = Field(default=0.998, ge=0, lt=1)
+    gradient_clip: float = Field(default=5.0, gt=0)
+    patch: tuple[int, int, int] = (6, 160, 224)
+    lesion_chance: float = Field(default=0.6, ge=0, le=1)
+    mimic_chance: float = Field(default=0.7, ge=0, le=1)
+    save_every: int = Field(default=100, gt=0)
+    validate_every: int = Field(default=500, gt=0)
+    workers: int = Field(default=1, ge=0)
+    network: NetworkSettings = NetworkSettings()
+    sources: SourceSettings
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a training recipe.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or holds an unknown key or a bad value.
+    """
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); pass a YAML file") from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from error

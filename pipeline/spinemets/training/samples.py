@@ -1,0 +1,219 @@
+"""One training sample from one labelled scan: moved, recontrasted, made ill, and acquired anew.
+
+Every random number comes from the generator given, so sample *i* of a training is the same
+sample whenever and wherever it is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spinemets.anatomy import Structure
+from spinemets.channels import Channel, condition_vector
+from spinemets.findings import PointMm
+from spinemets.intensity import normalise
+from spinemets.simulation.lesions import Implanted, ImplantOptions, implant_lesions
+from spinemets.simulation.mimics import add_mimics
+from spinemets.simulation.shapes import smooth_noise
+from spinemets.training.contrast import recontrast
+from spinemets.training.scans import ANY, LabelledScan, bit
+from spinemets.volume import Weighting
+
+__all__ = ["Sample", "SampleOptions", "draw_sample"]
+
+Array = npt.NDArray[np.float32]
+
+_SUBSLICES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SampleOptions:
+    """What samples look like.
+
+    Attributes
+    ----------
+    shape
+        (slices, rows, columns) of a patch; rows run back to front, columns foot to head.
+    slice_spacing_mm
+        Range that the patch's slice spacing is drawn from.
+    lesion_chance, mimic_chance
+        Share of samples with implanted lesions, with simulated normal variants.
+    real_contrast_chance
+        Share of samples that keep the scan's own contrast.
+    known_weighting_chance
+        Share of samples whose weighting the network is told.
+    """
+
+    shape: tuple[int, int, int] = (6, 160, 224)
+    slice_spacing_mm: tuple[float, float] = (2.6, 5.0)
+    lesion_chance: float = 0.6
+    mimic_chance: float = 0.7
+    real_contrast_chance: float = 0.45
+    known_weighting_chance: float = 0.6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """What the trainer needs of one patch.
+
+    Attributes
+    ----------
+    image
+        float32, (1, slices, rows, columns); normalised.
+    condition
+        float32, (4,).
+    allowed
+        int16, (slices, rows, columns): channels each voxel may belong to, as bits.
+    lesion
+        uint8, same shape: 1 lesion, 0 none, 255 unknown.
+    spacing_mm
+        Of the three axes.
+    """
+
+    image: Tensor
+    condition: Tensor
+    allowed: Tensor
+    lesion: Tensor
+    spacing_mm: PointMm
+
+
+def draw_sample(scan: LabelledScan, options: SampleOptions, rng: np.random.Generator) -> Sample:
+    """Cut, deform and alter one patch of a scan."""
+    slice_mm = max(float(rng.uniform(*options.slice_spacing_mm)), scan.spacing_mm[0])
+    spacing = (slice_mm, 1.0, 1.0)
+    image, structures, allowed, seen = _cut(scan, options.shape, slice_mm, rng)
+    weighting = scan.weighting
+    if rng.random() > options.real_contrast_chance:
+        image, weighting = recontrast(image, structures, weighting, rng)
+    if rng.random() < options.mimic_chance:
+        image = add_mimics(image, structures, spacing, weighting, rng)
+    lesions = np.zeros(structures.shape, dtype=np.uint8)
+    if rng.random() < options.lesion_chance:
+        implanted = implant_lesions(image, structures, spacing, weighting, ImplantOptions(), rng)
+        allowed = _allowed_after(allowed, structures, implanted)
+        image, lesions = implanted.image, (implanted.lesions > 0).astype(np.uint8)
+    image = _acquire(image, spacing, rng)
+    image[~seen] = 0
+    lesions[~seen] = 255
+    tensor = normalise(torch.from_numpy(image))
+    tensor = tensor * float(rng.uniform(0.8, 1.25)) + float(rng.normal(0, 0.2))
+    tensor[torch.from_numpy(~seen)] = 0
+    known = rng.random() < options.known_weighting_chance
+    condition = condition_vector(weighting if known else Weighting.UNKNOWN)
+    return Sample(
+        tensor[None].float(),
+        torch.from_numpy(condition),
+        torch.from_numpy(allowed.astype(np.int16)),
+        torch.from_numpy(lesions),
+        spacing,
+    )
+
+
+def _cut(
+    scan: LabelledScan, shape: tuple[int, int, int], slice_mm: float, rng: np.random.Generator
+) -> tuple[Array, npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
+    """A deformed patch around a random place of the spine: image, structures, allowed, seen."""
+    points = _patch_points(scan, shape, slice_mm, rng)
+    size = torch.tensor(scan.image.shape, dtype=torch.float32)
+    # grid_sample wants (x, y, z) = (last axis, ..., first axis), scaled to -1..1.
+    scaled = ((points + 0.5) / size * 2 - 1).flip(-1)[None]
+    source = torch.from_numpy(np.asarray(scan.image, dtype=np.float32))[None, None]
+    image = F.grid_sample(source, scaled, mode="bilinear", padding_mode="border", align_corners=False)
+    image = image.reshape(shape[0], _SUBSLICES, *shape[1:]).mean(dim=1)
+    middle = scaled[:, _SUBSLICES // 2 :: _SUBSLICES]
+    labels = torch.from_numpy(np.stack([scan.structures, scan.allowed]).astype(np.float32))[None]
+    labels = F.grid_sample(labels, middle, mode="nearest", padding_mode="border", align_corners=False)[0]
+    seen = (middle[0].abs() <= 1.0).all(dim=-1).numpy()
+    structures = labels[0].numpy().astype(np.uint8)
+    allowed = labels[1].numpy().astype(np.uint16)
+    structures[~seen] = Structure.BACKGROUND
+    allowed[~seen] = ANY
+    return image.numpy(), structures, allowed, seen
+
+
+def _patch_points(
+    scan: LabelledScan, shape: tuple[int, int, int], slice_mm: float, rng: np.random.Generator
+) -> Tensor:
+    """Voxel places in the scan of every subslice sample: (slices x 3, rows, columns, 3)."""
+    spine = np.flatnonzero(scan.structures)
+    centre = np.array(np.unravel_index(int(rng.choice(spine)), scan.structures.shape), dtype=float)
+    extent_mm = scan.image.shape[0] * scan.spacing_mm[0]
+    slack = max(0.0, extent_mm - shape[0] * slice_mm) / 2
+    centre_mm = centre * scan.spacing_mm
+    centre_mm[0] = (extent_mm - scan.spacing_mm[0]) / 2 + rng.uniform(-slack, slack)
+    centre_mm[1:] += rng.uniform(-30, 30, size=2)
+    # Patches mostly full of scan: a quarter of one may hang over the edge.
+    reach = np.array(shape[1:]) / 4
+    size_mm = np.array(scan.image.shape[1:]) * scan.spacing_mm[1:]
+    centre_mm[1:] = np.clip(centre_mm[1:], np.minimum(reach, size_mm / 2), np.maximum(size_mm - reach, size_mm / 2))
+    turn = _rotation(rng.normal(0, (0.02, 0.03, 0.15)))
+    zoom = np.diag(1 / np.exp(rng.normal(0, (0.05, 0.14, 0.14))))
+    zoom[0, 0] *= rng.choice((-1, 1))
+    step = slice_mm / _SUBSLICES
+    axes = [
+        (torch.arange(n, dtype=torch.float32) - (n - 1) / 2) * s
+        for n, s in zip((shape[0] * _SUBSLICES, *shape[1:]), (step, 1.0, 1.0), strict=True)
+    ]
+    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    points = offsets @ torch.from_numpy((turn @ zoom).T.astype(np.float32))
+    for axis in (1, 2):
+        bend = smooth_noise(points.shape[:3], (step, 1.0, 1.0), rng.uniform(25, 60), rng)
+        points[..., axis] += torch.from_numpy(bend) * float(rng.uniform(0, 2.5))
+    points += torch.from_numpy(centre_mm.astype(np.float32))
+    return points / torch.tensor(scan.spacing_mm)
+
+
+def _rotation(angles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Turns about foot-head, back-front and left-right, in radians, one after the other."""
+    z, y, x = angles
+    about_z = np.array([[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]])
+    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
+    return np.asarray(about_z @ about_y @ about_x)
+
+
+def _allowed_after(
+    allowed: npt.NDArray[np.uint16], before: npt.NDArray[np.uint8], implanted: Implanted
+) -> npt.NDArray[np.uint16]:
+    """The truth once lesions have displaced the sac or swollen the cord."""
+    changed = (before != implanted.structures) & (allowed != ANY)
+    allowed = allowed.copy()
+    allowed[changed & (implanted.structures == Structure.BACKGROUND)] = bit(Channel.BACKGROUND)
+    allowed[changed & (implanted.structures == Structure.CORD)] = bit(Channel.CORD)
+    return allowed
+
+
+def _acquire(image: Array, spacing: PointMm, rng: np.random.Generator) -> Array:
+    """Coil fall-off, blur, noise, and a gamma, as scanners differ in them."""
+    low, high = np.percentile(image[:, ::4, ::4], (1, 99))
+    scaled = np.clip((image - low) / max(high - low, 1e-3), 0, 1.3)
+    if rng.random() < 0.3:
+        scaled = scaled ** np.exp(rng.normal(0, 0.25))
+    if rng.random() < 0.6:
+        bias = smooth_noise(image.shape, spacing, rng.uniform(60, 140), rng)
+        rows = np.linspace(-0.5, 0.5, image.shape[1], dtype=np.float32)[None, :, None]
+        scaled = scaled * np.exp(rng.uniform(0, 0.25) * bias - rng.uniform(0, 1.2) * rows)
+    if rng.random() < 0.35:
+        scaled = _blur(scaled, float(rng.uniform(0.3, 1.1)))
+    if rng.random() < 0.6:
+        sigma = rng.uniform(0.005, 0.06)
+        real = scaled + sigma * rng.standard_normal(scaled.shape, dtype=np.float32)
+        imaginary = sigma * rng.standard_normal(scaled.shape, dtype=np.float32)
+        scaled = np.hypot(real, imaginary)
+    return np.asarray(scaled, dtype=np.float32)
+
+
+def _blur(image: Array, sigma: float) -> Array:
+    """In-plane Gaussian blur, sigma in pixels."""
+    places = torch.arange(-3, 4, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (places / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    tensor = torch.from_numpy(image.astype(np.float32))[:, None]
+    tensor = F.conv2d(tensor, kernel[None, None, :, None], padding=(3, 0))
+    return np.asarray(F.conv2d(tensor, kernel[None, None, None, :], padding=(0, 3))[:, 0].numpy())

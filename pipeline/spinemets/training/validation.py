@@ -1,0 +1,98 @@
+"""How good a network is on whole scans that it is not trained on, while training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cc3d
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from spinemets.anatomy import Structure
+from spinemets.channels import STRUCTURE_OF_CHANNEL, condition_vector
+from spinemets.findings import PointMm
+from spinemets.inference import Engine
+from spinemets.intensity import lesion_input, normalise
+from spinemets.network import SpineUNet
+from spinemets.simulation.lesions import ImplantOptions, implant_lesions
+from spinemets.training.scans import ANY, LabelledScan
+
+__all__ = ["validate_anatomy", "validate_lesions"]
+
+_SLICE_MM = 3.0
+_IMPLANTS_PER_SCAN = 4
+_GROUPS = {
+    "vertebra": (Structure.VERTEBRAL_BODY, Structure.POSTERIOR_ELEMENTS),
+    "disc": (Structure.DISC,),
+    "canal": (Structure.THECAL_SAC, Structure.CORD),
+}
+
+
+def validate_anatomy(network: SpineUNet, scans: Sequence[LabelledScan]) -> dict[str, float]:
+    """Mean Dice of vertebra, disc and canal where the truth is known."""
+    engine = Engine(network, torch.device("cpu"), torch.bfloat16)
+    scores: dict[str, list[float]] = {name: [] for name in _GROUPS}
+    for scan in scans:
+        image, structures, allowed, _ = _thick(scan)
+        probabilities = _anatomy(engine, normalise(torch.from_numpy(image))[None, None], scan)
+        found = STRUCTURE_OF_CHANNEL[probabilities[0].argmax(dim=0).numpy()]
+        known = (allowed != ANY) & (structures != Structure.SACRUM) & (found != Structure.SACRUM)
+        for name, members in _GROUPS.items():
+            a, b = np.isin(found, members) & known, np.isin(structures, members) & known
+            scores[name].append(2 * (a & b).sum() / max(1, a.sum() + b.sum()))
+    return {name: float(np.mean(values)) for name, values in scores.items()}
+
+
+def validate_lesions(
+    network: SpineUNet, anatomy: SpineUNet, scans: Sequence[LabelledScan]
+) -> dict[str, float]:
+    """Sensitivity to implanted lesions of at least 0.5 mL, and false positives on the scans as they are."""
+    device = torch.device("cpu")
+    engines = Engine(anatomy, device, torch.bfloat16), Engine(network, device, torch.bfloat16)
+    found, total, false_alarms = 0, 0, 0
+    for index, scan in enumerate(scans):
+        image, structures, _, spacing = _thick(scan)
+        false_alarms += cc3d.connected_components(_lesions(engines, image, scan, spacing) > 0.5).max()
+        for implant in range(_IMPLANTS_PER_SCAN):
+            rng = np.random.default_rng([77, index, implant])
+            ill = implant_lesions(image, structures, spacing, scan.weighting, ImplantOptions(), rng)
+            probability = _lesions(engines, ill.image, scan, spacing)
+            for number in range(1, len(ill.compartments) + 1):
+                lesion = ill.lesions == number
+                if lesion.sum() * np.prod(spacing) >= 500:
+                    total += 1
+                    found += bool((probability[lesion] > 0.5).mean() > 0.1)
+    return {"sensitivity": found / max(1, total), "false positives per scan": float(false_alarms) / max(1, len(scans))}
+
+
+def _lesions(
+    engines: tuple[Engine, Engine], image: npt.NDArray[np.float32], scan: LabelledScan, spacing: PointMm
+) -> npt.NDArray[np.float32]:
+    anatomy, lesions = engines
+    tensor = normalise(torch.from_numpy(image))[None, None]
+    stacked = lesion_input(tensor, _anatomy(anatomy, tensor, scan), spacing)
+    logits = lesions.run(stacked, _condition(scan), lesions.new_report())
+    return np.asarray(torch.sigmoid(logits[0, 0]).numpy())
+
+
+def _anatomy(engine: Engine, image: Tensor, scan: LabelledScan) -> Tensor:
+    return torch.softmax(engine.run(image, _condition(scan), engine.new_report()), dim=1)
+
+
+def _condition(scan: LabelledScan) -> Tensor:
+    return torch.from_numpy(condition_vector(scan.weighting))[None]
+
+
+def _thick(
+    scan: LabelledScan,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.uint16], PointMm]:
+    """The scan with its slices averaged to about 3 mm; labels of each middle slice."""
+    factor = max(1, round(_SLICE_MM / scan.spacing_mm[0]))
+    count = scan.image.shape[0] // factor
+    image = np.asarray(scan.image[: count * factor], dtype=np.float32)
+    image = image.reshape(count, factor, *image.shape[1:]).mean(axis=1)
+    middle = slice(factor // 2, count * factor, factor)
+    spacing = (scan.spacing_mm[0] * factor, scan.spacing_mm[1], scan.spacing_mm[2])
+    return image, scan.structures[middle], scan.allowed[middle], spacing

@@ -1,0 +1,43 @@
+"""Train a network from a recipe: ``python scripts/train.py configs/train/anatomy.yaml --data DIR --output DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from spinemets.errors import SpinemetsError
+from spinemets.inference import choose_device
+from spinemets.training.loop import TrainingFiles, train
+from spinemets.training.recipe import load_recipe
+
+
+def main() -> int:
+    """Parse, train, and say how it ended."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe", type=Path, help="YAML file of configs/train/")
+    parser.add_argument("--data", type=Path, default=Path(), help="folder that the recipe's sources are relative to")
+    parser.add_argument("--output", type=Path, required=True, help="checkpoint and logs; resumed where one is there")
+    parser.add_argument("--anatomy", type=Path, help="checkpoint of the anatomy network (lesion recipes)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads of the training process")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    try:
+        recipe = load_recipe(arguments.recipe)
+        files = TrainingFiles(arguments.data, arguments.output, arguments.anatomy)
+        loss = train(recipe, files, choose_device(arguments.device))
+    except SpinemetsError as error:
+        print(f"train: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    print(f"mean loss of the last 100 steps: {loss:.4f}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
