@@ -1,0 +1,125 @@
+"""FROC curves, bootstrap intervals over patients, calibration and confusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemets.evaluation.lesions import ExamOutcome, false_positives_per_exam, sensitivity
+
+__all__ = [
+    "FrocCurve",
+    "bootstrap_interval",
+    "confusion_matrix",
+    "expected_calibration_error",
+    "froc",
+    "sensitivity_at",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrocCurve:
+    """Sensitivity against false positives per exam as the threshold falls; all of shape (n,)."""
+
+    thresholds: npt.NDArray[np.float64]
+    false_positives_per_exam: npt.NDArray[np.float64]
+    sensitivities: npt.NDArray[np.float64]
+
+
+def froc(exams: Sequence[ExamOutcome]) -> FrocCurve:
+    """The free-response curve over every confidence that occurs, from strict to lenient.
+
+    Raises
+    ------
+    ValueError
+        There are no exams, or there is no lesion in them.
+    """
+    if sensitivity(exams) is None:
+        raise ValueError("no true lesions to score; expected at least one exam with a lesion")
+    scores = {score for exam in exams for score in exam.false_positive_scores}
+    scores |= {lesion.score for exam in exams for lesion in exam.lesions if lesion.found_by is not None}
+    thresholds = sorted(scores, reverse=True) or [1.0]
+    return FrocCurve(
+        np.array(thresholds),
+        np.array([false_positives_per_exam(exams, threshold) for threshold in thresholds]),
+        np.array([sensitivity(exams, threshold) or 0.0 for threshold in thresholds]),
+    )
+
+
+def sensitivity_at(curve: FrocCurve, false_positives_per_exam: float) -> float:
+    """The highest sensitivity that costs no more than so many false positives per exam."""
+    affordable = curve.sensitivities[curve.false_positives_per_exam <= false_positives_per_exam]
+    return float(affordable.max(initial=0.0))
+
+
+def bootstrap_interval(
+    exams: Sequence[ExamOutcome],
+    statistic: Callable[[Sequence[ExamOutcome]], float | None],
+    *,
+    repeats: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """The percentile interval of a statistic when patients are drawn again with replacement.
+
+    All exams of a patient are drawn together, as they are not independent. None where no
+    draw has a value.
+    """
+    by_patient: dict[str, list[ExamOutcome]] = {}
+    for exam in exams:
+        by_patient.setdefault(exam.patient, []).append(exam)
+    patients = list(by_patient.values())
+    random = np.random.default_rng(seed)
+    values = []
+    for _ in range(repeats if patients else 0):
+        drawn = random.integers(len(patients), size=len(patients))
+        value = statistic([exam for index in drawn for exam in patients[index]])
+        if value is not None:
+            values.append(value)
+    if not values:
+        return None
+    low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
+
+
+def expected_calibration_error(
+    confidences: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10
+) -> float | None:
+    """The mean gap between confidence and accuracy over equal bins of confidence, weighted by count.
+
+    Guo et al., ICML 2017. None where there is nothing to score.
+
+    Examples
+    --------
+    >>> expected_calibration_error([0.9, 0.9, 0.6, 0.6], [True, True, True, False])
+    0.1
+    """
+    confidence = np.asarray(confidences, dtype=np.float64)
+    right = np.asarray(correct, dtype=np.float64)
+    if confidence.size == 0:
+        return None
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    gaps = np.bincount(place, weights=confidence - right, minlength=bins)
+    return round(float(np.abs(gaps).sum() / counts.sum()), 12)
+
+
+def confusion_matrix(
+    truth: Sequence[str], predicted: Sequence[str], classes: Sequence[str]
+) -> npt.NDArray[np.int64]:
+    """Counts, shape (classes, classes): a row for what it is, a column for what it was called.
+
+    Raises
+    ------
+    ValueError
+        The sequences differ in length, or hold what is not in ``classes``.
+    """
+    if len(truth) != len(predicted):
+        raise ValueError(f"{len(truth)} true values do not fit {len(predicted)} predicted ones")
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    for is_, called in zip(truth, predicted, strict=True):
+        counts[classes.index(is_), classes.index(called)] += 1
+    return counts

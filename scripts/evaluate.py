@@ -1,0 +1,102 @@
+"""Score results of ``spinemets detect`` against a truth, as Markdown on screen and JSON in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from spinemets.atomic import atomic_write_text
+from spinemets.errors import GeometryError, NoUsableInputError, SpinemetsError
+from spinemets.evaluation.files import read_label_map, read_spider_prediction, read_study_result
+from spinemets.evaluation.levels import LevelOutcome, identification_rates, studies_all_right
+from spinemets.evaluation.results import score_exam, summarise
+from spinemets.evaluation.spider import SpiderScore, score_spider
+from spinemets.evaluation.tables import Row, mean_row, to_json, to_markdown
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+OUTPUT = click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables as JSON."
+)
+
+
+@click.group()
+def main() -> None:
+    """Score results of `spinemets detect` against a truth."""
+
+
+@main.command()
+@click.argument("results", type=FOLDER)
+@click.argument("truths", type=FOLDER)
+@OUTPUT
+def results(results: Path, truths: Path, output: Path | None) -> None:
+    """Score every study of TRUTHS against the folder of the same name in RESULTS.
+
+    A truth has the form of a result: any of anatomy.nii.gz, levels.nii.gz, lesions.nii.gz, and
+    truth.json with `levels` and `findings` as in report.json. What is absent is not scored. A
+    study's patient is its name up to the first underscore.
+    """
+    try:
+        scores = []
+        for truth in sorted(folder for folder in truths.iterdir() if folder.is_dir()):
+            predicted = read_study_result(results / truth.name)
+            scores.append(score_exam(predicted, read_study_result(truth), patient=truth.name.split("_")[0]))
+        if not scores:
+            raise NoUsableInputError(f"{truths}: holds no folders; expected one for every study")
+        _show(summarise(scores), output)
+    except SpinemetsError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.argument("results", type=FOLDER)
+@click.argument("spider", type=FOLDER)
+@click.argument("subjects", nargs=-1, required=True)
+@OUTPUT
+def spider(results: Path, spider: Path, subjects: tuple[str, ...], output: Path | None) -> None:
+    """Score SUBJECTS (as in 007) of a SPIDER folder against their results.
+
+    SPIDER holds sub-007_dseg.nii.gz and so on; the result of a subject is the one folder of
+    RESULTS whose name begins with sub-007.
+    """
+    try:
+        scores = [_score_spider(results, spider, subject) for subject in subjects]
+        rows = [score.row() for score in scores]
+        tables: dict[str, Sequence[Row]] = {"subjects": [*rows, mean_row(rows)]}
+        outcomes = [outcome for score in scores for outcome in score.levels]
+        if outcomes:
+            tables["levels"] = _level_rows(outcomes)
+        _show(tables, output)
+    except SpinemetsError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _score_spider(results: Path, spider: Path, subject: str) -> SpiderScore:
+    name = f"sub-{subject.removeprefix('sub-')}"
+    folders = [folder for folder in results.glob(f"{name}*") if folder.is_dir()]
+    if len(folders) != 1:
+        raise NoUsableInputError(
+            f"{results}: holds {len(folders)} folders that begin with {name}; expected one"
+        )
+    truth, grid = read_label_map(spider / f"{name}_dseg.nii.gz")
+    prediction, found_grid = read_spider_prediction(folders[0])
+    if not found_grid.is_close(grid):
+        raise GeometryError(f"{name}: the result does not lie on the grid of the truth")
+    return score_spider(name, prediction, truth, grid)
+
+
+def _level_rows(outcomes: Sequence[LevelOutcome]) -> list[Row]:
+    rates = [studies_all_right(outcomes), *identification_rates(outcomes, lambda one: one.truth.value)]
+    return [{"group": row.group, "right": row.right, "of": row.total, "rate": row.rate} for row in rates]
+
+
+def _show(tables: Mapping[str, Sequence[Row]], output: Path | None) -> None:
+    for name, rows in tables.items():
+        click.echo(f"## {name}\n\n{to_markdown(rows)}\n")
+    if output is not None:
+        atomic_write_text(output, to_json(tables))
+
+
+if __name__ == "__main__":
+    main()

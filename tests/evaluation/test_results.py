@@ -1,0 +1,199 @@
+"""Whole result folders against truths: from files to tables, and the script around it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from spinemets.anatomy import Compartment, SpineRegion, Structure
+from spinemets.anatomy import VertebralLevel as Level
+from spinemets.errors import GeometryError, NoUsableInputError, UnreadableFileError
+from spinemets.evaluation.files import read_label_map, read_study_result
+from spinemets.evaluation.results import FindingFacts, StudyResult, score_exam, summarise
+from spinemets.evaluation.tables import mean_row, to_json, to_markdown
+from spinemets.volume import Grid
+
+GRID = Grid((4, 20, 20), np.diag([4.0, 1.0, 1.0, 1.0]))
+SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
+EXTRADURAL = FindingFacts(0.9, Compartment.EXTRADURAL, SpineRegion.LUMBAR)
+
+
+def maps():
+    anatomy = np.zeros(GRID.shape, np.uint8)
+    anatomy[:, 2:8, 2:8] = Structure.VERTEBRAL_BODY
+    anatomy[:, 12:16, :] = Structure.THECAL_SAC
+    lesions = np.zeros(GRID.shape, np.uint8)
+    lesions[1:3, 3:6, 3:6] = 1
+    lesions[1:3, 13:15, 10:14] = 2
+    return anatomy, lesions
+
+
+def truth_result():
+    anatomy, lesions = maps()
+    findings = {
+        1: EXTRADURAL,
+        2: FindingFacts(1.0, Compartment.INTRADURAL_EXTRAMEDULLARY, SpineRegion.LUMBAR),
+    }
+    return StudyResult("s1", GRID, anatomy, lesions, {Level.L3: (8.0, 5.0, 5.0)}, {}, findings)
+
+
+def found_result():
+    """The sac a row too wide, the vertebra's name right, one lesion missed and one made up."""
+    anatomy, lesions = maps()
+    anatomy[:, 16, :] = Structure.THECAL_SAC
+    lesions[lesions == 2] = 0
+    lesions[0, 0, 15:18] = 2
+    findings = {1: FindingFacts(0.8, Compartment.INTRAMEDULLARY, SpineRegion.LUMBAR), 2: FindingFacts(0.6)}
+    return StudyResult("s1", GRID, anatomy, lesions, {Level.L3: (8.0, 6.0, 5.0)}, {Level.L3: 0.9}, findings)
+
+
+def test_an_exam_is_scored_in_every_respect():
+    score = score_exam(found_result(), truth_result(), "p1")
+    assert score.dice["vertebral_body"] == 1.0
+    assert score.dice["thecal_sac"] == pytest.approx(2 * 4 / (4 + 5))
+    assert score.dice["cord"] is None
+    assert score.level_calls == ((0.9, True),)
+    assert [lesion.found_by for lesion in score.lesions.lesions] == [1, None]
+    assert score.lesions.false_positive_scores == (0.6,)
+    assert score.compartment_calls == (("extradural", "intramedullary"),)
+    assert score.region_calls == (("lumbar", "lumbar"),)
+
+
+def test_tables_hold_what_was_scored():
+    tables = summarise([score_exam(found_result(), truth_result(), "p1")])
+    lesions = {row["lesions"]: row for row in tables["lesions"]}
+    assert (lesions["all"]["of"], lesions["all"]["found"]) == (2, 0.5)
+    assert (lesions["extradural"]["of"], lesions["extradural"]["found"]) == (1, 1.0)
+    assert (lesions["intramedullary"]["of"], lesions["intramedullary"]["found"]) == (0, None)
+    assert lesions["false positives per exam"]["found"] == 1.0
+    assert [row["sensitivity"] for row in tables["froc"]] == [0.5] * 6
+    assert tables["compartments"][0]["called intramedullary"] == 1
+    assert tables["levels"][0]["rate"] == 1.0
+    calibration = {row["confidence of"]: row["expected calibration error"] for row in tables["calibration"]}
+    assert calibration["level names"] == pytest.approx(0.1)
+    assert calibration["lesions"] == pytest.approx((0.2 + 0.6) / 2)
+
+
+def test_a_truth_without_lesions_or_levels_is_scored_for_its_anatomy_alone():
+    anatomy, _ = maps()
+    tables = summarise([score_exam(found_result(), StudyResult("s1", GRID, anatomy), "p1")])
+    assert tables["studies"][0]["vertebral_body Dice"] == 1.0
+    assert {"lesions", "levels", "froc", "compartments"}.isdisjoint(tables)
+
+
+def test_a_result_on_another_grid_is_refused():
+    moved = np.array(GRID.affine)
+    moved[0, 3] = 4.0
+    with pytest.raises(GeometryError, match="elsewhere in space"):
+        score_exam(found_result(), StudyResult("s1", Grid(GRID.shape, moved)), "p1")
+
+
+def write(folder, document_name, result, levels=None):
+    folder.mkdir(parents=True)
+    for name, array in (("anatomy", result.anatomy), ("lesions", result.lesions), ("levels", levels)):
+        if array is not None:
+            nibabel.Nifti1Image(array, result.grid.affine).to_filename(folder / f"{name}.nii.gz")
+    if document_name:
+        document = {
+            "levels": [
+                {
+                    "level": level.value,
+                    "centroid_mm": point,
+                    "confidence": result.level_confidences.get(level, 1.0),
+                }
+                for level, point in result.level_centres_mm.items()
+            ],
+            "findings": [
+                {
+                    "lesion": number,
+                    "confidence": facts.confidence,
+                    "compartment": facts.compartment and facts.compartment.value,
+                    "region": facts.region and facts.region.value,
+                }
+                for number, facts in result.findings.items()
+            ],
+        }
+        (folder / document_name).write_text(json.dumps(document))
+
+
+def test_a_folder_is_read_as_it_was_written(tmp_path):
+    write(tmp_path / "s1", "truth.json", truth_result())
+    read = read_study_result(tmp_path / "s1")
+    assert read.study == "s1"
+    assert read.findings == truth_result().findings
+    assert read.level_centres_mm == {Level.L3: (8.0, 5.0, 5.0)}
+    np.testing.assert_array_equal(read.lesions, truth_result().lesions)
+
+
+def test_without_a_document_the_places_of_levels_come_from_their_bodies(tmp_path):
+    anatomy, _ = maps()
+    levels = np.where(anatomy == Structure.VERTEBRAL_BODY, 22, 0).astype(np.uint8)
+    levels[:, 18:20, 2:8] = 22
+    write(tmp_path / "s1", None, StudyResult("s1", GRID, anatomy), levels)
+    assert read_study_result(tmp_path / "s1").level_centres_mm == {Level.L3: (6.0, 4.5, 4.5)}
+
+
+def test_folders_that_cannot_be_read_say_why(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NoUsableInputError, match="holds none of"):
+        read_study_result(tmp_path / "empty")
+    write(tmp_path / "bad", "report.json", truth_result())
+    (tmp_path / "bad" / "report.json").write_text('{"levels": [{"level": "L9", "centroid_mm": [0, 0, 0]}]}')
+    with pytest.raises(UnreadableFileError, match="wrong"):
+        read_study_result(tmp_path / "bad")
+    (tmp_path / "bad" / "report.json").write_text("{")
+    with pytest.raises(UnreadableFileError, match="not JSON"):
+        read_study_result(tmp_path / "bad")
+    (tmp_path / "bad" / "anatomy.nii.gz").write_bytes(b"not an image")
+    with pytest.raises(UnreadableFileError, match="NIfTI"):
+        read_label_map(tmp_path / "bad" / "anatomy.nii.gz")
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_script_scores_folders_and_writes_json(tmp_path):
+    write(tmp_path / "out" / "s1", "report.json", found_result())
+    write(tmp_path / "truth" / "s1", "truth.json", truth_result())
+    done = run("results", tmp_path / "out", tmp_path / "truth", "-o", tmp_path / "scores.json")
+    assert done.returncode == 0, done.stderr
+    assert "| extradural | 1 | 1.000 | 1.000 | 1.000 |" in done.stdout
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["studies"][0]["thecal_sac Dice"] == pytest.approx(8 / 9)
+
+
+def test_the_script_scores_a_spider_subject(tmp_path):
+    anatomy, lesions = maps()
+    result = StudyResult("sub-007_T2w", GRID, anatomy, np.zeros_like(lesions))
+    write(tmp_path / "out" / "sub-007_T2w", None, result, np.zeros_like(lesions))
+    (tmp_path / "spider").mkdir()
+    truth = np.where(anatomy == Structure.VERTEBRAL_BODY, 1, 0) + np.where(
+        anatomy == Structure.THECAL_SAC, 3, 0
+    )
+    nibabel.Nifti1Image(truth.astype(np.uint8), GRID.affine).to_filename(
+        tmp_path / "spider" / "sub-007_dseg.nii.gz"
+    )
+    done = run("spider", tmp_path / "out", tmp_path / "spider", "007")
+    assert done.returncode == 0, done.stderr
+    assert "| sub-007 | 1.000 | – | 1.000 |" in done.stdout
+    missing = run("spider", tmp_path / "out", tmp_path / "spider", "011")
+    assert missing.returncode == 1
+    assert "0 folders that begin with sub-011" in missing.stderr
+
+
+def test_tables_show_absent_values_as_dashes_and_leave_them_out_of_means():
+    rows = [{"study": "a", "dice": 0.5, "note": None}, {"study": "b", "dice": None, "volume": 1234.56}]
+    assert to_markdown(rows).splitlines()[2:] == ["| a | 0.500 | – | – |", "| b | – | – | 1234.6 |"]
+    assert mean_row(rows) == {"study": "mean", "dice": 0.5, "note": None, "volume": 1234.56}
+    assert json.loads(to_json({"t": rows}))["t"][0]["dice"] == 0.5
