@@ -33,7 +33,7 @@ from spinemets.reporting.tables import (
 from spinemets.results import write_results
 
 if TYPE_CHECKING:
-    from spinemets.config import DetectionConfig
+    from spinemets.config import DetectionConfig, ReadingConfig
     from spinemets.detection import Models
     from spinemets.findings import StudyReport
 
@@ -132,16 +132,12 @@ class Watcher(Protocol):
         """A study has ended, in whatever state."""
 
 
-def plan_batch(inputs: Sequence[Path]) -> tuple[PlannedStudy, ...]:
+def plan_batch(inputs: Sequence[Path], config: ReadingConfig | None = None) -> tuple[PlannedStudy, ...]:
     """Find every study of every input; an input that cannot be read is planned as a problem."""
     found: list[PlannedStudy] = []
     for path in inputs:
         try:
-            listings = discover(path)
-            if not listings:
-                raise NoUsableInputError(
-                    f"{path}: no image was found; pass DICOM, NIfTI, NRRD or MetaImage files"
-                )
+            listings = discover(path, config)
         except SpinemetsError as error:
             found.append(PlannedStudy(study_key(path), path, problem=error))
         else:
@@ -182,24 +178,40 @@ def study_key(source: Path) -> str:
     >>> study_key(Path("scans/sub-01 (T2).nii.gz"))
     'sub-01_T2'
     """
-    name = _IMAGE_SUFFIX.sub("", source.name or source.resolve().name)
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")
-    return safe[:_LONGEST_KEY].rstrip("._-") or "study"
+    return _safe_name(_IMAGE_SUFFIX.sub("", source.name or source.resolve().name)) or "study"
+
+
+def _safe_name(text: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")
+    return name[:_LONGEST_KEY].rstrip("._-")
 
 
 def _with_unique_keys(studies: Sequence[PlannedStudy]) -> tuple[PlannedStudy, ...]:
-    """Studies of one name are told apart by a hash, whatever order they come in."""
-    # File systems that ignore case must not merge two studies.
-    count = Counter(study.key.casefold() for study in studies)
-    unique: dict[str, PlannedStudy] = {}
-    for study in studies:
-        key = study.key
-        if count[key.casefold()] > 1:
-            uid = study.listing.study_uid if study.listing else ""
-            text = f"{study.source.resolve()}\0{uid}"
-            key = f"{key}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-        unique.setdefault(key.casefold(), replace(study, key=key))
-    return tuple(unique.values())
+    """Each study once; those of one place are told apart by their description, or by a hash."""
+    distinct = {_identity(study): study for study in studies}
+    for extended in (_described_key, _hashed_key):
+        # File systems that ignore case must not merge two studies.
+        count = Counter(study.key.casefold() for study in distinct.values())
+        distinct = {
+            identity: replace(study, key=extended(study)) if count[study.key.casefold()] > 1 else study
+            for identity, study in distinct.items()
+        }
+    return tuple(distinct.values())
+
+
+def _described_key(study: PlannedStudy) -> str:
+    description = _safe_name(study.listing.description) if study.listing else ""
+    return _safe_name(f"{study.key}_{description}") if description != study.key else study.key
+
+
+def _hashed_key(study: PlannedStudy) -> str:
+    return f"{study.key}-{_identity(study)[:8]}"
+
+
+def _identity(study: PlannedStudy) -> str:
+    """The same for the same study in the same place, whatever else is in the batch."""
+    uid = study.listing.study_uid if study.listing else ""
+    return hashlib.sha256(f"{study.source.resolve()}\0{uid}".encode()).hexdigest()
 
 
 def _run_study(study: PlannedStudy, folder: Path, models: Models, config: DetectionConfig) -> StudyOutcome:

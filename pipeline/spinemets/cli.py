@@ -101,11 +101,12 @@ def _set_up_logging(verbose: int, quiet: bool) -> None:
     from spinemets.terminal import log_handler
 
     level = logging.ERROR if quiet else {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    logging.basicConfig(level=logging.WARNING, handlers=[log_handler()], force=True)
-    logging.getLogger("spinemets").setLevel(level)
     # What libraries warn of is for developers, unless asked for.
+    logging.basicConfig(
+        level=logging.WARNING if verbose else logging.CRITICAL, handlers=[log_handler()], force=True
+    )
+    logging.getLogger("spinemets").setLevel(level)
     logging.captureWarnings(True)
-    logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.CRITICAL)
 
 
 def _checked_device(_context: click.Context, _parameter: click.Parameter, device: str | None) -> str | None:
@@ -205,15 +206,14 @@ def inspect(
     """
     _set_up_logging(verbose, quiet)
     from spinemets.io import describe, discover
-    from spinemets.terminal import print_listing
+    from spinemets.terminal import print_listings
 
     listings = [listing for path in inputs for listing in discover(path)]
     if as_json:
         studies = [describe(listing, identifiers or "hash") for listing in listings]
         click.echo(json.dumps({"studies": studies}, indent=2))
     else:
-        for listing in listings:
-            print_listing(listing)
+        print_listings(listings)
     return _DONE
 
 
@@ -234,7 +234,7 @@ def detect(inputs: tuple[Path, ...], out: Path, verbose: int, quiet: bool, **opt
     from spinemets.bundles import load_bundle
 
     bundle = load_bundle(options["model"], options["trust_model"])
-    studies = plan_batch(inputs)
+    studies = plan_batch(inputs, config.reading)
     if all(study.problem for study in studies):
         return _refuse(studies)
     from spinemets.detection import load_models

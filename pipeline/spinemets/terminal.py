@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -22,32 +23,48 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from spinemets.batch import PlannedStudy
-    from spinemets.io import StudyListing
+    from spinemets.io import SeriesListing, StudyListing
 
-__all__ = ["StudyProgress", "log_handler", "print_listing"]
+__all__ = ["StudyProgress", "log_handler", "print_listings"]
 
 # Without a terminal, rich would fold tables at 80 columns.
 _FILE_WIDTH = 160
 
 
-def print_listing(listing: StudyListing) -> None:
-    """Print one study's series on stdout: weighting, plane, spacing, slices, kept or why not."""
+def print_listings(listings: Sequence[StudyListing]) -> None:
+    """Print every series on stdout: weighting, plane, spacing, slices, kept or why not."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_FILE_WIDTH)
-    table = Table(title=_clean(f"{listing.source} {listing.description}"), title_justify="left")
-    for heading in ("series", "weighting", "plane", "spacing (mm)", "slices", "used"):
+    table = Table()
+    for heading in ("study", "series", "weighting", "plane", "spacing (mm)", "slices", "used"):
         table.add_column(heading, justify="right" if heading == "slices" else "left", overflow="fold")
-    for entry in listing.series:
-        table.add_row(
-            _clean(entry.series.name),
-            entry.series.weighting.value,
-            entry.series.plane.value,
-            " × ".join(f"{length:.2f}" for length in entry.spacing_mm or ()),
-            str(entry.slices),
-            Text("kept", "green") if entry.kept else Text(f"rejected: {_clean(entry.reason)}", "yellow"),
-        )
+    for listing in listings:
+        study = _clean(str(listing.source))
+        for entry in listing.series:
+            table.add_row(study, *_cells(entry))
+            study = ""
+        table.add_section()
     console.print(table)
+    console.print(_count(listings), markup=False)
+
+
+def _cells(entry: SeriesListing) -> tuple[str | Text, ...]:
+    return (
+        _clean(entry.series.name),
+        entry.series.weighting.value,
+        entry.series.plane.value if entry.shape else "",
+        " × ".join(f"{length:.2f}" for length in entry.spacing_mm),
+        str(entry.slices),
+        Text("kept", "green") if entry.kept else Text(f"rejected: {_clean(entry.reason)}", "yellow"),
+    )
+
+
+def _count(listings: Sequence[StudyListing]) -> str:
+    series = [entry for listing in listings for entry in listing.series]
+    ignored = {file.path for listing in listings for file in listing.ignored}
+    kept = sum(entry.kept for entry in series)
+    return f"{len(listings)} studies, {len(series)} series, {kept} kept; {len(ignored)} other files ignored"
 
 
 class StudyProgress:

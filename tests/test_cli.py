@@ -1,0 +1,394 @@
+"""The command line: what it prints, which code it exits with, and how fast it answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from spinemets import __version__
+from spinemets.cli import main
+from spinemets.errors import DeviceUnavailableError, ModelIncompatibleError, OutOfMemoryError
+from standins import TruthSegmenter, lumbar_truth, models_for, write_scan
+
+TESTS = Path(__file__).resolve().parent
+
+
+def spinemets(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The installed command, as a user runs it."""
+    command = [Path(sys.executable).with_name("spinemets"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return lumbar_truth()
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory, truth):
+    return write_scan(tmp_path_factory.mktemp("scan") / "anna.nii.gz", truth)
+
+
+@pytest.fixture
+def lean(tmp_path):
+    """Settings without pictures and pages, which have tests of their own."""
+    path = tmp_path / "lean.yaml"
+    path.write_text("report: {formats: [json, nifti]}\n")
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, truth, lean):
+    """`spinemets detect` in this process, with a stand-in for the network."""
+    root = logging.getLogger()
+    handlers, level, own = root.handlers[:], root.level, logging.getLogger("spinemets").level
+
+    def run(*arguments: object, segmenter: object = None, problem: Exception | None = None) -> int:
+        def load_models(_bundle, config):
+            run.device = config.device
+            if problem:
+                raise problem
+            return models_for(segmenter or TruthSegmenter(truth))
+
+        monkeypatch.setattr("spinemets.detection.load_models", load_models)
+        monkeypatch.setattr("spinemets.bundles.load_bundle", lambda *_: None)
+        with pytest.raises(SystemExit) as ended:
+            main(["detect", "--config", str(lean), *map(str, arguments)])
+        return ended.value.code
+
+    yield run
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("spinemets").setLevel(own)
+
+
+class Raises:
+    """A segmenter that cannot."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def segment(self, _study):
+        raise self._error
+
+
+def write_dicom(folder: Path, positions_mm: list[float]) -> Path:
+    """A sagittal T2 series with one image at each left-right position."""
+    folder.mkdir()
+    study_uid, series_uid, frame_uid = generate_uid(), generate_uid(), generate_uid()
+    for number, position in enumerate(positions_mm, start=1):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = MRImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image = Dataset()
+        image.file_meta = meta
+        image.SOPClassUID, image.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
+        image.StudyInstanceUID, image.SeriesInstanceUID = study_uid, series_uid
+        image.FrameOfReferenceUID = frame_uid
+        image.Modality, image.SeriesDescription = "MR", "T2 TSE sag"
+        image.PatientName, image.PatientID, image.StudyDate = "Nobody^Known", "secret-7", "20200102"
+        image.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+        image.ScanningSequence, image.RepetitionTime, image.EchoTime = "SE", 3500, 100
+        image.SeriesNumber, image.InstanceNumber = 5, number
+        image.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+        image.ImagePositionPatient = [position, -60, 60]
+        image.PixelSpacing, image.SliceThickness = [2, 2], 4
+        image.Rows = image.Columns = 60
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+        image.BitsAllocated = image.BitsStored = 16
+        image.HighBit, image.PixelRepresentation = 15, 0
+        image.PixelData = np.random.default_rng(number).integers(0, 500, (60, 60), np.uint16).tobytes()
+        pydicom.dcmwrite(folder / f"{number}.dcm", image, enforce_file_format=True)
+    return folder
+
+
+def imported_after(*arguments: object) -> set[str]:
+    """Top-level modules that a command line has imported when it ends."""
+    code = textwrap.dedent(f"""
+        import atexit, sys
+        atexit.register(lambda: print(*{{name.partition(".")[0] for name in sys.modules}}, file=sys.stderr))
+        from spinemets.cli import main
+        main({[str(argument) for argument in arguments]!r})
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+def test_help_answers_in_under_a_second():
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert spinemets("--help").returncode == 0
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1.0
+
+
+def test_help_imports_nothing_heavy():
+    heavy = {"torch", "monai", "scipy", "numpy", "pydantic", "SimpleITK", "nibabel", "pydicom", "rich"}
+    assert not heavy & imported_after("--help")
+    assert not heavy & imported_after("detect", "--help")
+
+
+def test_inspect_imports_no_network(scan):
+    assert not {"torch", "monai"} & imported_after("inspect", scan, "--json")
+
+
+def test_version_is_the_packages():
+    assert spinemets("--version").stdout == f"spinemets {__version__}\n"
+
+
+def test_help_and_readme_name_every_exit_code():
+    from spinemets import cli
+
+    codes = {0, cli._INTERNAL, cli._USAGE, cli._PARTIAL, cli._INTERRUPTED} | {c for _, c in cli._EXIT_CODES}
+    readme = (TESTS.parent / "README.md").read_text()
+    for arguments in (["--help"], ["detect", "--help"], ["inspect", "--help"]):
+        text = spinemets(*arguments).stdout
+        assert all(f"\n    {code} " in text for code in codes), arguments
+    assert all(f"\n| {code} |" in readme for code in codes)
+
+
+def test_findings_are_printed_with_the_place_of_the_report(run, scan, tmp_path, capsys):
+    assert run(scan, "-o", tmp_path / "out") == 0
+    printed = capsys.readouterr()
+    assert "anna" in printed.out
+    assert "extradural" in printed.out
+    assert "intramedullary" in printed.out
+    assert str(tmp_path / "out/anna") in printed.out
+    assert "research use only" in printed.out.lower()
+    assert printed.err == ""
+
+
+def test_options_reach_the_detection(run, scan, tmp_path):
+    out = tmp_path / "out"
+    options = ["-d", "cpu", "--anchor", "L4=lowest", "--save-probabilities", "--allow-missing"]
+    assert run(scan, "-o", out, *options, "--identifiers", "keep") == 0
+    report = json.loads((out / "anna/report.json").read_text())
+    used = report["provenance"]["configuration"]
+    assert run.device == used["segmentation"]["device"] == "cpu"
+    assert used["levels"]["anchors"] == [{"level": "L4", "place": "lowest"}]
+    assert used["reading"]["allow_missing"] is True
+    assert used["report"] == {"formats": ["json", "nifti"], "save_probabilities": True, "identifiers": "keep"}
+    assert (out / "anna/lesion_probability.nii.gz").is_file()
+    assert report["study"]["identifiers"] == "keep"
+
+
+def test_options_that_are_not_given_leave_the_file_as_it_is(run, scan, tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text(
+        "segmentation: {device: cpu}\nreport: {formats: [json], identifiers: keep}\n"
+        "levels: {anchors: [{level: L4, place: lowest}]}\n"
+    )
+    assert run(scan, "-o", tmp_path / "out", "--config", config) == 0
+    used = json.loads((tmp_path / "out/anna/report.json").read_text())["provenance"]["configuration"]
+    assert used["segmentation"]["device"] == "cpu"
+    assert used["report"]["identifiers"] == "keep"
+    assert used["levels"]["anchors"] == [{"level": "L4", "place": "lowest"}]
+
+
+def test_inspect_lists_series_with_reasons(scan, tmp_path):
+    folder = write_dicom(tmp_path / "exam", [0.0, 4.0])
+    done = spinemets("inspect", scan, folder)
+    assert done.returncode == 0
+    assert "anna" in done.stdout
+    assert "kept" in done.stdout
+    assert "series 5 (T2 TSE sag)" in done.stdout
+    assert "rejected: " in done.stdout
+    assert "2 studies, 2 series, 1 kept; 0 other files ignored" in done.stdout
+
+
+def test_inspect_json_hides_identifiers_unless_asked(tmp_path):
+    folder = write_dicom(tmp_path / "exam", [4.0 * n for n in range(9)])
+    hidden, kept = (spinemets("inspect", folder, "--json", "--identifiers", how) for how in ("hash", "keep"))
+    assert spinemets("inspect", folder, "--json").stdout == hidden.stdout
+    (study,) = json.loads(hidden.stdout)["studies"]
+    assert study["series"][0]["kept"] is True
+    assert study["series"][0]["weighting"] == "T2"
+    for secret in ("secret-7", "Nobody", "20200102"):
+        assert secret not in hidden.stdout
+    assert json.loads(kept.stdout)["studies"][0]["patient_id"] == "secret-7"
+
+
+def test_log_names_no_patient_and_no_uid(run, tmp_path, capsys):
+    folder = write_dicom(tmp_path / "exam", [4.0 * n for n in range(9)])
+    uid = pydicom.dcmread(folder / "1.dcm").StudyInstanceUID
+    run(folder, "-o", tmp_path / "out", "-vv", segmenter=Raises(RuntimeError("broken")))
+    printed = capsys.readouterr()
+    assert "RuntimeError: broken" in printed.err
+    for secret in ("secret-7", "Nobody", "20200102", uid):
+        assert secret not in printed.err + printed.out
+
+
+def test_header_text_cannot_command_the_terminal(tmp_path):
+    folder = write_dicom(tmp_path / "exam", [4.0 * n for n in range(9)])
+    for file in folder.iterdir():
+        image = pydicom.dcmread(file)
+        image.SeriesDescription = "T2 [red]\x1b]0;owned\x07"
+        image.save_as(file)
+    done = spinemets("inspect", folder)
+    assert "[red]" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_unexpected_error_exits_with_1(run, scan, tmp_path, capsys):
+    assert run(scan, "-o", tmp_path / "out", segmenter=Raises(ZeroDivisionError("oh"))) == 1
+    assert "unexpected ZeroDivisionError: oh" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["paint"],
+        ["detect"],
+        ["detect", "absent.nii.gz", "-o", "out"],
+        ["detect", "SCAN"],
+        ["detect", "SCAN", "-o", "out", "-d", "gpu"],
+        ["detect", "SCAN", "-o", "out", "--identifiers", "maybe"],
+        ["detect", "SCAN", "-o", "out", "--anchor", "L9=lowest"],
+        ["detect", "SCAN", "-o", "out", "--config", "absent.yaml"],
+        ["inspect"],
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)
+def test_wrong_arguments_exit_with_2(arguments, scan):
+    done = spinemets(*[scan if argument == "SCAN" else argument for argument in arguments])
+    assert done.returncode == 2
+    assert done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["inspect", "detect"])
+def test_input_that_is_no_image_exits_with_3(command, tmp_path, run, capsys):
+    junk = tmp_path / "notes.txt"
+    junk.write_text("nothing")
+    if command == "inspect":
+        done = spinemets("inspect", junk)
+        code, error = done.returncode, done.stderr
+    else:
+        code, error = run(junk, "-o", tmp_path / "out"), capsys.readouterr().err
+    assert code == 3
+    assert "notes.txt" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_slice_exits_with_4_unless_allowed(tmp_path, run, capsys):
+    positions = [4.0 * n for n in range(10) if n != 4]
+    folder = write_dicom(tmp_path / "exam", positions)
+    assert run(folder, "-o", tmp_path / "out") == 4
+    error = capsys.readouterr().err
+    assert "missing" in error
+    assert "--allow-missing" in error
+    # Past the reading, the stand-in's truth does not fit this study's grid.
+    run(folder, "-o", tmp_path / "out", "--allow-missing")
+    assert "missing between" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["no-such-model", "EMPTY"])
+def test_model_that_is_not_there_exits_with_5(scan, tmp_path, model):
+    (tmp_path / "EMPTY").mkdir()
+    given = tmp_path / model if model == "EMPTY" else model
+    done = spinemets("detect", scan, "-o", tmp_path / "out", "--model", given)
+    assert done.returncode == 5
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_unregistered_model_exits_with_5_and_tells_how_to_trust_it(scan, tmp_path):
+    from test_bundles import make_bundle
+
+    bundle = make_bundle(tmp_path / "mine")
+    done = spinemets("detect", scan, "-o", tmp_path / "out", "--model", bundle)
+    assert done.returncode == 5
+    assert "--trust-model" in done.stderr
+
+
+def test_model_that_does_not_fit_exits_with_5(run, scan, tmp_path):
+    assert run(scan, "-o", tmp_path / "out", problem=ModelIncompatibleError("no")) == 5
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("no room"), MemoryError()])
+def test_no_memory_exits_with_6(run, scan, tmp_path, error):
+    assert run(scan, "-o", tmp_path / "out", segmenter=Raises(error)) == 6
+    assert run(scan, "-o", tmp_path / "out", problem=error) == 6
+
+
+def test_partial_failure_exits_with_7(run, scan, tmp_path, capsys):
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"\x1f\x8b no image")
+    assert run(broken, scan, "-o", tmp_path / "out") == 7
+    printed = capsys.readouterr()
+    assert "broken: failed: " in printed.err
+    assert "2 studies: 1 done, 1 failed, 0 skipped" in printed.out
+
+
+def test_missing_device_exits_with_8(run, scan, tmp_path, capsys):
+    assert run(scan, "-o", tmp_path / "out", problem=DeviceUnavailableError("no cuda:9 here")) == 8
+    assert capsys.readouterr().err == "spinemets: error: no cuda:9 here\n"
+
+
+def test_output_that_cannot_be_written_exits_with_9(run, scan, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert run(scan, "-o", tmp_path / "file/out") == 9
+
+
+def test_interruption_exits_with_130_and_leaves_no_half_result(scan, tmp_path, lean):
+    code = textwrap.dedent("""
+        import os, signal, sys, time
+        import spinemets.bundles, spinemets.detection
+        from spinemets.cli import main
+        from standins import models_for
+
+        class Interrupted:
+            def segment(self, study):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(60)
+
+        spinemets.bundles.load_bundle = lambda *_: None
+        spinemets.detection.load_models = lambda *_: models_for(Interrupted())
+        main(sys.argv[1:])
+    """)
+    command = [sys.executable, "-c", code, "detect", scan, "-o", tmp_path / "out", "--config", lean]
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 130
+    assert "interrupted" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["findings.csv", "summary.csv"]
+
+
+def test_traceback_of_an_expected_error_needs_vv(run, scan, tmp_path, capsys):
+    problem = DeviceUnavailableError("no cuda:9 here")
+    run(scan, "-o", tmp_path / "out", "-v", problem=problem)
+    assert "Traceback" not in capsys.readouterr().err
+    run(scan, "-o", tmp_path / "out", "-vv", problem=problem)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_quiet_prints_findings_only(run, scan, tmp_path, capsys):
+    assert run(scan, "-o", tmp_path / "out", "-q") == 0
+    printed = capsys.readouterr()
+    assert "extradural" in printed.out
+    assert printed.err == ""
+
+
+def test_closed_pipe_is_no_error(scan):
+    command = f"{Path(sys.executable).with_name('spinemets')} inspect {scan} --json | head -n 1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
