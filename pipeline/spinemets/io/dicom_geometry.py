@@ -160,7 +160,7 @@ def _places(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
             f"{int((gaps < _SAME_POSITION_MM).sum())} images lie at the position of another one and "
             "nothing in the header tells them apart; remove one set"
         )
-    unit = float(np.median(gaps[gaps < 1.5 * gaps.min()]))
+    unit = float(np.mean(gaps[gaps < 1.5 * gaps.min()]))
     steps = np.maximum(np.rint(gaps / unit), 1.0)
     tolerance = 2 * max(_JITTER_SHARE * unit, _JITTER_MM)
     places = np.concatenate([[0], np.cumsum(steps)]).astype(np.int64)

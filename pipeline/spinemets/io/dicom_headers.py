@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,15 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from spinemets.errors import UnreadableFileError
 from spinemets.io.dicom_geometry import SliceHeader
 from spinemets.io.weighting import AcquisitionHeader
 
-__all__ = ["InstanceHeader", "functional_group", "has_dicom_preamble", "lenient_headers", "read_instance"]
+__all__ = [
+    "DAMAGE_ERRORS",
+    "InstanceHeader",
+    "functional_group",
+    "has_dicom_preamble",
+    "lenient_headers",
+    "read_instance",
+]
 
 logger = logging.getLogger(__name__)
+
+# What pydicom and the decoders below it raise on damaged files.
+DAMAGE_ERRORS = (
+    OSError, EOFError, InvalidDicomError, BytesLengthException, ValueError, TypeError, LookupError, AttributeError,
+    ArithmeticError, RuntimeError, NotImplementedError, struct.error, zlib.error,
+)  # fmt: skip
 
 _TAGS = [
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
@@ -32,10 +47,10 @@ _TAGS = [
     "StudyDate", "Modality", "ImageType", "SeriesNumber", "InstanceNumber", "AcquisitionNumber", "EchoTime",
     "TemporalPositionIdentifier", "InversionTime", "RepetitionTime", "FlipAngle", "ScanningSequence",
     "SequenceVariant", "ScanOptions", "ContrastBolusAgent", "ContrastBolusAgentSequence",
-    "AcquisitionContrast", "EchoPulseSequence", "InversionRecovery", "SteadyStatePulseSequence", "FrameOfReferenceUID",
+    "AcquisitionContrast", "EchoPulseSequence", "InversionRecovery", "FrameOfReferenceUID",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
-    "SpacingBetweenSlices", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
+    "SpacingBetweenSlices", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 
 
@@ -73,8 +88,11 @@ class InstanceHeader:
 
 @contextmanager
 def lenient_headers() -> Iterator[None]:
-    """Keep pydicom's remarks on malformed values from the user: each value is judged here."""
-    with warnings.catch_warnings():
+    """Keep pydicom from remarking on malformed values: each value that is used is judged here.
+
+    Its remarks quote identifiers, which must not reach a log.
+    """
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\b")
         yield
 
@@ -100,12 +118,15 @@ def read_instance(path: Path) -> InstanceHeader:
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True)
             if "SOPClassUID" not in dataset:
                 raise UnreadableFileError(f"{path.name}: is not a DICOM file")
+            if not any(keyword in dataset for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "Rows")):
+                raise UnreadableFileError(f"{path.name}: its DICOM header is cut short; copy the file again")
             return _instance(path, dataset)
-    except (OSError, EOFError, InvalidDicomError) as error:
-        raise UnreadableFileError(f"{path.name}: cannot be read as DICOM ({error})") from error
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
-        # pydicom reports damaged headers by many kinds of error.
-        raise UnreadableFileError(f"{path.name}: its DICOM header is damaged ({error})") from error
+    except DAMAGE_ERRORS as error:
+        # The error's own text may quote a patient's data.
+        kind = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise UnreadableFileError(
+            f"{path.name}: its DICOM header is damaged ({kind}); copy the file again"
+        ) from error
 
 
 def _instance(path: Path, dataset: pydicom.Dataset) -> InstanceHeader:

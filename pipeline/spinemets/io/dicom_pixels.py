@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from spinemets.errors import UnreadableFileError
 from spinemets.io.dicom_geometry import SliceHeader, SliceStack
-from spinemets.io.dicom_headers import functional_group, lenient_headers
+from spinemets.io.dicom_headers import DAMAGE_ERRORS, functional_group, lenient_headers
 
 __all__ = ["read_stack"]
-
-# What pydicom and the decoders below it are known to raise on damaged pixel data.
-_DECODING_ERRORS = (
-    OSError, EOFError, InvalidDicomError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-    RuntimeError, NotImplementedError, struct.error,
-)  # fmt: skip
 
 
 def read_stack(stack: SliceStack) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
@@ -77,7 +69,7 @@ def _decode(path: Path) -> tuple[pydicom.Dataset, npt.NDArray[Any]]:
                     ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
                 )
             pixels = dataset.pixel_array
-    except _DECODING_ERRORS as error:
+    except DAMAGE_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadableFileError(
             f"{path.name}: its pixels cannot be decoded ({reason}); the file may be truncated, copy it again"

@@ -29,7 +29,7 @@ def list_dicom_series(instances: Sequence[InstanceHeader], config: ReadingConfig
     instances
         All of one study and series UID, in any order.
     """
-    first = instances[0]
+    first = next((instance for instance in instances if instance.slices), instances[0])
     series = Series(
         study_uid=first.study_uid,
         series_uid=first.series_uid,
@@ -48,6 +48,9 @@ def list_dicom_series(instances: Sequence[InstanceHeader], config: ReadingConfig
     slices, cautions = _without_duplicates([header for instance in instances for header in instance.slices])
     if not slices:
         return [SeriesListing(series).rejected(Rejection.NOT_AN_IMAGE, "no image in any of its files")]
+    without_pixels = sum(not instance.slices for instance in instances)
+    if without_pixels:
+        cautions += (f"{without_pixels} of the series' files hold no image and were passed over",)
     acquisitions = {instance.path: instance for instance in instances}
     listings = []
     for words, stack in split_slices(slices):
