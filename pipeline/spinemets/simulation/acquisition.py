@@ -75,7 +75,9 @@ def draw_sagittal_grid(
     centroids = np.array(list(phantom.centroids_mm().values()))
     extent = np.array(shape) * np.array(spacing_mm)
     low, high = centroids[:, 2].min() - 25, centroids[:, 2].max() + 35
-    middle = rng.uniform(min(low + extent[2] / 2, (low + high) / 2), max(high - extent[2] / 2, (low + high) / 2))
+    middle = rng.uniform(
+        min(low + extent[2] / 2, (low + high) / 2), max(high - extent[2] / 2, (low + high) / 2)
+    )
     inside = centroids[np.abs(centroids[:, 2] - middle) < extent[2] / 2]
     x = inside[:, 0].mean() + rng.normal(0, 3)
     # The spine lies in the rear half, as the fat behind it is thinner than the body in front.
@@ -105,9 +107,7 @@ def acquire(
     options = options or AcquisitionOptions()
     properties = properties or draw_properties(rng, phantom.age_years)
     protocol = (
-        weighting
-        if isinstance(weighting, Protocol)
-        else draw_protocol(rng, weighting, properties.fat_t1_ms)
+        weighting if isinstance(weighting, Protocol) else draw_protocol(rng, weighting, properties.fat_t1_ms)
     )
     total = np.zeros(grid.shape, dtype=np.float32)
     offsets = (np.arange(options.sub_slices) + 0.5) / options.sub_slices - 0.5
@@ -118,7 +118,7 @@ def acquire(
         if abs(offset) < 1e-9:
             labels = thin
     labels = labels or rasterise(phantom, grid)
-    return degrade(total / options.sub_slices, grid, rng, options), labels
+    return degrade(total / np.float32(options.sub_slices), grid, rng, options), labels
 
 
 def degrade(image: Array, grid: Grid, rng: np.random.Generator, options: AcquisitionOptions) -> Array:

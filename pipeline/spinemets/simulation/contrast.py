@@ -226,9 +226,7 @@ def signal(
     """
     properties = properties or draw_properties(rng)
     protocol = (
-        weighting
-        if isinstance(weighting, Protocol)
-        else draw_protocol(rng, weighting, properties.fat_t1_ms)
+        weighting if isinstance(weighting, Protocol) else draw_protocol(rng, weighting, properties.fat_t1_ms)
     )
     points = _world_points(labels.grid)
     coarse, fine = (smooth_waves(points, waves) for waves in properties.texture)

@@ -143,7 +143,7 @@ def draw_waves(
     """Draw a random smooth function with the given range of wavelengths and standard deviation."""
     directions = rng.normal(size=(count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    lengths = np.exp(rng.uniform(*np.log(wavelengths_mm), size=(count, 1)))
+    lengths = np.exp(rng.uniform(np.log(wavelengths_mm[0]), np.log(wavelengths_mm[1]), size=(count, 1)))
     vectors = (2 * np.pi * directions / lengths).astype(np.float32)
     phases = rng.uniform(0, 2 * np.pi, count).astype(np.float32)
     return Waves(vectors, phases, deviation / np.sqrt(count / 2))

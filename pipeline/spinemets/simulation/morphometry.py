@@ -16,28 +16,7 @@ import numpy.typing as npt
 
 from spinemets.anatomy import SpineRegion
 
-__all__ = ["COLUMNS", "COCCYX", "Row", "region_rows"]
-
-COLUMNS = (
-    "width_mm",
-    "depth_mm",
-    "height_mm",
-    "disc_below_mm",
-    "canal_depth_mm",
-    "canal_width_mm",
-    "sac_depth_mm",
-    "sac_width_mm",
-    "cord_depth_mm",
-    "cord_width_mm",
-    "tilt_deg",
-    "pedicle_width_mm",
-    "pedicle_height_mm",
-    "lamina_height_mm",
-    "spinous_length_mm",
-    "spinous_slope_deg",
-    "spinous_height_mm",
-    "transverse_tip_mm",
-)
+__all__ = ["COCCYX", "Row", "region_rows"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,9 @@ def _ring(row: Row) -> tuple[Capsule, ...]:
     for side in (-1.0, 1.0):
         parts.append(Capsule((side * 17 * scale, -8, 0), (side * 12 * scale, rear + 6, 0), (3, 3, 4)))
         parts.append(Capsule((side * 12 * scale, rear + 6, 0), (0, rear, 0), (3, 3, 4.2)))
-        parts.append(Capsule((side * 18 * scale, -2, -1), (side * (row.transverse_tip_mm - 3), -3, -1), (4, 4, 4)))
+        parts.append(
+            Capsule((side * 18 * scale, -2, -1), (side * (row.transverse_tip_mm - 3), -3, -1), (4, 4, 4))
+        )
     return tuple(parts)
 
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 
 from spinemets.anatomy import SpineRegion, VertebralLevel
+from spinemets.simulation.column import VertebraShape
 from spinemets.simulation.morphometry import Row
 from spinemets.simulation.processes import canal_middle_mm
-
-if TYPE_CHECKING:
-    from spinemets.simulation.phantom import VertebraShape
 
 __all__ = ["AxialProfile", "draw_profile"]
 
 Table = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+Along = Callable[[npt.ArrayLike], Floats]  # values per vertebra to values per height
 STEP_MM = 0.5
 
 
@@ -93,10 +92,10 @@ def draw_profile(
     knots = canal[order, 2]
     heights = np.arange(knots[0] - 60, knots[-1] + 130, STEP_MM)
 
-    def along(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        return np.interp(heights, knots, np.asarray(values, dtype=float)[order])
+    def along(values: npt.ArrayLike) -> Floats:
+        return np.asarray(np.interp(heights, knots, np.asarray(values, dtype=float)[order]))
 
-    def smooth(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def smooth(values: npt.ArrayLike) -> Floats:
         curve = PchipInterpolator(knots, np.asarray(values, dtype=float)[order])
         inside = np.clip(heights, knots[0], knots[-1])
         return np.asarray(curve(inside))
@@ -106,7 +105,7 @@ def draw_profile(
     canal_y = smooth(canal[:, 1]) + 0.12 * np.maximum(heights - knots[-1], 0)
     slope = np.gradient(canal_y, STEP_MM)
     sac_depth, sac_width, sac_shift = _sac(heights, landmarks, along, rows, rng)
-    cord_depth, cord_width, cord_shift = _cord(heights, landmarks, along, (levels, rows), rng)
+    cord_depth, cord_width, cord_shift = _cord(heights, landmarks["conus"], along, (levels, rows), rng)
     cord_depth = np.minimum(cord_depth, 0.82 * sac_depth)
     cord_width = np.minimum(cord_width, 0.85 * sac_width)
     # The cord hugs the front of the sac in the kyphosis and lies further back in the lordosis.
@@ -150,7 +149,10 @@ def _landmarks(
     }
 
 
-def _sac(heights, landmarks, along, rows, rng):  # type: ignore[no-untyped-def]
+def _sac(
+    heights: Floats, landmarks: dict[str, float], along: Along, rows: Sequence[Row], rng: np.random.Generator
+) -> tuple[Floats, Floats, Floats]:
+    """Depth, width and forward shift of the sac."""
     end = landmarks["sac_end"]
     taper = np.clip((heights - end) / 30, 0, 1) ** 0.5
     depth = np.minimum(along([r.sac_depth_mm for r in rows]), along([r.canal_depth_mm for r in rows]) - 1)
@@ -162,9 +164,15 @@ def _sac(heights, landmarks, along, rows, rng):  # type: ignore[no-untyped-def]
     return depth, width, spare * forward
 
 
-def _cord(heights, landmarks, along, column, rng):  # type: ignore[no-untyped-def]
+def _cord(
+    heights: Floats,
+    conus: float,
+    along: Along,
+    column: tuple[Sequence[VertebralLevel], Sequence[Row]],
+    rng: np.random.Generator,
+) -> tuple[Floats, Floats, Floats]:
+    """Depth, width and forward shift (as a share of the room there is) of the cord."""
     levels, rows = column
-    conus = landmarks["conus"]
     # Above the conus the lumbar enlargement, whatever level it happens to reach.
     taper = np.clip((heights - conus) / 28, 0, 1)
     enlarged = np.exp(-(((heights - conus - 42) / 22) ** 2))
@@ -197,7 +205,8 @@ _OUTLINE = {  # level: skin back (without fat), front, half width, muscle back, 
 }
 
 
-def _outline(levels, along, rng):  # type: ignore[no-untyped-def]
+def _outline(levels: Sequence[VertebralLevel], along: Along, rng: np.random.Generator) -> dict[str, Floats]:
+    """The skin, the muscles and the shares of the regions, by the profile's names."""
     known = [level.value for level in levels]
     places = [known.index(name) for name in _OUTLINE if name in known]
     table = np.array([values for name, values in _OUTLINE.items() if name in known], dtype=float)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from spinemets.simulation.column import DiscShape, VertebraShape
 from spinemets.simulation.implicit import Capsule, Coordinates, body_distance, capsule_distance, smooth_waves
-from spinemets.simulation.phantom import DiscShape, SpinePhantom, VertebraShape
+from spinemets.simulation.phantom import SpinePhantom
 from spinemets.simulation.surroundings import paint_canal, paint_surroundings
 from spinemets.simulation.tissues import Tissue, code_of_level
 from spinemets.volume import Grid
@@ -199,9 +200,7 @@ def _paint_disc(canvas: _Canvas, disc: DiscShape) -> None:
     rear = disc.depth_mm / 2 + np.float32(disc.bulge_mm)
     half_depth = np.where(y > 0, disc.depth_mm / 2, rear).astype(np.float32)
     power = np.where(y > 0, 2.6, 3.4).astype(np.float32)
-    radius = (
-        (np.abs(x) / (disc.width_mm / 2)) ** power + (np.abs(y) / half_depth) ** power
-    ) ** (1 / power)
+    radius = ((np.abs(x) / (disc.width_mm / 2)) ** power + (np.abs(y) / half_depth) ** power) ** (1 / power)
     half_gap = disc.gap_mm / 2 + y * np.float32(np.tan(np.radians(disc.opening_deg) / 2))
     # Bodies are painted over it later, so it may reach into their concave endplates.
     half = np.maximum(half_gap, 0.6) + 2.5 * np.clip(1 - radius**2, 0, 1) + 0.2
@@ -256,7 +255,11 @@ def _paint_body(canvas: _Canvas, vertebra: VertebraShape, phantom: SpinePhantom)
 
 
 def _paint_inside(
-    tissue: Labels, deep: npt.NDArray[np.bool_], points: Coordinates, vertebra: VertebraShape, phantom: SpinePhantom
+    tissue: Labels,
+    deep: npt.NDArray[np.bool_],
+    points: Coordinates,
+    vertebra: VertebraShape,
+    phantom: SpinePhantom,
 ) -> None:
     """The basivertebral vein and benign changes of the marrow."""
     body = vertebra.body

@@ -206,9 +206,9 @@ def _paint_head(
     inside = inside | scalp | ((vault < 1.3) & (up > 0))
     opening = (v / 15) ** 2 + (u / 17) ** 2 < 1
     tissue[inside & (np.sqrt(vault) < 1 + shell / 66) & (up > -6)] = Tissue.CORTICAL_BONE
-    tissue[inside & (np.sqrt(vault) < 1 + (shell - 1.2) / 66) & (np.sqrt(vault) > 1 + 1.2 / 66) & (up > -5)] = (
-        Tissue.SKULL_MARROW
-    )
+    tissue[
+        inside & (np.sqrt(vault) < 1 + (shell - 1.2) / 66) & (np.sqrt(vault) > 1 + 1.2 / 66) & (up > -5)
+    ] = Tissue.SKULL_MARROW
     clivus = (np.abs(v) < 11) & (np.abs(u - 10 - 0.75 * up) < 6) & (up > -1) & (up < 48)
     tissue[inside & clivus] = Tissue.SKULL_MARROW
     hollow = ((vault < 1) & (u < 5 + 0.75 * up)) | (opening & (up > -1) & (up < 12))

@@ -75,7 +75,7 @@ _STRUCTURE_TABLE = np.zeros(max(Tissue) + 1, dtype=np.uint8)
 for _structure, _tissues in _STRUCTURES.items():
     _STRUCTURE_TABLE[list(_tissues)] = _structure
 
-LEVEL_OF_CODE = {rank: level for rank, level in enumerate(VertebralLevel, start=1)}
+LEVEL_OF_CODE = dict(enumerate(VertebralLevel, start=1))
 
 
 def structure_of_tissue(tissue: TissueMap) -> TissueMap:
