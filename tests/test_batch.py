@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from spinemets.anatomy import VertebralLevel
-from spinemets.batch import PlannedStudy, State, plan_batch, run_batch, study_key
+from spinemets.batch import State, plan_batch, run_batch, study_key
 from spinemets.config import DetectionConfig, ReportConfig
 from spinemets.errors import GeometryError, NoUsableInputError, OutputError, UnreadableFileError
 from spinemets.io import VERSE_LABELS
@@ -172,6 +172,12 @@ def test_unreadable_input_fails_alone(scans, truth, tmp_path):
     assert isinstance(outcomes[0].error, UnreadableFileError)
 
 
+def test_named_input_without_any_image_fails(scans, truth, tmp_path):
+    (tmp_path / "empty").mkdir()
+    outcomes = run([tmp_path / "empty", scans[0]], tmp_path / "out", TruthSegmenter(truth))
+    assert [outcome.state for outcome in outcomes] == [State.FAILED, State.DONE]
+
+
 def test_study_without_usable_series_is_skipped(truth, scans, tmp_path, monkeypatch):
     def nothing(_listing, _config):
         raise NoUsableInputError("only localisers")
@@ -234,5 +240,5 @@ def test_planned_problem_keeps_its_error(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     (study,) = plan_batch([empty])
-    assert isinstance(study, PlannedStudy)
-    assert isinstance(study.problem, NoUsableInputError)
+    assert (study.key, study.source) == ("empty", empty)
+    assert isinstance(study.found, NoUsableInputError)

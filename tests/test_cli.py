@@ -208,7 +208,16 @@ def test_inspect_lists_series_with_reasons(scan, tmp_path):
     assert "kept" in done.stdout
     assert "series 5 (T2 TSE sag)" in done.stdout
     assert "rejected: " in done.stdout
-    assert "2 studies, 2 series, 1 kept; 0 other files ignored" in done.stdout
+    assert "Studies: 2, series: 2, kept: 1, other files ignored: 0" in done.stdout
+
+
+def test_inspect_lists_what_it_can_and_exits_with_7(scan, tmp_path):
+    junk = tmp_path / "notes.txt"
+    junk.write_text("nothing")
+    done = spinemets("inspect", junk, scan)
+    assert done.returncode == 7
+    assert "anna" in done.stdout
+    assert "notes.txt" in done.stderr
 
 
 def test_inspect_json_hides_identifiers_unless_asked(tmp_path):
@@ -242,6 +251,7 @@ def test_header_text_cannot_command_the_terminal(tmp_path):
     done = spinemets("inspect", folder)
     assert "[red]" in done.stdout
     assert "\x1b" not in done.stdout
+    assert done.stderr == ""
 
 
 def test_unexpected_error_exits_with_1(run, scan, tmp_path, capsys):

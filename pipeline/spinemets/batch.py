@@ -74,16 +74,13 @@ class PlannedStudy:
     ----------
     key
         Unique in its batch; the name of its result folder.
-    listing
-        What was found; None where the input could not be read at all.
-    problem
-        Why there is no listing.
+    found
+        The study's listing, or why the input cannot be read.
     """
 
     key: str
     source: Path
-    listing: StudyListing | None = None
-    problem: SpinemetsError | None = None
+    found: StudyListing | SpinemetsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +136,7 @@ def plan_batch(inputs: Sequence[Path], config: ReadingConfig | None = None) -> t
         try:
             listings = discover(path, config)
         except SpinemetsError as error:
-            found.append(PlannedStudy(study_key(path), path, problem=error))
+            found.append(PlannedStudy(study_key(path), path, error))
         else:
             found += [
                 PlannedStudy(study_key(listing.source), listing.source, listing) for listing in listings
@@ -200,7 +197,7 @@ def _with_unique_keys(studies: Sequence[PlannedStudy]) -> tuple[PlannedStudy, ..
 
 
 def _described_key(study: PlannedStudy) -> str:
-    description = _safe_name(study.listing.description) if study.listing else ""
+    description = "" if isinstance(study.found, SpinemetsError) else _safe_name(study.found.description)
     return _safe_name(f"{study.key}_{description}") if description != study.key else study.key
 
 
@@ -210,18 +207,21 @@ def _hashed_key(study: PlannedStudy) -> str:
 
 def _identity(study: PlannedStudy) -> str:
     """The same for the same study in the same place, whatever else is in the batch."""
-    uid = study.listing.study_uid if study.listing else ""
-    return hashlib.sha256(f"{study.source.resolve()}\0{uid}".encode()).hexdigest()
+    parts = [str(study.source.resolve())]
+    if not isinstance(study.found, SpinemetsError):
+        # Copies of one image have one UID, and files of one folder may be several studies.
+        parts += [study.found.study_uid, study.found.description]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _run_study(study: PlannedStudy, folder: Path, models: Models, config: DetectionConfig) -> StudyOutcome:
     start = perf_counter()
-    if study.problem is not None:
-        return StudyOutcome(study, State.FAILED, str(study.problem), study.problem)
     try:
         result = _analyse(study, folder, models, config)
     except (NoUsableInputError, UnsupportedInputError) as error:
-        return StudyOutcome(study, State.SKIPPED, str(error), error, seconds=perf_counter() - start)
+        # An input that was named and gave nothing at all is a mistake, not a study to pass over.
+        state = State.FAILED if error is study.found else State.SKIPPED
+        return StudyOutcome(study, state, str(error), error, seconds=perf_counter() - start)
     except SpinemetsError as error:
         _log.info("%s failed", study.key, exc_info=True)
         return StudyOutcome(study, State.FAILED, str(error), error, seconds=perf_counter() - start)
@@ -234,9 +234,11 @@ def _run_study(study: PlannedStudy, folder: Path, models: Models, config: Detect
 
 def _analyse(study: PlannedStudy, folder: Path, models: Models, config: DetectionConfig) -> Result:
     """Read, detect and write one study."""
+    if isinstance(study.found, SpinemetsError):
+        raise study.found
     _refuse_foreign_folder(folder)
     start = perf_counter()
-    images = read_study(study.listing, config.reading)
+    images = read_study(study.found, config.reading)
     reading_s = perf_counter() - start
     report = _with_timing(detect(images, models, config), "reading", reading_s)
     with atomic_folder(folder) as temporary:

@@ -7,9 +7,9 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
@@ -28,6 +28,7 @@ from spinemets.errors import (
 if TYPE_CHECKING:
     from spinemets.batch import PlannedStudy, StudyOutcome
     from spinemets.config import DetectionConfig
+    from spinemets.io import StudyListing
     from spinemets.terminal import StudyProgress
 
 __all__ = ["main"]
@@ -100,11 +101,12 @@ def _complain(message: str) -> None:
 def _set_up_logging(verbose: int, quiet: bool) -> None:
     from spinemets.terminal import log_handler
 
+    handler = log_handler()
+    if not verbose:
+        # What libraries warn of is for developers.
+        handler.addFilter(logging.Filter("spinemets"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     level = logging.ERROR if quiet else {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    # What libraries warn of is for developers, unless asked for.
-    logging.basicConfig(
-        level=logging.WARNING if verbose else logging.CRITICAL, handlers=[log_handler()], force=True
-    )
     logging.getLogger("spinemets").setLevel(level)
     logging.captureWarnings(True)
 
@@ -198,7 +200,11 @@ def spinemets() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @_common
 def inspect(
-    inputs: tuple[Path, ...], as_json: bool, identifiers: str | None, verbose: int, quiet: bool
+    inputs: tuple[Path, ...],
+    as_json: bool,
+    identifiers: Literal["keep", "hash"] | None,
+    verbose: int,
+    quiet: bool,
 ) -> int:
     """List the studies and series of INPUT, and which of them are used.
 
@@ -208,13 +214,22 @@ def inspect(
     from spinemets.io import describe, discover
     from spinemets.terminal import print_listings
 
-    listings = [listing for path in inputs for listing in discover(path)]
+    listings: list[StudyListing] = []
+    problems: list[SpinemetsError] = []
+    for path in inputs:
+        try:
+            listings += discover(path)
+        except SpinemetsError as error:
+            problems.append(error)
+    if not listings:
+        return _refuse(problems)
     if as_json:
         studies = [describe(listing, identifiers or "hash") for listing in listings]
         click.echo(json.dumps({"studies": studies}, indent=2))
     else:
         print_listings(listings)
-    return _DONE
+    _refuse(problems)
+    return _PARTIAL if problems else _DONE
 
 
 @spinemets.command(epilog=_EPILOG)
@@ -230,13 +245,15 @@ def detect(inputs: tuple[Path, ...], out: Path, verbose: int, quiet: bool, **opt
     """
     _set_up_logging(verbose, quiet)
     config = _effective_config(options)
-    from spinemets.batch import plan_batch, run_batch
     from spinemets.bundles import load_bundle
 
     bundle = load_bundle(options["model"], options["trust_model"])
+    from spinemets.batch import plan_batch, run_batch
+
     studies = plan_batch(inputs, config.reading)
-    if all(study.problem for study in studies):
-        return _refuse(studies)
+    problems = [study.found for study in studies if isinstance(study.found, SpinemetsError)]
+    if len(problems) == len(studies):
+        return _refuse(problems)
     from spinemets.detection import load_models
     from spinemets.terminal import StudyProgress
 
@@ -293,11 +310,11 @@ class _Announcer:
         click.echo(f"  Results: {outcome.result.main_file}")
 
 
-def _refuse(studies: Iterable[PlannedStudy]) -> int:
+def _refuse(problems: Sequence[SpinemetsError]) -> int:
     """Say why no input can be used, without loading a model for it."""
-    for study in studies:
-        _complain(f"error: {study.problem}")
-    return _common_code({_exit_code(study.problem) for study in studies})
+    for problem in problems:
+        _complain(f"error: {problem}")
+    return _common_code({_exit_code(problem) for problem in problems})
 
 
 def _batch_exit_code(outcomes: Sequence[StudyOutcome]) -> int:

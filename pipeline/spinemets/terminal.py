@@ -40,18 +40,19 @@ def print_listings(listings: Sequence[StudyListing]) -> None:
     for heading in ("study", "series", "weighting", "plane", "spacing (mm)", "slices", "used"):
         table.add_column(heading, justify="right" if heading == "slices" else "left", overflow="fold")
     for listing in listings:
-        study = _clean(str(listing.source))
+        study = Text(_clean(str(listing.source)))
         for entry in listing.series:
             table.add_row(study, *_cells(entry))
-            study = ""
+            study = Text()
         table.add_section()
     console.print(table)
     console.print(_count(listings), markup=False)
 
 
 def _cells(entry: SeriesListing) -> tuple[str | Text, ...]:
+    """One row; text from headers is kept from being read as rich's own mark-up."""
     return (
-        _clean(entry.series.name),
+        Text(_clean(entry.series.name)),
         entry.series.weighting.value,
         entry.series.plane.value if entry.shape else "",
         " × ".join(f"{length:.2f}" for length in entry.spacing_mm),
@@ -64,7 +65,9 @@ def _count(listings: Sequence[StudyListing]) -> str:
     series = [entry for listing in listings for entry in listing.series]
     ignored = {file.path for listing in listings for file in listing.ignored}
     kept = sum(entry.kept for entry in series)
-    return f"{len(listings)} studies, {len(series)} series, {kept} kept; {len(ignored)} other files ignored"
+    return (
+        f"Studies: {len(listings)}, series: {len(series)}, kept: {kept}, other files ignored: {len(ignored)}"
+    )
 
 
 class StudyProgress:
