@@ -96,6 +96,24 @@ class ClassificationConfig(_Settings):
     review_margin: float = Field(
         default=0.3, ge=0, le=1, description="needs review where the two likeliest compartments are closer than this"
     )
+    bulk_exponent: float = Field(
+        default=2.0, ge=1, description="how strongly a lesion across the dura takes the site of its bulk"
+    )
+    review_shift_sd: float = Field(
+        default=1.5,
+        ge=0,
+        description="needs review where moving dura and cord by this many boundary_sd_mm changes the site",
+    )
+    level_share: float = Field(
+        default=0.05, ge=0, le=1, description="a level is touched by this share of the lesion, or ..."
+    )
+    level_volume_mm3: float = Field(default=200.0, ge=0, description="... by this volume of it")
+    review_level_confidence: float = Field(
+        default=0.8, ge=0, le=1, description="needs review where the main level's name is less sure"
+    )
+    review_lesion_confidence: float = Field(
+        default=0.6, ge=0, le=1, description="needs review where the lesion itself is less sure"
+    )
 
 
 class ReportConfig(_Settings):

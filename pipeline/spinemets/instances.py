@@ -22,7 +22,7 @@ from spinemets.anatomy import Structure
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.volume import Grid, Mask
 
-__all__ = ["clean_anatomy", "split_vertebrae"]
+__all__ = ["ARCH_SLOPE", "clean_anatomy", "split_vertebrae"]
 
 Labels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float64]
@@ -39,7 +39,7 @@ _SPLIT_HEIGHT = 1.5  # times the expected height
 _JOIN_HEIGHT = 1.3
 _DENS_HEIGHT = 3.6  # C2 with its dens against C3's height
 _WIDE_SIDES = 0.55  # a cut's sides against the blob's widest cross-section; the dens has 0.3-0.4 of C2's
-_ARCH_SLOPE = 0.4  # mm down for each mm back: between lumbar 0.2 and mid-thoracic 0.8
+ARCH_SLOPE = 0.4  # mm down for each mm back: between lumbar 0.2 and mid-thoracic 0.8
 _ARCH_MAJORITY = 0.6
 _MAXIMUM_INSTANCES = 250
 
@@ -444,7 +444,7 @@ def _assign_arches(
         return
     voxels = np.argwhere(mask)
     where = axis.project(grid.to_world(voxels))
-    height = where[:, 0] - _ARCH_SLOPE * np.maximum(0.0, -where[:, 1])
+    height = where[:, 0] - ARCH_SLOPE * np.maximum(0.0, -where[:, 1])
     owner = np.digitize(height, bounds.between_mm) + 1
     owner[(height < bounds.start_mm) | (height > bounds.stop_mm)] = 0
     owner[(np.abs(where[:, 2]) > 60.0) | (where[:, 1] < -75.0) | (where[:, 1] > 45.0)] = 0

@@ -1,0 +1,183 @@
+"""Joins compartment, levels and doubts into a finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemets.anatomy import Structure
+from spinemets.classification.compartment import CompartmentOpinion, judge_compartment
+from spinemets.classification.envelopes import Envelope, model_envelope
+from spinemets.classification.place import LevelsTouched, find_levels
+from spinemets.config import ClassificationConfig
+from spinemets.findings import Lesion, LesionFinding, SpineSegmentation, Vertebra
+from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
+from spinemets.volume import Grid
+
+__all__ = ["classify"]
+
+Array = npt.NDArray[np.float64]
+
+_WINDOW_MM = 70.0  # of the column above and below a lesion that it is judged by
+_LESION_PROBABILITY = 0.5  # voxels of other lesions, which no outline may be fitted to
+_NEAR_CANAL_MM = 25.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scene:
+    """A lesion and the stretch of spine about it, in coordinates along and across the canal."""
+
+    segmentation: SpineSegmentation
+    voxels: npt.NDArray[np.int32]
+    axis: SpinalAxis
+    lesion_mm: Array
+
+
+def classify(
+    lesion: Lesion,
+    segmentation: SpineSegmentation,
+    vertebrae: tuple[Vertebra, ...],
+    config: ClassificationConfig,
+) -> LesionFinding:
+    """Find a lesion's compartment, levels and region, and say what a reader must check.
+
+    Returns
+    -------
+    LesionFinding
+        ``needs_review`` where the compartment is a near tie, the level's name or the lesion
+        itself is unsure, no vertebra or no canal is near, or the image's border cuts the lesion.
+    """
+    scene = _look(lesion, segmentation)
+    if scene is None:
+        opinion = judge_compartment(np.zeros((1, 3)), None, None, segmentation.grid, config)
+        levels = LevelsTouched((), None)
+        sac = None
+    else:
+        sac, cord = _envelopes(scene)
+        opinion = judge_compartment(scene.lesion_mm, sac, cord, segmentation.grid, config)
+        place = (scene.segmentation, scene.axis)
+        levels = find_levels(scene.voxels, scene.lesion_mm, place, vertebrae, config)
+    reasons = _doubts(lesion, opinion, levels, config)
+    if sac is None and (scene is None or _is_near_canal(scene)):
+        reasons.append("The thecal sac was not found beside this lesion, so its compartment is a guess.")
+    main = levels.main
+    return LesionFinding(
+        lesion=lesion,
+        levels=tuple(vertebra.level for vertebra in levels.vertebrae),
+        main_level=main.level if main else None,
+        level_confidence=main.confidence if main else 0.0,
+        region=main.level.region if main else None,
+        compartment=opinion.best,
+        compartment_probabilities=opinion.probabilities,
+        compartment_shares=opinion.shares,
+        needs_review=bool(reasons),
+        review_reasons=tuple(reasons),
+    )
+
+
+def _look(lesion: Lesion, segmentation: SpineSegmentation) -> _Scene | None:
+    """Cut the column about a lesion out of the segmentation and fit the canal's curve to it.
+
+    The canal beside the lesion is left out of the fit: a displaced sac must not bend the curve
+    that its displacement is measured by.
+    """
+    part, corner = _crop(lesion, segmentation)
+    voxels = (lesion.voxels - corner).astype(np.int32)
+    heights = part.grid.to_world(voxels)[:, 2]
+    canal = (part.anatomy == Structure.THECAL_SAC) | (part.anatomy == Structure.CORD)
+    beside = np.argwhere(canal)
+    z = part.grid.to_world(beside)[:, 2]
+    hidden = beside[(z > heights.min() - 3.0) & (z < heights.max() + 3.0)]
+    anatomy = part.anatomy.copy()
+    anatomy[tuple(hidden.T)] = Structure.BACKGROUND
+    axis = fit_spinal_axis(anatomy, part.grid) or fit_spinal_axis(part.anatomy, part.grid)
+    if axis is None:
+        return None
+    return _Scene(part, voxels, axis, axis.project(part.grid.to_world(voxels)))
+
+
+def _crop(lesion: Lesion, segmentation: SpineSegmentation) -> tuple[SpineSegmentation, npt.NDArray[np.intp]]:
+    """The segmentation within ``_WINDOW_MM`` along the head-foot array axis; its first index."""
+    grid = segmentation.grid
+    along = int(np.abs(grid.affine[2, :3] / np.array(grid.spacing_mm)).argmax())
+    reach = int(np.ceil(_WINDOW_MM / grid.spacing_mm[along]))
+    low = max(0, int(lesion.voxels[:, along].min()) - reach)
+    high = min(grid.shape[along], int(lesion.voxels[:, along].max()) + reach + 1)
+    box: list[slice] = [slice(None)] * 3
+    box[along] = slice(low, high)
+    corner = np.zeros(3, dtype=np.intp)
+    corner[along] = low
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.to_world(corner)
+    anatomy = segmentation.anatomy[tuple(box)]
+    part = replace(
+        segmentation,
+        grid=Grid((anatomy.shape[0], anatomy.shape[1], anatomy.shape[2]), affine),
+        anatomy=anatomy,
+        vertebrae=segmentation.vertebrae[tuple(box)],
+        lesion_probability=segmentation.lesion_probability[tuple(box)],
+        volumes=(),
+    )
+    return part, corner
+
+
+def _envelopes(scene: _Scene) -> tuple[Envelope | None, Envelope | None]:
+    """The outlines of sac and cord about the lesion; None where the canal was not seen."""
+    part, grid = scene.segmentation, scene.segmentation.grid
+    lesions = part.lesion_probability >= _LESION_PROBABILITY
+    own = np.zeros(grid.shape, dtype=np.bool_)
+    own[tuple(scene.voxels.T)] = True
+    others = scene.axis.project(grid.to_world(np.argwhere(lesions & ~own)))
+    is_cord = part.anatomy == Structure.CORD
+    free = ~(lesions | own)
+    canal_voxels = np.argwhere((is_cord | (part.anatomy == Structure.THECAL_SAC)) & free)
+    if len(canal_voxels) == 0:
+        return None, None
+    canal = scene.axis.project(grid.to_world(canal_voxels))
+    cord = canal[is_cord[tuple(canal_voxels.T)]]
+    sac_envelope = model_envelope(canal, scene.lesion_mm, others, canal, grid)
+    if not sac_envelope.is_present:
+        return None, None
+    cord_envelope = model_envelope(cord, scene.lesion_mm, others, canal, grid) if len(cord) else None
+    return sac_envelope, cord_envelope
+
+
+def _is_near_canal(scene: _Scene) -> bool:
+    across = np.hypot(scene.lesion_mm[:, 1], scene.lesion_mm[:, 2])
+    return bool(across.min() < _NEAR_CANAL_MM)
+
+
+def _doubts(
+    lesion: Lesion, opinion: CompartmentOpinion, levels: LevelsTouched, config: ClassificationConfig
+) -> list[str]:
+    """Plain sentences on what a reader must decide."""
+    doubts = []
+    if opinion.margin < config.review_margin:
+        ranked = sorted(opinion.probabilities.items(), key=lambda item: -item[1])
+        (first, most), (second, less) = ranked[:2]
+        doubts.append(
+            f"The compartment is close to call: {first.value} ({most:.2f}) or {second.value} ({less:.2f})."
+        )
+    else:
+        others = [site.value for site in opinion.shifted if site is not opinion.best]
+        if others:
+            doubts.append(
+                f"The lesion lies on a border: {opinion.best.value}, but {others[0]} if the border is "
+                f"off by {config.review_shift_sd * config.boundary_sd_mm:.1f} mm."
+            )
+    if levels.main is None:
+        doubts.append("No vertebra was found near this lesion, so it has no level.")
+    elif levels.main.confidence < config.review_level_confidence:
+        others = [alternative.level.value for alternative in levels.main.alternatives[:1]]
+        instead = f"; it may be {others[0]}" if others else ""
+        doubts.append(
+            f"The level's name {levels.main.level.value} is uncertain "
+            f"(confidence {levels.main.confidence:.2f}){instead}."
+        )
+    if lesion.confidence < config.review_lesion_confidence:
+        doubts.append(f"The evidence that this is a lesion is weak (confidence {lesion.confidence:.2f}).")
+    if ((lesion.voxels == 0) | (lesion.voxels == np.array(lesion.grid.shape) - 1)).any():
+        doubts.append("The lesion reaches the image's border, so its size is a lower limit.")
+    return doubts

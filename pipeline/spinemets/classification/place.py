@@ -1,0 +1,106 @@
+"""The vertebral levels that a lesion touches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemets.anatomy import Structure
+from spinemets.config import ClassificationConfig
+from spinemets.findings import SpineSegmentation, Vertebra
+from spinemets.instances import ARCH_SLOPE
+from spinemets.spinal_axis import SpinalAxis
+
+__all__ = ["LevelsTouched", "find_levels"]
+
+Array = npt.NDArray[np.float64]
+
+_CANAL_RADIUS_MM = 8.0  # behind it, heights are followed up the slope of the arches
+_BEYOND_END = 0.75  # body heights above the first and below the last vertebra that still count
+_REACH_MM = 65.0  # from the canal's centre
+
+
+@dataclass(frozen=True, slots=True)
+class LevelsTouched:
+    """Vertebrae a lesion touches, head to foot, and the one that holds most of it."""
+
+    vertebrae: tuple[Vertebra, ...]
+    main: Vertebra | None
+
+
+def find_levels(
+    lesion_voxels: npt.NDArray[np.int32],
+    lesion_mm: Array,
+    scene: tuple[SpineSegmentation, SpinalAxis],
+    vertebrae: tuple[Vertebra, ...],
+    config: ClassificationConfig,
+) -> LevelsTouched:
+    """Count a lesion's voxels by vertebra.
+
+    A voxel inside a vertebra counts for it. Any other counts for the vertebra at its height
+    along the canal, with the border between two in the middle of their disc; behind the canal
+    the height follows the slope of the arches. A level is touched by at least ``level_share`` of
+    the lesion or ``level_volume_mm3`` of it.
+    """
+    segmentation, axis = scene
+    known = [vertebra.instance for vertebra in vertebrae]
+    if not known:
+        return LevelsTouched((), None)
+    row_of = np.full(256, -1, dtype=np.intp)
+    row_of[known] = np.arange(len(known))
+    owner = row_of[segmentation.vertebrae[tuple(lesion_voxels.T)]]
+    loose = owner < 0
+    owner[loose] = _by_height(lesion_mm[loose], segmentation, axis, row_of)
+    counts = np.bincount(owner[owner >= 0], minlength=len(known))
+    if counts.sum() == 0:
+        return LevelsTouched((), None)
+    volumes = counts * segmentation.grid.voxel_volume_mm3
+    touched = (counts >= config.level_share * len(lesion_voxels)) | (volumes >= config.level_volume_mm3)
+    main = int(counts.argmax())
+    touched[main] = True
+    touched &= counts > 0
+    return LevelsTouched(tuple(vertebrae[row] for row in np.flatnonzero(touched)), vertebrae[main])
+
+
+def _by_height(
+    where_mm: Array, segmentation: SpineSegmentation, axis: SpinalAxis, row_of: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """Row of the vertebra at each point's height, or -1; shape (n, 3) to (n,)."""
+    nobody = np.full(len(where_mm), -1, dtype=np.intp)
+    extents = _extents(segmentation, axis, row_of)
+    if not extents or len(where_mm) == 0:
+        return nobody
+    rows = np.array([row for row, _, _ in extents])
+    tops, bottoms = (np.array([extent[column] for extent in extents]) for column in (1, 2))
+    height = where_mm[:, 0] - ARCH_SLOPE * np.maximum(0.0, -where_mm[:, 1] - _CANAL_RADIUS_MM)
+    cuts = [0.5 * (bottom + top) for bottom, top in _facing_ends(tops, bottoms)]
+    owner = rows[np.digitize(height, np.maximum.accumulate(cuts) if cuts else [])]
+    above = tops[0] - _BEYOND_END * (bottoms[0] - tops[0])
+    below = bottoms[-1] + _BEYOND_END * (bottoms[-1] - tops[-1])
+    far = np.hypot(where_mm[:, 1], where_mm[:, 2]) > _REACH_MM
+    return np.where((height < above) | (height > below) | far, nobody, owner)
+
+
+def _facing_ends(tops: Array, bottoms: Array) -> list[tuple[float, float]]:
+    """(bottom of the upper, top of the lower) of every two neighbours, head to foot."""
+    return [(float(bottoms[upper]), float(tops[lower])) for upper, lower in pairwise(range(len(tops)))]
+
+
+def _extents(
+    segmentation: SpineSegmentation, axis: SpinalAxis, row_of: npt.NDArray[np.intp]
+) -> list[tuple[int, float, float]]:
+    """(row, top, bottom) along the canal of each named body, head to foot, in mm."""
+    bony = (segmentation.anatomy == Structure.VERTEBRAL_BODY) | (segmentation.anatomy == Structure.SACRUM)
+    voxels = np.argwhere(bony & (row_of[segmentation.vertebrae] >= 0))
+    rows = row_of[segmentation.vertebrae[tuple(voxels.T)]]
+    along = axis.project(segmentation.grid.to_world(voxels))[:, 0]
+    order = np.argsort(rows, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(rows[order])) + 1) if len(order) else []
+    extents = []
+    for group in groups:
+        top, bottom = np.percentile(along[group], (4, 96))
+        extents.append((int(rows[group[0]]), float(top), float(bottom)))
+    return sorted(extents, key=lambda extent: extent[1] + extent[2])

@@ -1,0 +1,198 @@
+"""Lesions from a probability map: which voxels, how large, how sure, how bright.
+
+Voxels at or above the threshold are joined across faces, edges and corners (26-connectivity:
+in thick slices an oblique lesion often touches itself by a corner only). Where the lesion
+lies in the body is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import cc3d
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist
+
+from spinemets.anatomy import Structure
+from spinemets.config import LesionConfig
+from spinemets.findings import Lesion, SequenceSignal, SpineSegmentation
+from spinemets.volume import Grid, Mask, Volume
+
+__all__ = ["find_lesions"]
+
+Voxels = npt.NDArray[np.int32]
+
+_CERTAIN_SHARE = 0.5  # confidence is the mean of the upper half: a blurred rim does not lower it
+_NEIGHBOURS = 2  # vertebrae above and below that give the reference: nearer means less coil fall-off
+_NEAR_CANAL_MM = 60.0  # above and below, for cord and CSF
+_MINIMUM_REFERENCE_VOXELS = 30
+_CLEAR_Z = 2.0
+_MAD_TO_SD = 1.4826
+_SHELL_MM = 3.0
+
+
+def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple[Lesion, ...]:
+    """Find the lesions of a segmentation, ordered from head to foot.
+
+    Holes that a lesion encloses belong to it. Its confidence is the mean probability of the
+    surer half of its voxels above the threshold. Its longest diameter is the longest distance
+    between two points of its surface, taken through the voxels' face centres.
+
+    Returns
+    -------
+    tuple of Lesion
+        Those of at least the configured volume and confidence, numbered from 1.
+    """
+    grid = segmentation.grid
+    mask = segmentation.lesion_probability >= config.threshold
+    components = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26)
+    lesions = []
+    for label, box in enumerate(ndimage.find_objects(components), start=1):
+        inside = components[box] == label
+        probabilities = segmentation.lesion_probability[box][inside]
+        voxels = np.argwhere(ndimage.binary_fill_holes(inside)) + np.array([edge.start for edge in box])
+        confidence = _confidence(probabilities)
+        large = len(voxels) * grid.voxel_volume_mm3 >= config.minimum_volume_mm3
+        if large and confidence >= config.minimum_confidence:
+            lesions.append(_describe(voxels.astype(np.int32), confidence, grid))
+    lesions.sort(key=lambda lesion: -lesion.centroid_mm[2])
+    if not lesions:
+        return ()
+    references = _References.gather(segmentation, mask)
+    return tuple(
+        replace(lesion, number=number, signals=_signals(lesion, segmentation, references))
+        for number, lesion in enumerate(lesions, start=1)
+    )
+
+
+def _confidence(probabilities: npt.NDArray[np.float32]) -> float:
+    """Mean of the surer half of a lesion's probabilities, shape (n,)."""
+    count = max(1, round(_CERTAIN_SHARE * len(probabilities)))
+    return float(np.sort(probabilities)[-count:].mean(dtype=np.float64))
+
+
+def _describe(voxels: Voxels, confidence: float, grid: Grid) -> Lesion:
+    centre = grid.to_world(voxels).mean(axis=0)
+    return Lesion(
+        number=0,
+        voxels=voxels,
+        grid=grid,
+        centroid_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
+        volume_mm3=len(voxels) * grid.voxel_volume_mm3,
+        longest_diameter_mm=_longest_diameter_mm(voxels, grid),
+        confidence=confidence,
+    )
+
+
+def _longest_diameter_mm(voxels: Voxels, grid: Grid) -> float:
+    """Longest distance on the convex hull of all voxels' six face centres."""
+    ends = _line_ends(voxels)
+    faces = np.concatenate([np.eye(3), -np.eye(3)]) / 2
+    points = np.unique((ends[:, None, :] + faces).reshape(-1, 3), axis=0)
+    surface = grid.to_world(points)
+    hull = surface[ConvexHull(surface).vertices]
+    return float(pdist(hull).max())
+
+
+def _line_ends(voxels: Voxels) -> npt.NDArray[np.float64]:
+    """First and last voxel of every line along the third axis: the hull needs no others."""
+    order = np.lexsort(voxels.T[::-1])
+    rows = voxels[order]
+    starts = np.ones(len(rows), dtype=np.bool_)
+    starts[1:] = (rows[1:, :2] != rows[:-1, :2]).any(axis=1)
+    stops = np.append(starts[1:], True)
+    return np.asarray(rows[starts | stops], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _References:
+    """Normal tissue to compare a lesion with, lesions left out.
+
+    Voxel indices (n, 3) by structure, and the vertebra of each marrow voxel.
+    """
+
+    by_structure: Mapping[Structure, npt.NDArray[np.intp]]
+    instances: npt.NDArray[np.intp]
+    grid: Grid
+
+    @classmethod
+    def gather(cls, segmentation: SpineSegmentation, lesions: Mask) -> _References:
+        kernel = _thin_kernel(segmentation.grid)
+        free = ~ndimage.binary_dilation(lesions)
+        by_structure = {}
+        for structure in (Structure.VERTEBRAL_BODY, Structure.CORD, Structure.THECAL_SAC):
+            inner = ndimage.binary_erosion(segmentation.anatomy == structure, kernel)
+            by_structure[structure] = np.argwhere(inner & free)
+        marrow = by_structure[Structure.VERTEBRAL_BODY]
+        instances = segmentation.vertebrae[tuple(marrow.T)].astype(np.intp)
+        return cls(by_structure, instances, segmentation.grid)
+
+    def near(self, lesion: Lesion, structure: Structure) -> npt.NDArray[np.intp]:
+        """Voxels (n, 3) of a structure about a lesion; of the whole study where those are few."""
+        voxels = self.by_structure[structure]
+        if len(voxels) == 0:
+            return voxels
+        distance = np.abs(self.grid.to_world(voxels)[:, 2] - lesion.centroid_mm[2])
+        if structure is Structure.VERTEBRAL_BODY:
+            own = self.instances[int(distance.argmin())]
+            chosen = np.abs(self.instances - own) <= _NEIGHBOURS
+        else:
+            chosen = distance < _NEAR_CANAL_MM
+        return voxels[chosen] if chosen.sum() >= _MINIMUM_REFERENCE_VOXELS else voxels
+
+
+def _thin_kernel(grid: Grid) -> Mask:
+    """A cross over the two finest axes; across thick slices an erosion would leave nothing."""
+    kernel = ndimage.generate_binary_structure(3, 1)
+    coarsest = int(np.argmax(grid.spacing_mm))
+    index: list[int | slice] = [slice(None)] * 3
+    for place in (0, 2):
+        index[coarsest] = place
+        kernel[tuple(index)] = False
+    return np.asarray(kernel)
+
+
+def _signals(
+    lesion: Lesion, segmentation: SpineSegmentation, references: _References
+) -> tuple[SequenceSignal, ...]:
+    """One entry per series, against marrow, or cord or CSF where those surround the lesion."""
+    voxels = references.near(lesion, _surroundings(lesion, segmentation))
+    return tuple(_signal(lesion, volume, voxels) for volume in segmentation.volumes)
+
+
+def _surroundings(lesion: Lesion, segmentation: SpineSegmentation) -> Structure:
+    """The tissue that a lesion is compared with: what most of its shell and itself is labelled."""
+    grid = segmentation.grid
+    steps = max(1, round(_SHELL_MM / sorted(grid.spacing_mm)[1]))
+    low = np.maximum(lesion.voxels.min(axis=0) - steps - 1, 0)
+    high = np.minimum(lesion.voxels.max(axis=0) + steps + 2, grid.shape)
+    box = tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
+    mask = np.zeros(tuple(high - low), dtype=np.bool_)
+    mask[tuple((lesion.voxels - low).T)] = True
+    shell = ndimage.binary_dilation(mask, ndimage.generate_binary_structure(3, 1), iterations=steps)
+    counts = np.bincount(segmentation.anatomy[box][shell & ~mask], minlength=len(Structure))
+    cord, sac = counts[Structure.CORD], counts[Structure.THECAL_SAC]
+    if cord + sac <= 0.5 * counts.sum():
+        return Structure.VERTEBRAL_BODY
+    return Structure.CORD if cord > 0.4 * (cord + sac) else Structure.THECAL_SAC
+
+
+def _signal(lesion: Lesion, volume: Volume, reference: npt.NDArray[np.intp]) -> SequenceSignal:
+    """Robust z of the lesion's median; voxels of exactly 0 lie outside a resampled series."""
+    name, weighting = volume.series.name, volume.series.weighting.value
+    own = volume.intensities[tuple(lesion.voxels.T)]
+    usual = volume.intensities[tuple(reference.T)]
+    own, usual = own[own != 0], usual[usual != 0]
+    if len(own) < 0.5 * len(lesion.voxels) or len(usual) < _MINIMUM_REFERENCE_VOXELS:
+        return SequenceSignal(name, weighting, None, "unknown")
+    middle = float(np.median(usual))
+    spread = _MAD_TO_SD * float(np.median(np.abs(usual - middle)))
+    if spread <= 0:
+        return SequenceSignal(name, weighting, None, "unknown")
+    z_score = (float(np.median(own)) - middle) / spread
+    appearance = "bright" if z_score > _CLEAR_Z else "dark" if z_score < -_CLEAR_Z else "similar"
+    return SequenceSignal(name, weighting, z_score, appearance)
