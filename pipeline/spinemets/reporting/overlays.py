@@ -16,8 +16,9 @@ from spinemets.findings import LesionFinding, StudyReport
 from spinemets.reporting.drawing import BACKDROP, draw_text, fit_text
 from spinemets.reporting.overview import draw_overview
 from spinemets.reporting.palette import COMPARTMENT_COLOURS
-from spinemets.reporting.panels import Scene, draw_legend, make_scene, panel, with_caption
+from spinemets.reporting.panels import draw_legend, panel, with_caption
 from spinemets.reporting.planes import BodyAxes, PicturePlane
+from spinemets.reporting.scene import Scene, make_scene
 from spinemets.reporting.words import percent, volume_text
 from spinemets.volume import Plane
 
@@ -142,14 +143,8 @@ def _other_series(scene: Scene, sagittal: PicturePlane) -> list[Image.Image]:
 
 def _central_part(plane: PicturePlane) -> PicturePlane:
     """The middle of a picture at the size that three side by side need."""
-    width, height = plane.size
-    size = (314, 314)
-    shift = plane.pixel_mm * (
-        (width - size[0]) / 2 * plane.rightward + (height - size[1]) / 2 * plane.downward
-    )
-    return PicturePlane(
-        plane.kind, plane.origin_mm + shift, plane.rightward, plane.downward, size, plane.pixel_mm
-    )
+    (width, height), size = plane.size, (314, 314)
+    return plane.part(((width - size[0]) // 2, (height - size[1]) // 2), size)
 
 
 def _reformat(scene: Scene, plane: PicturePlane) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
@@ -21,8 +23,9 @@ from spinemets.reporting.drawing import (
     to_image,
 )
 from spinemets.reporting.palette import COMPARTMENT_COLOURS, CORD_COLOUR, SAC_COLOUR
-from spinemets.reporting.panels import Scene, draw_legend, draw_levels, with_caption
+from spinemets.reporting.panels import draw_legend, draw_levels, draw_patch, with_caption
 from spinemets.reporting.planes import ORIENTATION_LETTERS, PicturePlane, inside, sample
+from spinemets.reporting.scene import Scene, lesion_patch
 from spinemets.volume import Plane
 
 __all__ = ["draw_overview", "midline_plane"]
@@ -31,6 +34,8 @@ _LARGEST_HEIGHT, _LARGEST_WIDTH, _LARGEST_SCALE = 900, 460, 3.0
 _MARGIN_FRONT_MM, _MARGIN_BACK_MM, _MARGIN_ENDS_MM = 40.0, 30.0, 12.0
 _LABELS_WIDTH, _LABEL_STEP, _GAP, _LEGEND_HEIGHT = 250, 19, 6, 28
 _LEAST_WIDTH = 780
+# A lesion whose section is smaller than this share of its shadow lies mostly beside the slice.
+_LEAST_SECTION = 0.5
 
 Array = npt.NDArray[np.float64]
 
@@ -78,9 +83,7 @@ def midline_plane(scene: Scene) -> PicturePlane:
     if np.abs(lateral - base).max() <= max(spacing, 3.0):
         return plane
     shift = (lateral - base) * float(axes.directions[0] @ plane.normal)
-    return PicturePlane(
-        plane.kind, origin, plane.rightward, plane.downward, size, pixel_mm, row_shift_mm=shift
-    )
+    return replace(plane, row_shift_mm=shift)
 
 
 def _shown_part(scene: Scene) -> tuple[Array, Array]:
@@ -125,36 +128,20 @@ def _marked(scene: Scene, plane: PicturePlane, grey: npt.NDArray[np.float32]) ->
     projected = False
     for finding in scene.report.findings:
         colour = COMPARTMENT_COLOURS[finding.compartment]
-        region = sample(scene.lesions, grid, points, label=finding.lesion.number)
-        if (region >= 0.5).any():
-            picture = draw_outline(picture, region, Outline(colour, width_px=2.0, fill=0.15))
-        else:
+        section = lesion_patch(scene, plane, finding)
+        shadow = lesion_patch(scene, plane, finding, projected=True)
+        if section is None or shadow is None:
+            continue
+        if (section.region >= 0.5).sum() < _LEAST_SECTION * (shadow.region >= 0.5).sum():
             projected = True
-            picture = draw_outline(
-                picture, _projection(scene, plane, finding), Outline(colour, 2.0, dashed=True)
-            )
+            draw_patch(picture, shadow, Outline(colour, width_px=2.0, dashed=True))
+        if section.is_seen:
+            draw_patch(picture, section, Outline(colour, width_px=2.0, fill=0.15))
     image = to_image(picture)
     draw_levels(image, scene, plane)
     draw_orientation(image, ORIENTATION_LETTERS[Plane.SAGITTAL])
     draw_scale_bar(image, plane.pixel_mm)
     return image, projected
-
-
-def _projection(scene: Scene, plane: PicturePlane, finding: LesionFinding) -> npt.NDArray[np.float32]:
-    """The lesion as seen through the body from the side, on the pixels of the picture."""
-    lesion = finding.lesion
-    across = lesion.grid.to_world(lesion.voxels) @ scene.axes.directions[0]
-    spacing = float(scene.axes.spacing_mm[0])
-    region = np.zeros(plane.size[::-1], dtype=np.float32)
-    flat = PicturePlane(
-        plane.kind, plane.origin_mm, plane.rightward, plane.downward, plane.size, plane.pixel_mm
-    )
-    points = flat.points_mm()
-    base = float(plane.origin_mm @ scene.axes.directions[0])
-    for place in np.arange(across.min(), across.max() + spacing / 2, spacing):
-        moved = points + (place - base) * scene.axes.directions[0]
-        region = np.maximum(region, sample(scene.lesions, lesion.grid, moved, label=lesion.number))
-    return region
 
 
 def _label_lesions(picture: Image.Image, scene: Scene, plane: PicturePlane, corner: tuple[int, int]) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from spinemets.anatomy import Compartment, Structure
-from spinemets.findings import LesionFinding, StudyReport, Vertebra
+from spinemets.anatomy import Compartment
+from spinemets.findings import Vertebra
 from spinemets.reporting.drawing import (
     BACKDROP,
     FONT_SIZE,
     Outline,
-    display_window,
     draw_orientation,
     draw_outline,
     draw_scale_bar,
@@ -32,65 +30,14 @@ from spinemets.reporting.palette import (
     SAC_COLOUR,
     UNCERTAIN_COLOUR,
 )
-from spinemets.reporting.planes import (
-    ORIENTATION_LETTERS,
-    BodyAxes,
-    PicturePlane,
-    body_axes,
-    inside,
-    sample,
-)
-from spinemets.volume import Mask, Plane
+from spinemets.reporting.planes import ORIENTATION_LETTERS, PicturePlane, inside, sample
+from spinemets.reporting.scene import LesionPatch, Scene, lesion_patch
+from spinemets.volume import Plane
 
-__all__ = ["Scene", "draw_legend", "draw_levels", "make_scene", "panel", "with_caption"]
+__all__ = ["draw_legend", "draw_levels", "draw_patch", "panel", "with_caption"]
 
 _CAPTION_HEIGHT = 22
 _LEAST_VISIBLE_ROWS = 12
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scene:
-    """What every picture of one report is drawn from.
-
-    Attributes
-    ----------
-    lesions
-        int32, shape of the grid: 0 or the number of a lesion.
-    sac, cord, bodies
-        Shape of the grid: the dural sac with all it holds, the cord, the bodies and sacrum.
-    windows
-        One (low, high) for each volume of the segmentation.
-    uncertain_below
-        A level of less confidence is drawn with a question mark.
-    """
-
-    report: StudyReport
-    axes: BodyAxes
-    lesions: npt.NDArray[np.int32]
-    sac: Mask
-    cord: Mask
-    bodies: Mask
-    windows: tuple[tuple[float, float], ...]
-    uncertain_below: float
-
-
-def make_scene(report: StudyReport, uncertain_below: float) -> Scene:
-    """Prepare a report for drawing."""
-    segmentation = report.segmentation
-    lesions = np.zeros(segmentation.grid.shape, dtype=np.int32)
-    for finding in report.findings:
-        lesions[tuple(finding.lesion.voxels.T)] = finding.lesion.number
-    cord = segmentation.anatomy == Structure.CORD
-    return Scene(
-        report=report,
-        axes=body_axes(segmentation.grid),
-        lesions=lesions,
-        sac=cord | (segmentation.anatomy == Structure.THECAL_SAC),
-        cord=cord,
-        bodies=np.isin(segmentation.anatomy, (Structure.VERTEBRAL_BODY, Structure.SACRUM)),
-        windows=tuple(display_window(volume.intensities) for volume in segmentation.volumes),
-        uncertain_below=uncertain_below,
-    )
 
 
 def panel(
@@ -111,33 +58,34 @@ def panel(
     points = plane.points_mm()
     values = sample(scene.report.segmentation.volumes[volume].intensities, grid, points)
     picture = grey_picture(values, inside(grid, points), scene.windows[volume])
-    shown = _lesions_in(scene, plane) if marks else {}
+    shown = seen_lesions(scene, plane) if marks else []
     if marks:
         picture = draw_outline(picture, sample(scene.sac, grid, points), Outline(SAC_COLOUR, 1.0))
         picture = draw_outline(picture, sample(scene.cord, grid, points), Outline(CORD_COLOUR, 1.0))
-    for finding, region in shown.values():
-        colour = COMPARTMENT_COLOURS[finding.compartment]
-        picture = draw_outline(picture, region, Outline(colour, width_px=2.0, fill=0.13))
+    for patch in shown:
+        colour = COMPARTMENT_COLOURS[patch.finding.compartment]
+        draw_patch(picture, patch, Outline(colour, width_px=2.0, fill=0.13))
     image = to_image(picture)
     if marks and plane.kind is not Plane.AXIAL:
         draw_levels(image, scene, plane)
-    for finding, region in shown.values():
-        _name_lesion(image, finding, region, in_words=finding.lesion.number in set(named))
+    for patch in shown:
+        _name_lesion(image, patch, in_words=patch.finding.lesion.number in set(named))
     draw_orientation(image, ORIENTATION_LETTERS[plane.kind])
     draw_scale_bar(image, plane.pixel_mm)
     return image
 
 
-def _lesions_in(
-    scene: Scene, plane: PicturePlane
-) -> dict[int, tuple[LesionFinding, npt.NDArray[np.float32]]]:
-    grid, points = scene.report.segmentation.grid, plane.points_mm()
-    numbers = set(np.unique(sample(scene.lesions, grid, points, nearest=True)).astype(int).tolist())
-    return {
-        finding.lesion.number: (finding, sample(scene.lesions, grid, points, label=finding.lesion.number))
-        for finding in scene.report.findings
-        if finding.lesion.number in numbers
-    }
+def seen_lesions(scene: Scene, plane: PicturePlane) -> list[LesionPatch]:
+    """The lesions that a picture cuts."""
+    patches = (lesion_patch(scene, plane, finding) for finding in scene.report.findings)
+    return [patch for patch in patches if patch is not None and patch.is_seen]
+
+
+def draw_patch(picture: npt.NDArray[np.float32], patch: LesionPatch, outline: Outline) -> None:
+    """Draw a lesion's outline into the picture it belongs to."""
+    height, width = patch.region.shape
+    part = (slice(patch.top, patch.top + height), slice(patch.left, patch.left + width))
+    picture[part] = draw_outline(picture[part], patch.region, outline)
 
 
 def draw_levels(image: Image.Image, scene: Scene, plane: PicturePlane) -> None:
@@ -170,13 +118,10 @@ def _write_level(
     draw_text(image, (column, place[1]), name, colour, anchor="rm")
 
 
-def _name_lesion(
-    image: Image.Image, finding: LesionFinding, region: npt.NDArray[np.float32], *, in_words: bool
-) -> None:
+def _name_lesion(image: Image.Image, patch: LesionPatch, *, in_words: bool) -> None:
     """Write a lesion's number beside its outline, where it does not run off the picture."""
-    rows, columns = np.nonzero(region >= 0.5)
-    if rows.size == 0:
-        return
+    rows, columns = np.nonzero(patch.region >= 0.5)
+    rows, columns, finding = rows + patch.top, columns + patch.left, patch.finding
     text = f"{finding.lesion.number}  {finding.compartment.value}" if in_words else str(finding.lesion.number)
     width, height = image.size
     column, row = float(columns.max()) + 7, float(rows.mean())

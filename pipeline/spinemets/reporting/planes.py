@@ -7,7 +7,7 @@ Rows run down, columns run right, pixels are square. Nothing here draws.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
 
@@ -90,6 +90,17 @@ class PicturePlane:
         if self.row_shift_mm is not None:
             points = points + self.row_shift_mm[:, None, None] * self.normal
         return np.asarray(points)
+
+    def part(self, corner: tuple[int, int], size: tuple[int, int]) -> PicturePlane:
+        """The part whose top left pixel is ``corner`` (column, row), of another (width, height)."""
+        column, row = corner
+        shift = self.pixel_mm * (column * self.rightward + row * self.downward)
+        rows = None if self.row_shift_mm is None else self.row_shift_mm[row : row + size[1]]
+        return replace(self, origin_mm=self.origin_mm + shift, size=size, row_shift_mm=rows)
+
+    def flat(self) -> PicturePlane:
+        """The same picture without its curve."""
+        return replace(self, row_shift_mm=None)
 
     def to_pixel(self, point_mm: npt.ArrayLike) -> tuple[float, float]:
         """Column and row that a point projects to, whole numbers at pixel centres."""

@@ -135,7 +135,7 @@
     const words = [
       (x >= 0 ? "R " : "L ") + Math.abs(x).toFixed(0) + " mm, " + (y >= 0 ? "A " : "P ") + Math.abs(y).toFixed(0) +
         " mm, " + (z >= 0 ? "H " : "F ") + Math.abs(z).toFixed(0) + " mm",
-      levelNames.get(value(vertebrae)) || "no vertebra",
+      levelNames.get(value(vertebrae)) || "outside the vertebrae",
     ];
     if (finding) words.push(finding.name);
     readout.textContent = words.join(" · ");

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from spinemets.config import ReportConfig
+from spinemets.errors import OutputError
+from spinemets.reporting import write_report
+from spinemets.reporting.schema import ReportDocument
+
+
+@pytest.fixture(scope="module")
+def written(report, tmp_path_factory):
+    return write_report(report, tmp_path_factory.mktemp("out") / "study", ReportConfig())
+
+
+def test_everything_that_is_promised_is_written_and_nothing_else(written):
+    folder = written.html.parent
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    lesions = {f"overlays/lesion-0{number}.png" for number in (1, 2, 3, 4)}
+    assert found == {"report.json", "report.html", "overview.png"} | lesions
+    assert {path.name for path in written.overlays} == {name.removeprefix("overlays/") for name in lesions}
+
+
+def test_the_json_is_a_valid_document_that_names_existing_pictures(written):
+    document = ReportDocument.model_validate_json(written.json.read_text(encoding="utf-8"))
+    for finding in document.findings:
+        with Image.open(written.json.parent / finding.overlay) as image:
+            assert image.format == "PNG"
+
+
+def test_the_page_is_small_enough_to_send(written):
+    assert written.html.stat().st_size < 8_000_000
+
+
+def test_writing_twice_makes_the_same_files(report, written, tmp_path):
+    again = write_report(report, tmp_path, ReportConfig())
+    assert again.html.read_bytes() == written.html.read_bytes()
+    assert again.json.read_bytes() == written.json.read_bytes()
+
+
+def test_only_the_wanted_formats_are_written(report, tmp_path):
+    written = write_report(report, tmp_path, ReportConfig(formats=("json",)))
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert (written.html, written.overview, written.overlays) == (None, None, ())
+    assert json.loads(written.json.read_text(encoding="utf-8"))["findings"][0]["overlay"] is None
+
+
+def test_the_configuration_decides_about_identifiers(report, tmp_path):
+    written = write_report(report, tmp_path, ReportConfig(formats=("json",), identifiers="keep"))
+    assert "PATIENT-4711" in written.json.read_text(encoding="utf-8")
+
+
+def test_a_place_that_cannot_be_written_is_an_output_error(report, tmp_path):
+    (tmp_path / "taken").write_text("a file, not a folder", encoding="utf-8")
+    with pytest.raises(OutputError, match="taken"):
+        write_report(report, tmp_path / "taken", ReportConfig(formats=("json",)))
+
+
+def test_logging_names_no_patient(report, tmp_path, caplog):
+    caplog.set_level("DEBUG")
+    write_report(report, tmp_path, ReportConfig(formats=("json",)))
+    assert "PATIENT" not in caplog.text
+    assert "1.2.840.99" not in caplog.text
