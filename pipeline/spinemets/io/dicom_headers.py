@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 
 # What pydicom and the decoders below it raise on damaged files.
 DAMAGE_ERRORS = (
-    OSError, EOFError, InvalidDicomError, BytesLengthException, ValueError, TypeError, LookupError, AttributeError,
-    ArithmeticError, RuntimeError, NotImplementedError, struct.error, zlib.error,
+    OSError, EOFError, InvalidDicomError, BytesLengthException, ValueError, TypeError, LookupError,
+    AttributeError, ArithmeticError, RuntimeError, NotImplementedError, struct.error, zlib.error,
 )  # fmt: skip
 
 _TAGS = [

@@ -56,7 +56,7 @@ _DERIVED_TYPES: Mapping[str, str] = {
 }
 _DERIVED_WORDS = (
     (re.compile(r"\b(?:mip|min ?ip|minip|thick ?mip)\b"), "a projection"),
-    (re.compile(r"\b(?:mpr\w*|reformat\w*|reformation\w*)\b"), "a reformatted image"),
+    (re.compile(r"\b(?:mpr|reformat\w*|reformation\w*)\b"), "a reformatted image"),
     (re.compile(r"\b(?:sub|subtr\w*|subtrakt\w*|sottraz\w*|substr\w*)\b"), "a subtraction"),
     (re.compile(r"\b(?:e?adc|tracew?|fa map)\b"), "a diffusion map"),
     (re.compile(r"\b(?:[rt][12]\*? ?map|fat ?frac\w*|field ?map|phase ?map)\b"), "a parameter map"),
@@ -96,6 +96,9 @@ def derived_exclusion(header: AcquisitionHeader) -> str:
         return ""
     kind = next((_DERIVED_TYPES[value] for value in types[1:] if value in _DERIVED_TYPES), "")
     words = plain_words(header.description)
+    if types[:1] == ["ORIGINAL"]:
+        # Siemens shortens MPRAGE to "mpr".
+        words = words.replace("mpr", "mprage")
     return kind or next((kind for pattern, kind in _DERIVED_WORDS if pattern.search(words)), "")
 
 

@@ -47,8 +47,8 @@ class FileName:
     title
         A short name of the study, as in "sub-01 ses-02" or "case01".
     contrast
-        The words that tell of its contrast: "acq-stir_T2w", "T1_fs_gd"; the whole stem where
-        none stands out.
+        The words that tell of its contrast: "acq-stir_T2w", "T1_fs_gd"; empty where none
+        stands out.
     is_label_map
         Whether the name says that it holds labels, not intensities.
     """
@@ -80,7 +80,7 @@ def parse_file_name(path: Path) -> FileName:
     subject = _SUBJECT.match(stem)
     if subject:
         names = tuple(name for name in subject.groups() if name)
-        contrast = stem[subject.end() :] or stem
+        contrast = stem[subject.end() :]
         return FileName((_dataset_folder(path), *names), " ".join(names), contrast, _is_label_map(path, stem))
     title, contrast = _split_plain(stem)
     study = (str(path.parent), title)
@@ -96,7 +96,7 @@ def _dataset_folder(path: Path) -> str:
 
 
 def _split_plain(stem: str) -> tuple[str, str]:
-    """The case's name and the trailing words of contrast; (stem, stem) where there are none."""
+    """The case's name and the trailing words of contrast; (stem, "") where there are none."""
     words = [(match.start(), match.group()) for match in re.finditer(r"[^_\-\s.+]+", stem)]
     anchored = len(stem)
     for position, word in reversed(words):
@@ -105,7 +105,7 @@ def _split_plain(stem: str) -> tuple[str, str]:
         elif not _QUALIFIER.fullmatch(word):
             break
     if anchored == len(stem):
-        return stem, stem
+        return stem, ""
     return stem[:anchored].strip("_- .+"), stem[anchored:]
 
 

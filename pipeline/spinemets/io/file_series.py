@@ -100,7 +100,9 @@ def _list_file(entry: _Entry, study_uid: str, config: ReadingConfig) -> SeriesLi
         source=entry.path,
         files=(entry.path,),
     )
-    excluded = _exclusion(acquisition)
+    # Only words that stand out as a contrast are judged: a case may be called "sub_01" or "flow 7".
+    words = f"{entry.name.contrast} {acquisition.protocol}"
+    excluded = _exclusion(replace(acquisition, description=words))
     if excluded:
         return SeriesListing(series).rejected(*excluded)
     try:
@@ -151,13 +153,9 @@ def _exclusion(acquisition: AcquisitionHeader) -> tuple[Rejection, str] | None:
 
 def _acquisition(entry: _Entry) -> AcquisitionHeader:
     """The words of the name, with what a BIDS sidecar adds."""
-    contrast = entry.name.contrast
-    if contrast == image_stem(entry.path):
-        # Nothing in the name stands out as its contrast, so its other words are not judged.
-        contrast = ""
     sidecar = _sidecar(entry.path)
     return AcquisitionHeader(
-        description=contrast or (image_stem(entry.path) if not sidecar else ""),
+        description=entry.name.contrast or image_stem(entry.path),
         protocol=f"{sidecar.get('SeriesDescription', '')} {sidecar.get('ProtocolName', '')}".strip(),
         image_type=_texts(sidecar.get("ImageType")),
         scanning_sequence=_texts(sidecar.get("ScanningSequence")),

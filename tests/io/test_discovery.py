@@ -1,0 +1,410 @@
+"""Inputs of every shape, and which series of a study are used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from spinemets.config import ReadingConfig
+from spinemets.errors import NoUsableInputError, UnreadableFileError, UnsupportedInputError
+from spinemets.io import Rejection, StudyListing, describe, discover, read_study
+from spinemets.volume import Plane, Weighting
+
+AFFINE = np.array([[4.0, 0, 0, -14], [0, 0, -1.5, 30], [0, -1.25, 0, 20], [0, 0, 0, 1]])
+AXIAL = np.array([[0, 0, 1.0, 0], [0, -1.0, 0, 0], [4.0, 0, 0, 0], [0, 0, 0, 1.0]])
+CORONAL = np.array([[0, 0, 1.0, 0], [4.0, 0, 0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1.0]])
+T1_TAGS = {"SeriesDescription": "T1 TSE sag", "EchoTime": 10, "RepetitionTime": 600, "SeriesNumber": 6}
+STIR_TAGS = {"SeriesDescription": "STIR sag", "InversionTime": 150, "SeriesNumber": 7}
+
+
+def save_nifti(path: Path, seed: int = 0, shape: tuple[int, ...] = (8, 12, 10)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.random.default_rng(seed).integers(0, 3000, shape).astype(np.int16)
+    image = nibabel.Nifti1Image(voxels, AFFINE)
+    image.set_qform(AFFINE, code=1)
+    image.set_sform(AFFINE, code=1)
+    nibabel.save(image, path)
+    return path
+
+
+def verdicts(listing: StudyListing) -> dict[str, Rejection | None]:
+    return {entry.series.description: entry.rejection for entry in listing.series}
+
+
+def test_a_mixed_folder_is_taken_apart(tmp_path, dicom):
+    dicom.classic(tmp_path / "t2", dicom.noise())
+    dicom.classic(tmp_path / "t1", dicom.noise(), tags=T1_TAGS)
+    dicom.classic(tmp_path / "other", dicom.noise(), tags={"StudyInstanceUID": "1.2.3"})
+    save_nifti(tmp_path / "case_T2.nii.gz")
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "DICOMDIR").write_bytes(b"x")
+    (tmp_path / ".hidden").write_bytes(b"x")
+    (tmp_path / "old.zip").write_bytes(b"x")
+    listings = discover(tmp_path)
+    assert [len(listing.series) for listing in listings] == [1, 2, 1]
+    assert {(entry.path.name, entry.reason) for entry in listings[0].ignored} == {
+        ("notes.txt", "not a medical image"),
+        ("DICOMDIR", "a DICOM directory; the files themselves are read"),
+        ("old.zip", "an archive within the input; pass it by itself"),
+    }
+
+
+def test_every_series_is_kept_or_rejected_with_a_reason(tmp_path, dicom):
+    series = {
+        "T2 TSE sag": {},
+        "localizer": {"SeriesDescription": "localizer"},
+        "adc": {"SeriesDescription": "adc", "ImageType": ["DERIVED", "PRIMARY", "ADC"]},
+        "mip": {"SeriesDescription": "mip", "ImageType": ["DERIVED", "SECONDARY", "MIP"]},
+        "dwi": {"SeriesDescription": "dwi"},
+        "ct": {"SeriesDescription": "ct", "Modality": "CT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"},
+        "shot": {"SeriesDescription": "shot", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
+        "pr": {"SeriesDescription": "pr", "Modality": "PR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.11.1"},
+        "colour": {"SeriesDescription": "colour", "SamplesPerPixel": 3},
+    }
+    for name, tags in series.items():
+        dicom.classic(tmp_path / name, dicom.noise(), tags=tags)
+    dicom.classic(tmp_path / "few", dicom.noise((3, 8, 8)), tags={"SeriesDescription": "few"})
+    (listing,) = discover(tmp_path)
+    assert verdicts(listing) == {
+        "T2 TSE sag": None,
+        "localizer": Rejection.LOCALISER,
+        "adc": Rejection.DERIVED,
+        "mip": Rejection.DERIVED,
+        "dwi": Rejection.CONTRAST,
+        "ct": Rejection.MODALITY,
+        "shot": Rejection.DERIVED,
+        "pr": Rejection.MODALITY,
+        "colour": Rejection.UNSUPPORTED,
+        "few": Rejection.TOO_FEW_SLICES,
+    }
+    assert all(entry.reason for entry in listing.series if not entry.kept)
+    assert [entry.kept for entry in listing.series] == [True] + [False] * 9
+    study = read_study(listing, ReadingConfig())
+    assert len(study.rejected) == 9
+
+
+def test_too_few_slices_follows_the_configuration(tmp_path, dicom):
+    dicom.classic(tmp_path, dicom.noise((4, 8, 8)))
+    (listing,) = discover(tmp_path)
+    assert listing.series[0].reason == "4 slices; at least 5 are needed"
+    (listing,) = discover(tmp_path, ReadingConfig(minimum_slices=3))
+    assert listing.series[0].kept
+
+
+def test_sequences_are_ordered_t2_t1_stir(tmp_path, dicom):
+    dicom.classic(tmp_path / "a", dicom.noise(), tags=STIR_TAGS)
+    dicom.classic(tmp_path / "b", dicom.noise(), tags=T1_TAGS)
+    dicom.classic(tmp_path / "c", dicom.noise())
+    (listing,) = discover(tmp_path)
+    study = read_study(listing, ReadingConfig())
+    assert [v.series.weighting for v in study.volumes] == [Weighting.T2, Weighting.T1, Weighting.T2_FS]
+    limited = read_study(listing, ReadingConfig(maximum_series=2))
+    assert [v.series.weighting for v in limited.volumes] == [Weighting.T2, Weighting.T1]
+    assert limited.rejected == (
+        ("series 7 (STIR sag)", "at most 2 series are used, and better ones are there"),
+    )
+
+
+def test_of_two_series_of_one_weighting_the_one_with_more_slices_is_used(tmp_path, dicom):
+    dicom.classic(tmp_path / "a", dicom.noise((6, 24, 20)), tags={"SeriesNumber": 3})
+    dicom.classic(tmp_path / "b", dicom.noise((9, 24, 20)), tags={"SeriesNumber": 4})
+    (listing,) = discover(tmp_path)
+    assert [(entry.series.number, entry.rejection) for entry in listing.series] == [
+        (4, None),
+        (3, Rejection.DUPLICATE),
+    ]
+    assert listing.series[1].reason == "second T2 series; series 4 (T2 TSE sag) is used: it has more slices"
+
+
+def test_a_repeated_series_replaces_the_first(tmp_path, dicom):
+    for number in (3, 4):
+        dicom.classic(tmp_path / str(number), dicom.noise(), tags={"SeriesNumber": number})
+    (listing,) = discover(tmp_path)
+    assert listing.series[0].series.number == 4
+    assert listing.series[1].reason.endswith("it came later")
+
+
+def test_axial_and_coronal_give_way_to_sagittal(tmp_path, dicom):
+    dicom.classic(tmp_path / "a", dicom.noise((9, 30, 30)), AXIAL, tags={"SeriesDescription": "T1 ax"})
+    dicom.classic(tmp_path / "c", dicom.noise((9, 30, 30)), CORONAL, tags={"SeriesDescription": "T1 cor"})
+    dicom.classic(tmp_path / "s", dicom.noise())
+    (listing,) = discover(tmp_path)
+    assert [(entry.series.plane, entry.rejection) for entry in listing.series] == [
+        (Plane.SAGITTAL, None),
+        (Plane.AXIAL, Rejection.PLANE),
+        (Plane.CORONAL, Rejection.PLANE),
+    ]
+
+
+def test_another_station_of_the_spine_is_not_fused_and_said(tmp_path, dicom):
+    neck = np.array(dicom.sagittal)
+    neck[2, 3] += 300
+    dicom.classic(tmp_path / "lumbar", dicom.noise((9, 40, 20)))
+    dicom.classic(tmp_path / "neck", dicom.noise(), neck, tags={"SeriesDescription": "T2 neck"})
+    (listing,) = discover(tmp_path)
+    assert verdicts(listing) == {"T2 TSE sag": None, "T2 neck": Rejection.STATION}
+    assert "T2 neck" in read_study(listing, ReadingConfig()).cautions[0]
+
+
+def test_a_single_file_is_a_study(tmp_path):
+    path = save_nifti(tmp_path / "case7_T1.nii.gz")
+    (listing,) = discover(path)
+    assert (listing.description, listing.source) == ("case7", path)
+    volume = read_study(listing, ReadingConfig()).reference
+    assert volume.series.weighting is Weighting.T1
+    assert volume.series.study_uid.startswith("2.25.")
+
+
+def test_files_that_differ_by_weighting_alone_are_one_study(tmp_path):
+    for seed, name in enumerate(("case01_T1", "case01_T2_sag", "case01_STIR", "case02_T1", "alone")):
+        save_nifti(tmp_path / f"{name}.nii.gz", seed)
+    listings = discover(tmp_path)
+    assert [(one.description, len(one.series)) for one in listings] == [
+        ("alone", 1),
+        ("case01", 3),
+        ("case02", 1),
+    ]
+    assert listings[1].source == tmp_path
+
+
+def test_files_named_by_weighting_alone_belong_to_their_folder(tmp_path):
+    for case in ("anna", "bert"):
+        for seed, name in enumerate(("T1", "T2")):
+            save_nifti(tmp_path / case / f"{name}.nii.gz", seed)
+    assert [(one.description, len(one.series)) for one in discover(tmp_path)] == [("anna", 2), ("bert", 2)]
+
+
+def test_bids_files_of_one_session_are_one_study(tmp_path):
+    for seed, name in enumerate(
+        (
+            "sub-01/ses-1/anat/sub-01_ses-1_T1w",
+            "sub-01/ses-1/anat/sub-01_ses-1_acq-stir_T2w",
+            "sub-01/ses-2/anat/sub-01_ses-2_T1w",
+            "sub-02/anat/sub-02_T2w",
+            "sub-02/anat/sub-02_T2w_label-SC_mask",
+            "sub-02/dwi/sub-02_dwi",
+            "derivatives/labels/sub-02/anat/sub-02_T2w",
+            "derivatives/labels/sub-02/anat/sub-02_T2w_dseg",
+        )
+    ):
+        save_nifti(tmp_path / f"{name}.nii.gz", seed)
+    listings = discover(tmp_path)
+    assert [(one.description, [entry.kept for entry in one.series]) for one in listings] == [
+        ("sub-01 ses-1", [True, True]),
+        ("sub-01 ses-2", [True]),
+        ("sub-02", [True, False]),
+    ]
+    assert {entry.series.weighting for entry in listings[0].series} == {Weighting.T1, Weighting.T2_FS}
+    assert listings[2].source == tmp_path / "sub-02"
+    assert sorted(entry.reason for entry in listings[0].ignored) == [
+        "a BIDS derivative",
+        "a label map by its name",
+        "a label map by its name",
+    ]
+
+
+def test_a_bids_sidecar_tells_the_weighting(tmp_path):
+    path = save_nifti(tmp_path / "scan.nii.gz")
+    sidecar = {"ScanningSequence": "SE_IR", "EchoTime": 0.04, "RepetitionTime": 4.5, "InversionTime": 0.16}
+    (tmp_path / "scan.json").write_text(json.dumps(sidecar))
+    (listing,) = discover(path)
+    assert listing.series[0].series.weighting is Weighting.T2_FS
+
+
+def test_a_damaged_sidecar_is_passed_over(tmp_path, caplog):
+    path = save_nifti(tmp_path / "scan_T2.nii.gz")
+    (tmp_path / "scan_T2.json").write_text("{")
+    with caplog.at_level(logging.WARNING):
+        (listing,) = discover(path)
+    assert listing.series[0].series.weighting is Weighting.T2
+    assert "scan_T2.json" in caplog.text
+
+
+def test_a_case_may_have_any_name(tmp_path):
+    for name in ("sub_01", "flow 7", "scout", "b100"):
+        save_nifti(tmp_path / f"{name}.nii.gz")
+    assert all(entry.kept for listing in discover(tmp_path) for entry in listing.series)
+
+
+@pytest.mark.parametrize(
+    ("name", "rejection"),
+    [
+        ("case_FLAIR", Rejection.CONTRAST),
+        ("case_dwi", Rejection.CONTRAST),
+        ("case_ct", Rejection.MODALITY),
+        ("case_T2_map", Rejection.DERIVED),
+        ("sub-01_bold", Rejection.CONTRAST),
+        ("case_T1_sub", Rejection.DERIVED),
+    ],
+)
+def test_names_of_other_images_are_rejected(tmp_path, name, rejection):
+    (listing,) = discover(save_nifti(tmp_path / f"{name}.nii.gz"))
+    assert listing.series[0].rejection is rejection
+
+
+def test_label_maps_are_skipped_by_name_and_folder(tmp_path):
+    save_nifti(tmp_path / "images" / "1_t2.nii.gz")
+    save_nifti(tmp_path / "masks" / "1_t2.nii.gz")
+    save_nifti(tmp_path / "images" / "1_t2_seg.nii.gz")
+    (listing,) = discover(tmp_path)
+    assert [entry.path.parent.name for entry in listing.ignored] == ["images", "masks"]
+
+
+def test_a_4d_file_is_listed_and_refused_with_its_own_error(tmp_path):
+    path = save_nifti(tmp_path / "case.nii.gz", shape=(8, 12, 10, 4))
+    (listing,) = discover(path)
+    assert listing.series[0].rejection is Rejection.UNSUPPORTED
+    with pytest.raises(UnsupportedInputError, match="4-D image of 8 x 12 x 10 x 4"):
+        read_study(listing, ReadingConfig())
+
+
+def test_a_study_of_localisers_alone_has_nothing_usable(tmp_path, dicom):
+    dicom.classic(tmp_path, dicom.noise(), tags={"SeriesDescription": "localizer"})
+    (listing,) = discover(tmp_path)
+    with pytest.raises(NoUsableInputError, match=r"series 5 \(localizer\): a localiser"):
+        read_study(listing, ReadingConfig())
+
+
+def test_an_absent_input_is_named(tmp_path):
+    with pytest.raises(NoUsableInputError, match=r"nowhere: no such file or folder"):
+        discover(tmp_path / "nowhere")
+
+
+def test_a_folder_without_images_says_what_was_there(tmp_path):
+    with pytest.raises(NoUsableInputError, match="it is empty"):
+        discover(tmp_path)
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "b.txt").write_text("x")
+    with pytest.raises(NoUsableInputError, match="2 x not a medical image"):
+        discover(tmp_path)
+
+
+def test_a_single_file_that_is_no_image_is_unreadable(tmp_path):
+    (tmp_path / "a.pdf").write_bytes(b"%PDF" * 200)
+    with pytest.raises(UnreadableFileError, match=r"a\.pdf: not a medical image"):
+        discover(tmp_path / "a.pdf")
+
+
+def zipped(target: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
+    return target
+
+
+def test_a_zip_is_read_and_its_files_go_with_its_listing(tmp_path, dicom):
+    voxels = dicom.noise()
+    dicom.classic(tmp_path / "in" / "deep", voxels)
+    path = zipped(tmp_path / "study.zip", tmp_path / "in")
+    (listing,) = discover(path)
+    assert listing.source == path
+    folder = listing.series[0].series.files[0].parent
+    np.testing.assert_array_equal(read_study(listing, ReadingConfig()).reference.intensities, voxels)
+    assert folder.exists()
+    del listing
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.dcm", "/evil.dcm", "a/../../evil.dcm", "..\\evil.dcm", "C:/evil.dcm"]
+)
+def test_a_zip_that_leads_out_of_its_folder_is_refused(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(UnsupportedInputError, match="leads out of the archive"):
+        discover(tmp_path / "evil.zip")
+
+
+def test_a_zip_with_a_symbolic_link_is_refused(tmp_path):
+    member = zipfile.ZipInfo("link.dcm")
+    member.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
+        archive.writestr(member, "/etc/passwd")
+    with pytest.raises(UnsupportedInputError, match="symbolic link"):
+        discover(tmp_path / "link.zip")
+
+
+def test_a_zip_that_is_too_large_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("spinemets.io.sources._LARGEST_ARCHIVE_BYTES", 1 << 30)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w") as archive:
+        archive.writestr("a.dcm", b"x")
+        archive.infolist()[0].file_size = 2 << 30
+    with pytest.raises(UnsupportedInputError, match="larger than 1 GiB unpacked"):
+        discover(tmp_path / "bomb.zip")
+
+
+def test_a_damaged_zip_is_unreadable(tmp_path):
+    (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 and then nothing")
+    with pytest.raises(UnreadableFileError, match=r"bad\.zip"):
+        discover(tmp_path / "bad.zip")
+
+
+def test_a_description_is_json_and_hides_identifiers_unless_asked(tmp_path, dicom):
+    dicom.classic(tmp_path, dicom.noise())
+    (listing,) = discover(tmp_path)
+    hidden = json.dumps(describe(listing))
+    assert "secret-id" not in hidden
+    assert dicom.study_uid not in hidden
+    assert "20240102" not in hidden
+    shown = describe(listing, identifiers="keep")
+    assert shown["patient_id"] == "secret-id"
+    (series,) = shown["series"]
+    assert series["weighting"] == "T2"
+    assert series["shape"] == [8, 24, 20]
+    assert series["spacing_mm"] == [4.0, 1.5, 1.25]
+    assert (series["slices"], series["kept"], series["rejection"]) == (8, True, None)
+
+
+def test_nothing_of_the_patient_is_logged(tmp_path, dicom, caplog):
+    dicom.classic(tmp_path, dicom.noise(), skip=(3,))
+    with caplog.at_level(logging.DEBUG):
+        (listing,) = discover(tmp_path)
+        read_study(listing, ReadingConfig(allow_missing=True))
+    assert "secret-id" not in caplog.text
+    assert dicom.study_uid not in caplog.text
+
+
+def test_importing_io_loads_no_heavy_package():
+    code = (
+        "import sys, spinemets.io; "
+        "print([m for m in ('torch','monai','pydicom','nibabel','SimpleITK','numpy') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_listing_dicom_loads_neither_torch_nor_simpleitk(tmp_path, dicom):
+    dicom.classic(tmp_path, dicom.noise())
+    code = (
+        "import sys, pathlib; from spinemets.io import discover; discover(pathlib.Path(sys.argv[1])); "
+        "print([m for m in ('torch','monai','SimpleITK','highdicom') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+REAL_DATA = os.environ.get("SPINEMETS_REAL_DATA", "")
+
+
+@pytest.mark.skipif(not REAL_DATA, reason="SPINEMETS_REAL_DATA is not set")
+def test_real_scans_are_found_and_label_maps_passed_over():
+    listings = discover(Path(REAL_DATA) / "spider")
+    assert len(listings) >= 20
+    assert all(
+        entry.kept and entry.series.plane is Plane.SAGITTAL for one in listings for entry in one.series
+    )
+    assert len(listings[0].ignored) == len(listings)
+    volume = read_study(listings[0], ReadingConfig()).reference
+    assert volume.series.weighting is Weighting.T2
+    assert volume.intensities.std() > 0
