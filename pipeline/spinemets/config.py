@@ -43,29 +43,46 @@ class Anchor(_Settings):
 class ReadingConfig(_Settings):
     """How studies are read and which of their series are used."""
 
-    allow_missing: bool = Field(default=False, description="interpolate missing slices instead of refusing the series")
+    allow_missing: bool = Field(
+        default=False, description="interpolate missing slices instead of refusing the series"
+    )
     minimum_slices: int = Field(default=5, ge=1, description="series with fewer slices are rejected")
-    maximum_series: int = Field(default=6, ge=1, description="at most this many series of a study are used, best first")
+    maximum_series: int = Field(
+        default=6, ge=1, description="at most this many series of a study are used, best first"
+    )
 
 
 class SegmentationConfig(_Settings):
     """How the network runs and how series are brought together."""
 
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    deterministic: bool = False
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="auto, float32, bfloat16 or float16"
+    )
+    deterministic: bool = Field(
+        default=False, description="the same result bit by bit on every run, at some cost in speed"
+    )
     registration: Literal["auto", "always", "never"] = Field(
-        default="auto", description="auto: only between series of different frames of reference"
+        default="auto",
+        description="auto (only between series of different frames of reference), always or never",
     )
 
 
 class LevelConfig(_Settings):
     """How vertebrae are named."""
 
-    anchors: tuple[Anchor, ...] = ()
-    review_confidence: float = Field(default=0.8, ge=0, le=1, description="below it, a level is said to be uncertain")
+    anchors: tuple[Anchor, ...] = Field(
+        default=(), description="levels the user is sure of, as in [{level: L5, place: lowest}]"
+    )
+    review_confidence: float = Field(
+        default=0.8, ge=0, le=1, description="below it, a level is said to be uncertain"
+    )
     t13_prevalence: float = Field(default=0.01, gt=0, lt=0.5, description="share of people with T13")
-    missing_t12_prevalence: float = Field(default=0.03, gt=0, lt=0.5, description="share of people without T12")
+    missing_t12_prevalence: float = Field(
+        default=0.03, gt=0, lt=0.5, description="share of people without T12"
+    )
     l6_prevalence: float = Field(default=0.04, gt=0, lt=0.5, description="share of people with L6")
     missing_l5_prevalence: float = Field(default=0.02, gt=0, lt=0.5, description="share of people without L5")
     missed_detection: float = Field(
@@ -84,7 +101,9 @@ class LesionConfig(_Settings):
 
     threshold: float = Field(default=0.5, gt=0, lt=1, description="lesion probability of a voxel")
     minimum_volume_mm3: float = Field(default=60.0, ge=0, description="smaller components are dropped")
-    minimum_confidence: float = Field(default=0.5, ge=0, le=1, description="components of weaker evidence are dropped")
+    minimum_confidence: float = Field(
+        default=0.5, ge=0, le=1, description="components of weaker evidence are dropped"
+    )
 
 
 class ClassificationConfig(_Settings):
@@ -94,7 +113,10 @@ class ClassificationConfig(_Settings):
         default=0.8, gt=0, description="standard deviation of the segmented dura's and cord's place, in mm"
     )
     review_margin: float = Field(
-        default=0.3, ge=0, le=1, description="needs review where the two likeliest compartments are closer than this"
+        default=0.3,
+        ge=0,
+        le=1,
+        description="needs review where the two likeliest compartments are closer than this",
     )
     bulk_exponent: float = Field(
         default=2.0, ge=1, description="how strongly a lesion across the dura takes the site of its bulk"
@@ -119,9 +141,15 @@ class ClassificationConfig(_Settings):
 class ReportConfig(_Settings):
     """What is written."""
 
-    formats: tuple[Literal["json", "html", "nifti", "png"], ...] = ("json", "html", "nifti", "png")
-    save_probabilities: bool = False
-    identifiers: Literal["keep", "hash"] = "hash"
+    formats: tuple[Literal["json", "html", "nifti", "png"], ...] = Field(
+        default=("json", "html", "nifti", "png"), description="any of json, html, nifti and png"
+    )
+    save_probabilities: bool = Field(
+        default=False, description="also write the lesion probability of every voxel"
+    )
+    identifiers: Literal["keep", "hash"] = Field(
+        default="hash", description="keep UIDs, patient ID and date, or hash or omit them"
+    )
 
 
 class DetectionConfig(_Settings):
