@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -283,10 +284,44 @@ def test_slices_stacked_askew_are_refused(tmp_path, dicom):
 
 
 def test_slices_twice_as_far_apart_as_stated_give_a_caution(tmp_path, dicom):
-    dicom.classic(tmp_path, dicom.noise(), tags={"SpacingBetweenSlices": 2.0})
+    dicom.classic(tmp_path, dicom.noise(), tags={"SpacingBetweenSlices": 2.0, "SliceThickness": 2.0})
     assert only_volume(tmp_path).series.cautions == (
         "slices lie 4.0 mm apart where the header says 2.0 mm: every other one may be missing",
     )
+
+
+def test_a_stated_distance_below_the_thickness_is_not_believed(tmp_path, dicom):
+    dicom.classic(tmp_path, dicom.noise(), tags={"SpacingBetweenSlices": 1.0, "SliceThickness": 3.5})
+    assert only_volume(tmp_path).series.cautions == ()
+
+
+def test_frames_without_places_are_refused(tmp_path, dicom):
+    path = tmp_path / "frames.dcm"
+    oriented = {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1], "PixelSpacing": [1, 1]}
+    dataset = dicom.new_dataset(path, {"NumberOfFrames": 8, "Rows": 24, "Columns": 20, **oriented})
+    dataset.PixelData = dicom.noise().tobytes()
+    dicom.save(dataset, path)
+    with pytest.raises(GeometryError, match="no usable ImagePositionPatient"):
+        read(path)
+
+
+def test_a_transfer_syntax_without_a_decoder_is_named(tmp_path, dicom):
+    for path in dicom.classic(tmp_path, dicom.noise((6, 40, 36)), syntax=RLELossless):
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = HTJ2KLossless
+        dataset.save_as(path)
+    with pytest.raises(UnsupportedInputError, match=r"High-Throughput JPEG 2000 .* cannot be decoded here"):
+        read(tmp_path)
+
+
+def test_a_damaged_file_beside_a_series_gives_the_study_a_caution(tmp_path, dicom):
+    paths = dicom.classic(tmp_path, dicom.noise(), syntax=DeflatedExplicitVRLittleEndian)
+    paths[-1].write_bytes(paths[-1].read_bytes()[:-500])
+    study = read(tmp_path)
+    (tmp_path / "LICENSE").write_text("words " * 100)
+    assert read(tmp_path).cautions == study.cautions
+    assert study.reference.grid.shape[0] == 7
+    assert study.cautions == ("1 unreadable DICOM file(s) of the input were left out; slices may be missing",)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class SliceHeader:
     pixel_spacing_mm
         Distance between rows, then between columns.
     distance_mm
-        The header's own distance between slices, or their thickness; None where absent.
+        The header's own distance between slice centres; None where absent or impossible.
     """
 
     path: Path
@@ -54,6 +54,7 @@ class SliceHeader:
     orientation: tuple[float, ...] | None = None
     pixel_spacing_mm: tuple[float, ...] | None = None
     distance_mm: float | None = None
+    thickness_mm: float | None = None
     instance_number: int | None = None
     echo_time_ms: float | None = None
     inversion_time_ms: float | None = None
@@ -117,7 +118,7 @@ def build_stack(slices: Sequence[SliceHeader]) -> SliceStack:
     normal = np.cross(rows, columns)
     order = np.argsort(positions @ normal, kind="stable")
     places = _places(positions[order] @ normal)
-    origin, step = _fit_line(positions[order], places, normal, slices[0].distance_mm)
+    origin, step = _fit_line(positions[order], places, normal, slices[0].thickness_mm)
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = step, columns * spacing[0], rows * spacing[1]
     affine[:3, 3] = origin
@@ -177,11 +178,11 @@ def _fit_line(
     positions: npt.NDArray[np.float64],
     places: npt.NDArray[np.int64],
     normal: npt.NDArray[np.float64],
-    distance_mm: float | None,
+    thickness_mm: float | None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Origin and step of the line of slice positions, RAS+ mm."""
     if len(positions) == 1:
-        return positions[0], normal * (distance_mm or 1.0)
+        return positions[0], normal * (thickness_mm or 1.0)
     design = np.stack([np.ones(len(places)), places.astype(np.float64)], axis=1)
     origin, step = np.linalg.lstsq(design, positions, rcond=None)[0]
     spacing = float(np.linalg.norm(step))
@@ -199,7 +200,7 @@ def _fit_line(
 
 def _distance_cautions(header: SliceHeader, step: npt.NDArray[np.float64]) -> tuple[str, ...]:
     spacing = float(np.linalg.norm(step))
-    if header.distance_mm is None or header.distance_mm <= 0 or spacing < 1.9 * header.distance_mm:
+    if header.distance_mm is None or spacing < 1.9 * header.distance_mm:
         return ()
     return (
         f"slices lie {spacing:.1f} mm apart where the header says {header.distance_mm:.1f} mm: "

@@ -135,7 +135,7 @@ def _instance(path: Path, dataset: pydicom.Dataset) -> InstanceHeader:
     slices: tuple[SliceHeader, ...] = ()
     if rows:
         enhanced = "PerFrameFunctionalGroupsSequence" in dataset
-        slices = _frames(path, dataset) if enhanced else (_classic_slice(path, dataset),)
+        slices = _frames(path, dataset) if enhanced else _classic_slices(path, dataset)
         if enhanced:
             acquisition = _with_functional_groups(
                 acquisition, dataset, dataset.PerFrameFunctionalGroupsSequence[0]
@@ -198,7 +198,8 @@ def _classic_slice(path: Path, dataset: pydicom.Dataset) -> SliceHeader:
         position_mm=_numbers(dataset, "ImagePositionPatient", 3),
         orientation=_numbers(dataset, "ImageOrientationPatient", 6),
         pixel_spacing_mm=_numbers(dataset, "PixelSpacing", 2),
-        distance_mm=_number(dataset, "SpacingBetweenSlices") or _number(dataset, "SliceThickness"),
+        distance_mm=_slice_distance_mm(dataset),
+        thickness_mm=_number(dataset, "SliceThickness"),
         instance_number=_integer(dataset, "InstanceNumber"),
         echo_time_ms=_number(dataset, "EchoTime"),
         inversion_time_ms=_number(dataset, "InversionTime"),
@@ -206,6 +207,23 @@ def _classic_slice(path: Path, dataset: pydicom.Dataset) -> SliceHeader:
         temporal_position=_integer(dataset, "TemporalPositionIdentifier"),
         acquisition_number=_integer(dataset, "AcquisitionNumber"),
     )
+
+
+def _classic_slices(path: Path, dataset: pydicom.Dataset) -> tuple[SliceHeader, ...]:
+    """The image of a classic file; several frames without functional groups have no known places."""
+    image = _classic_slice(path, dataset)
+    frames = _integer(dataset, "NumberOfFrames") or 1
+    if frames == 1:
+        return (image,)
+    return tuple(replace(image, frame=index, position_mm=None) for index in range(frames))
+
+
+def _slice_distance_mm(dataset: pydicom.Dataset) -> float | None:
+    """SpacingBetweenSlices; some tools write the gap between slices there, or always 1."""
+    distance, thickness = _number(dataset, "SpacingBetweenSlices"), _number(dataset, "SliceThickness")
+    if distance is None or distance <= 0 or (thickness is not None and distance < 0.9 * thickness):
+        return None
+    return distance
 
 
 def _frames(path: Path, dataset: pydicom.Dataset) -> tuple[SliceHeader, ...]:
@@ -227,7 +245,8 @@ def _frames(path: Path, dataset: pydicom.Dataset) -> tuple[SliceHeader, ...]:
                     functional_group(dataset, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6
                 ),
                 pixel_spacing_mm=_numbers(measures, "PixelSpacing", 2),
-                distance_mm=_number(measures, "SpacingBetweenSlices") or _number(measures, "SliceThickness"),
+                distance_mm=_slice_distance_mm(measures),
+                thickness_mm=_number(measures, "SliceThickness"),
                 instance_number=index + 1,
                 echo_time_ms=acquisition.echo_time_ms,
                 inversion_time_ms=acquisition.inversion_time_ms,

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from spinemets.errors import UnreadableFileError
+from spinemets.errors import UnreadableFileError, UnsupportedInputError
 from spinemets.io.dicom_geometry import SliceHeader, SliceStack
 from spinemets.io.dicom_headers import DAMAGE_ERRORS, functional_group, lenient_headers
 
@@ -34,6 +35,8 @@ def read_stack(stack: SliceStack) -> tuple[npt.NDArray[np.float32], tuple[str, .
     ------
     UnreadableFileError
         A file is damaged or truncated, or its pixels are not of the size its header says.
+    UnsupportedInputError
+        No decoder for a file's transfer syntax is installed.
     """
     array = np.zeros(stack.grid.shape, dtype=np.float32)
     files: dict[Path, list[tuple[int, SliceHeader]]] = {}
@@ -68,6 +71,7 @@ def _decode(path: Path) -> tuple[pydicom.Dataset, npt.NDArray[Any]]:
                 dataset.file_meta.TransferSyntaxUID = (
                     ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
                 )
+            _refuse_unknown_syntax(path, dataset.file_meta.TransferSyntaxUID)
             pixels = dataset.pixel_array
     except DAMAGE_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -75,6 +79,22 @@ def _decode(path: Path) -> tuple[pydicom.Dataset, npt.NDArray[Any]]:
             f"{path.name}: its pixels cannot be decoded ({reason}); the file may be truncated, copy it again"
         ) from error
     return dataset, pixels if pixels.ndim == 3 else pixels[np.newaxis]
+
+
+def _refuse_unknown_syntax(path: Path, syntax: UID) -> None:
+    if not syntax.is_transfer_syntax:
+        raise UnreadableFileError(f"{path.name}: its transfer syntax is none that is known")
+    if syntax.is_encapsulated and not _is_decodable(syntax):
+        raise UnsupportedInputError(
+            f"{path.name}: the transfer syntax {syntax.name} cannot be decoded here; export it uncompressed"
+        )
+
+
+def _is_decodable(syntax: UID) -> bool:
+    try:
+        return get_decoder(syntax).is_available
+    except NotImplementedError:
+        return False
 
 
 def _rescale(dataset: pydicom.Dataset, frame: int | None) -> tuple[float, float]:

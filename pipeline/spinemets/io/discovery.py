@@ -74,7 +74,8 @@ def discover(path: Path, config: ReadingConfig | None = None) -> tuple[StudyList
             if not reason:
                 instances.append(read_instance(file))
         except (UnreadableFileError, OSError) as error:
-            reason = str(error)
+            ignored.append(IgnoredFile(file, str(error), damaged=_is_marked_dicom(file)))
+            continue
         if reason:
             ignored.append(IgnoredFile(file, reason))
     file_studies, labels = list_file_studies(images, config)
@@ -105,6 +106,13 @@ def _not_dicom_reason(path: Path) -> str:
     if suffix in _BARE_DICOM_SUFFIXES:
         return "" if path.stat().st_size > 256 else "too small for an image"
     return _KNOWN_OTHERS.get(suffix, "not a medical image")
+
+
+def _is_marked_dicom(path: Path) -> bool:
+    try:
+        return has_dicom_preamble(path)
+    except OSError:
+        return True
 
 
 def _list_dicom_studies(instances: Sequence[InstanceHeader], config: ReadingConfig) -> Iterable[StudyListing]:

@@ -100,10 +100,11 @@ class SeriesListing:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredFile:
-    """A file that belongs to no series."""
+    """A file that belongs to no series; ``damaged`` where it might have been one of an image."""
 
     path: Path
     reason: str
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

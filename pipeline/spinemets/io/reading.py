@@ -58,7 +58,7 @@ def read_study(listing: StudyListing, config: ReadingConfig) -> Study:
         patient_id=listing.patient_id,
         study_date=listing.study_date,
         rejected=tuple((entry.series.name, entry.reason) for entry in entries if not entry.kept),
-        cautions=_study_cautions(entries),
+        cautions=_study_cautions(listing, entries),
     )
 
 
@@ -95,8 +95,13 @@ def _kind_of(error: InputError) -> Rejection:
     return Rejection.UNSUPPORTED if isinstance(error, UnsupportedInputError) else Rejection.UNREADABLE
 
 
-def _study_cautions(entries: Sequence[SeriesListing]) -> tuple[str, ...]:
+def _study_cautions(listing: StudyListing, entries: Sequence[SeriesListing]) -> tuple[str, ...]:
     cautions = []
+    damaged = sum(entry.damaged for entry in listing.ignored)
+    if damaged:
+        cautions.append(
+            f"{damaged} unreadable DICOM file(s) of the input were left out; slices may be missing"
+        )
     stations = [entry.series.name for entry in entries if entry.rejection is Rejection.STATION]
     if stations:
         cautions.append(
