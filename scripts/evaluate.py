@@ -9,7 +9,7 @@ import click
 
 from spinemets.atomic import atomic_write_text
 from spinemets.errors import GeometryError, NoUsableInputError, SpinemetsError
-from spinemets.evaluation.files import read_label_map, read_spider_prediction, read_study_result
+from spinemets.evaluation.files import find_studies, read_label_map, read_spider_prediction, read_study_result
 from spinemets.evaluation.levels import LevelOutcome, identification_rates, studies_all_right
 from spinemets.evaluation.results import score_exam, summarise
 from spinemets.evaluation.spider import SpiderScore, score_spider
@@ -31,22 +31,30 @@ def main() -> None:
 @click.argument("truths", type=FOLDER)
 @OUTPUT
 def results(results: Path, truths: Path, output: Path | None) -> None:
-    """Score every study of TRUTHS against the folder of the same name in RESULTS.
+    """Score every study of TRUTHS against the study of the same name in RESULTS.
 
-    A truth has the form of a result: any of anatomy.nii.gz, levels.nii.gz, lesions.nii.gz, and
-    truth.json with `levels` and `findings` as in report.json. What is absent is not scored. A
-    study's patient is its name up to the first underscore.
+    A truth has the form of a result: a folder with any of anatomy.nii.gz, levels.nii.gz and
+    lesions.nii.gz, and truth.json with `levels` and `findings` as in report.json; or files side
+    by side, as in case_anatomy.nii.gz with case.json. What is absent is not scored. Studies
+    named sub-X_... are of one patient, sub-X; any other study is a patient of its own.
     """
     try:
+        found = find_studies(results)
         scores = []
-        for truth in sorted(folder for folder in truths.iterdir() if folder.is_dir()):
-            predicted = read_study_result(results / truth.name)
-            scores.append(score_exam(predicted, read_study_result(truth), patient=truth.name.split("_")[0]))
-        if not scores:
-            raise NoUsableInputError(f"{truths}: holds no folders; expected one for every study")
+        for name, truth in find_studies(truths).items():
+            if name not in found:
+                raise NoUsableInputError(
+                    f"{results}: holds no result for {name}, only for {', '.join(found)}"
+                )
+            predicted = read_study_result(found[name])
+            scores.append(score_exam(predicted, read_study_result(truth), patient=_patient(name)))
         _show(summarise(scores), output)
     except SpinemetsError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _patient(study: str) -> str:
+    return study.split("_")[0] if study.startswith("sub-") else study
 
 
 @main.command()

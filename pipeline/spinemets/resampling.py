@@ -121,7 +121,8 @@ def resample(volume: Volume, grid: Grid, transform: RigidTransform | None = None
     resampler.SetOutputOrigin(origin)
     resampler.SetOutputDirection(direction)
     image = resampler.Execute(itk_image(volume))
-    return Volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), grid, volume.series)
+    intensities = np.ascontiguousarray(sitk.GetArrayFromImage(image).transpose(2, 1, 0))
+    return Volume(intensities, grid, volume.series)
 
 
 def coverage(source: Grid, grid: Grid, transform: RigidTransform | None = None) -> Mask:

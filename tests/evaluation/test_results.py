@@ -12,7 +12,7 @@ import pytest
 from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.anatomy import VertebralLevel as Level
 from spinemets.errors import GeometryError, NoUsableInputError, UnreadableFileError
-from spinemets.evaluation.files import read_label_map, read_study_result
+from spinemets.evaluation.files import find_studies, read_label_map, read_study_result
 from spinemets.evaluation.results import FindingFacts, StudyResult, score_exam, summarise
 from spinemets.evaluation.tables import mean_row, to_json, to_markdown
 from spinemets.volume import Grid
@@ -122,7 +122,7 @@ def write(folder, document_name, result, levels=None):
 
 def test_a_folder_is_read_as_it_was_written(tmp_path):
     write(tmp_path / "s1", "truth.json", truth_result())
-    read = read_study_result(tmp_path / "s1")
+    read = read_study_result(find_studies(tmp_path)["s1"])
     assert read.study == "s1"
     assert read.findings == truth_result().findings
     assert read.level_centres_mm == {Level.L3: (8.0, 5.0, 5.0)}
@@ -134,23 +134,48 @@ def test_without_a_document_the_places_of_levels_come_from_their_bodies(tmp_path
     levels = np.where(anatomy == Structure.VERTEBRAL_BODY, 22, 0).astype(np.uint8)
     levels[:, 18:20, 2:8] = 22
     write(tmp_path / "s1", None, StudyResult("s1", GRID, anatomy), levels)
-    assert read_study_result(tmp_path / "s1").level_centres_mm == {Level.L3: (6.0, 4.5, 4.5)}
+    assert read_study_result(find_studies(tmp_path)["s1"]).level_centres_mm == {Level.L3: (6.0, 4.5, 4.5)}
+
+
+def test_files_side_by_side_are_studies_by_their_prefix(tmp_path):
+    write(tmp_path / "folder", "truth.json", truth_result())
+    for kind in ("anatomy", "lesions"):
+        (tmp_path / "folder" / f"{kind}.nii.gz").rename(tmp_path / f"case_1_{kind}.nii.gz")
+    document = json.loads((tmp_path / "folder" / "truth.json").read_text())
+    document["lesions"] = document.pop("findings")
+    (tmp_path / "case_1.json").write_text(json.dumps(document))
+    studies = find_studies(tmp_path)
+    assert list(studies) == ["case_1"]
+    read = read_study_result(studies["case_1"])
+    assert read.findings == truth_result().findings
+    np.testing.assert_array_equal(read.anatomy, truth_result().anatomy)
 
 
 def test_folders_that_cannot_be_read_say_why(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(NoUsableInputError, match="holds none of"):
-        read_study_result(tmp_path / "empty")
+    with pytest.raises(NoUsableInputError, match="holds no study"):
+        find_studies(tmp_path)
     write(tmp_path / "bad", "report.json", truth_result())
-    (tmp_path / "bad" / "report.json").write_text('{"levels": [{"level": "L9", "centroid_mm": [0, 0, 0]}]}')
+    files = find_studies(tmp_path)["bad"]
+    document = tmp_path / "bad" / "report.json"
+    document.write_text('{"levels": [{"level": "L9", "centroid_mm": [0, 0, 0]}]}')
     with pytest.raises(UnreadableFileError, match="wrong"):
-        read_study_result(tmp_path / "bad")
-    (tmp_path / "bad" / "report.json").write_text("{")
+        read_study_result(files)
+    document.write_text("{")
     with pytest.raises(UnreadableFileError, match="not JSON"):
-        read_study_result(tmp_path / "bad")
+        read_study_result(files)
+    document.write_text("[]")
+    with pytest.raises(UnreadableFileError, match="no JSON object"):
+        read_study_result(files)
     (tmp_path / "bad" / "anatomy.nii.gz").write_bytes(b"not an image")
     with pytest.raises(UnreadableFileError, match="NIfTI"):
         read_label_map(tmp_path / "bad" / "anatomy.nii.gz")
+
+
+def test_label_maps_on_different_grids_are_refused(tmp_path):
+    write(tmp_path / "s1", None, truth_result())
+    nibabel.Nifti1Image(maps()[1], np.eye(4)).to_filename(tmp_path / "s1" / "lesions.nii.gz")
+    with pytest.raises(GeometryError, match="different grids"):
+        read_study_result(find_studies(tmp_path)["s1"])
 
 
 def run(*arguments):
@@ -170,6 +195,10 @@ def test_the_script_scores_folders_and_writes_json(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| extradural | 1 | 1.000 | 1.000 | 1.000 |" in done.stdout
     scores = json.loads((tmp_path / "scores.json").read_text())
+    (tmp_path / "truth" / "s1").rename(tmp_path / "truth" / "s2")
+    missing = run("results", tmp_path / "out", tmp_path / "truth")
+    assert missing.returncode == 1
+    assert "holds no result for s2" in missing.stderr
     assert scores["studies"][0]["thecal_sac Dice"] == pytest.approx(8 / 9)
 
 

@@ -1,14 +1,17 @@
 """Results and truths read from their folders: the one place of the evaluation that touches the disk.
 
-A folder holds any of ``anatomy.nii.gz``, ``levels.nii.gz`` and ``lesions.nii.gz`` (values as
-``spinemets detect`` writes them), and ``report.json`` or ``truth.json`` with the ``levels``
-and ``findings`` of a report, of which ``level``, ``centroid_mm``, ``lesion``, ``compartment``,
-``region`` and ``confidence`` are read.
+A study is a folder that holds any of ``anatomy.nii.gz``, ``levels.nii.gz`` and
+``lesions.nii.gz`` (values as ``spinemets detect`` writes them), and ``report.json`` or
+``truth.json``; or files beside each other, as in ``case_anatomy.nii.gz`` with ``case.json``.
+Of the document ``levels`` and ``findings`` (or ``lesions``) are read: ``level``,
+``centroid_mm``, ``lesion``, ``compartment``, ``region`` and ``confidence``.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,20 @@ from spinemets.findings import PointMm
 from spinemets.io.label_values import VERSE_LABELS
 from spinemets.volume import Grid
 
-__all__ = ["read_label_map", "read_spider_prediction", "read_study_result"]
+__all__ = ["StudyFiles", "find_studies", "read_label_map", "read_spider_prediction", "read_study_result"]
 
 _MAPS = ("anatomy", "levels", "lesions")
+_DOCUMENTS = ("report.json", "truth.json")
 _LEVELS = {number: level for level, number in VERSE_LABELS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFiles:
+    """Where one study's label maps (by "anatomy", "levels", "lesions") and its document lie."""
+
+    study: str
+    maps: Mapping[str, Path]
+    document: Path | None
 
 
 def read_label_map(path: Path) -> tuple[npt.NDArray[np.integer], Grid]:
@@ -58,56 +71,73 @@ def read_spider_prediction(folder: Path) -> tuple[SpiderPrediction, Grid]:
     return SpiderPrediction(anatomy, levels, _LEVELS, lesions), grid
 
 
-def read_study_result(folder: Path) -> StudyResult:
-    """Whatever one folder holds.
+def find_studies(root: Path) -> dict[str, StudyFiles]:
+    """The studies of a folder by name, those in folders of their own and those in files side by side.
 
     Raises
     ------
     NoUsableInputError
-        It holds no label map.
+        There is none.
+    """
+    studies: dict[str, StudyFiles] = {}
+    for path in sorted(root.glob("*/*.nii.gz")) + sorted(root.glob("*.nii.gz")):
+        prefix, kind = "", path.name.removesuffix(".nii.gz")
+        if path.parent == root:
+            prefix, _, kind = kind.rpartition("_")
+        name = prefix or path.parent.name
+        if kind not in _MAPS or (path.parent == root and not prefix):
+            continue
+        documents = [root / f"{name}.json"] if prefix else [path.parent / one for one in _DOCUMENTS]
+        document = next((one for one in documents if one.is_file()), None)
+        known = studies[name].maps if name in studies else {}
+        studies[name] = StudyFiles(name, {**known, kind: path}, document)
+    if not studies:
+        raise NoUsableInputError(
+            f"{root}: holds no study; expected folders with {', '.join(f'{kind}.nii.gz' for kind in _MAPS)}"
+        )
+    return studies
+
+
+def read_study_result(files: StudyFiles) -> StudyResult:
+    """Whatever the files of one study hold.
+
+    Raises
+    ------
     GeometryError
         Its label maps lie on different grids.
     UnreadableFileError
         A file is damaged.
     """
-    maps = {name: read_label_map(path) for name in _MAPS if (path := folder / f"{name}.nii.gz").is_file()}
-    if not maps:
-        raise NoUsableInputError(f"{folder}: holds none of {', '.join(f'{name}.nii.gz' for name in _MAPS)}")
+    maps = {kind: read_label_map(path) for kind, path in files.maps.items()}
     grid = next(iter(maps.values()))[1]
     if any(not other.is_close(grid) for _, other in maps.values()):
-        raise GeometryError(f"{folder}: its label maps lie on different grids")
-    document = _document(folder)
+        raise GeometryError(f"{files.study}: its label maps lie on different grids")
+    document = {} if files.document is None else _document(files.document)
+    levels, lesions = document.get("levels", ()), document.get("findings", document.get("lesions", ()))
     try:
-        centres = {
-            VertebralLevel(one["level"]): _point(one["centroid_mm"]) for one in document.get("levels", ())
-        }
-        sureness = {
-            VertebralLevel(one["level"]): float(one.get("confidence", 1))
-            for one in document.get("levels", ())
-        }
-        findings = {int(one["lesion"]): _facts(one) for one in document.get("findings", ())}
-    except (KeyError, TypeError, ValueError) as error:
+        centres = {VertebralLevel(one["level"]): _point(one["centroid_mm"]) for one in levels}
+        sureness = {VertebralLevel(one["level"]): float(one.get("confidence", 1)) for one in levels}
+        findings = {int(one["lesion"]): _facts(one) for one in lesions}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UnreadableFileError(
-            f"{folder}: its report lacks a value or holds a wrong one: {error!r}"
+            f"{files.document}: lacks a value or holds a wrong one: {error!r}"
         ) from error
-    arrays = {name: array for name, (array, _) in maps.items()}
+    arrays = {kind: array for kind, (array, _) in maps.items()}
     if not centres and "levels" in arrays:
         centres = _centres_mm(arrays["levels"], arrays.get("anatomy"), grid)
     return StudyResult(
-        folder.name, grid, arrays.get("anatomy"), arrays.get("lesions"), centres, sureness, findings
+        files.study, grid, arrays.get("anatomy"), arrays.get("lesions"), centres, sureness, findings
     )
 
 
-def _document(folder: Path) -> dict[str, Any]:
-    for name in ("report.json", "truth.json"):
-        path = folder / name
-        if path.is_file():
-            try:
-                document = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UnreadableFileError(f"{path}: is not JSON ({error})") from error
-            return document if isinstance(document, dict) else {}
-    return {}
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UnreadableFileError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise UnreadableFileError(f"{path}: holds no JSON object; expected one with levels and findings")
+    return document
 
 
 def _facts(finding: dict[str, Any]) -> FindingFacts:
