@@ -1,4 +1,4 @@
-"""What every test shares: a missing external tool is a failure where tools are required."""
+"""What every test shares: spines to test with; and a missing tool is a failure where tools are required."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
+from phantoms import Phantom, draw_phantom
 
 TOOL_MISSING = "tool missing:"
 """How the reason of a skip begins whose test needs an external program."""
@@ -20,3 +22,27 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None, pytest.TestRe
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid}: {reason} (SPINEMETS_REQUIRE_TOOLS is set)"
     return report
+
+
+@pytest.fixture(scope="session")
+def whole_spine() -> Phantom:
+    """C2 to the sacrum in thick sagittal slices."""
+    return draw_phantom(seed=1)
+
+
+@pytest.fixture(scope="session")
+def lumbar_spine() -> Phantom:
+    """T11 to the sacrum, with the conus at L1."""
+    return draw_phantom(highest="T11", spacing_mm=(4.0, 1.2, 1.2), seed=1)
+
+
+@pytest.fixture(scope="session")
+def neck() -> Phantom:
+    """C2 to T2."""
+    return draw_phantom(lowest="T2", spacing_mm=(4.0, 1.2, 1.2), seed=1)
+
+
+@pytest.fixture(scope="session")
+def chest() -> Phantom:
+    """T3 to T10: neither C2 nor the sacrum nor the conus in view."""
+    return draw_phantom(highest="T3", lowest="T10", spacing_mm=(4.0, 1.2, 1.2), seed=1)

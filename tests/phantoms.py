@@ -364,9 +364,16 @@ def add_lesion(
 
 def ellipsoid(grid: Grid, centre_mm: np.ndarray, radii_mm: tuple[float, float, float]) -> np.ndarray:
     """Voxels whose centres lie in a world-aligned ellipsoid."""
-    points = grid.to_world(np.indices(grid.shape).reshape(3, -1).T)
+    spacing = np.array(grid.spacing_mm)
+    middle = grid.to_index(centre_mm)
+    low = np.clip(np.floor(middle - max(radii_mm) / spacing), 0, np.array(grid.shape) - 1).astype(int)
+    high = np.clip(np.ceil(middle + max(radii_mm) / spacing) + 1, low, grid.shape).astype(int)
+    size = high - low
+    points = grid.to_world(np.indices(size).reshape(3, -1).T + low)
     radius = (((points - centre_mm) / np.array(radii_mm)) ** 2).sum(axis=1)
-    return (radius <= 1.0).reshape(grid.shape)
+    inside = np.zeros(grid.shape, bool)
+    inside[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = (radius <= 1.0).reshape(size)
+    return inside
 
 
 def with_volume(segmentation: SpineSegmentation, intensities, weighting: Weighting) -> SpineSegmentation:

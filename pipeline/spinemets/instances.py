@@ -38,9 +38,10 @@ _DISC_PER_HEIGHT = 0.28
 _SPLIT_HEIGHT = 1.5  # times the expected height
 _JOIN_HEIGHT = 1.3
 _DENS_HEIGHT = 3.6  # C2 with its dens against C3's height
-_WIDE_SIDES = 0.55  # a cut's sides against the blob's widest cross-section; the dens has 0.3-0.4 of C2's
+_WIDE = 0.55  # a body's cross-section against the widest of a blob; the dens has 0.3-0.4 of C2's
 ARCH_SLOPE = 0.4  # mm down for each mm back: between lumbar 0.2 and mid-thoracic 0.8
 _ARCH_MAJORITY = 0.6
+_LEAST_WEIGHT = 0.05  # of a voxel labelled body, however improbable
 _MAXIMUM_INSTANCES = 250
 
 
@@ -193,7 +194,7 @@ def _gather_bodies(
     return _Bodies(
         voxels=voxels,
         where_mm=axis.project(grid.to_world(voxels)),
-        weight=weight.astype(np.float64),
+        weight=np.maximum(weight.astype(np.float64), _LEAST_WEIGHT),
         discs_mm=discs[inside],
         voxel_mm3=grid.voxel_volume_mm3,
         slack_mm=min(grid.spacing_mm),
@@ -308,24 +309,25 @@ def _is_one_body(bodies: _Bodies, upper: _Piece, lower: _Piece, expected_mm: flo
         return no_disc and _is_dens(upper, lower) and span < _DENS_HEIGHT * expected_mm
     if overlap > 0.5 * min(upper.height_mm, lower.height_mm):
         return True
-    return no_disc and -overlap < 0.6 * expected_mm
+    return no_disc and -overlap < 0.75 * expected_mm
 
 
 def _is_dens(upper: _Piece, lower: _Piece) -> bool:
     """A thin, tall piece close above another and in line with it; C1's arch lies in front."""
-    thin = upper.volume_mm3 / upper.height_mm < _WIDE_SIDES * lower.volume_mm3 / lower.height_mm
+    thin = upper.volume_mm3 / upper.height_mm < _WIDE * lower.volume_mm3 / lower.height_mm
     tall = upper.height_mm > upper.depth_mm
     in_line = abs(upper.front_mm - lower.front_mm) < 6.0
     return thin and tall and in_line and lower.top_mm - upper.bottom_mm < 4.0
 
 
 def _cut(bodies: _Bodies, piece: _Piece, pieces: list[_Piece]) -> list[_Piece]:
-    """Cut a blob that is too high for one body at its narrowest or most disc-like heights."""
+    """Cut a blob that is too high for one body at its narrowest or most disc-like heights.
+
+    Only the wide part of it counts: the dens makes C2 high, but not two bodies.
+    """
     expected = _expected_height_mm(piece, pieces)
     if piece.height_mm < _SPLIT_HEIGHT * expected:
         return [piece]
-    pitch = expected * (1.0 + _DISC_PER_HEIGHT)
-    count = max(2, round((piece.height_mm + _DISC_PER_HEIGHT * expected) / pitch))
     edges = np.arange(piece.top_mm, piece.bottom_mm + 1.0)
     along = bodies.where_mm[piece.rows, 0]
     area = np.histogram(along, edges, weights=bodies.weight[piece.rows])[0]
@@ -333,24 +335,16 @@ def _cut(bodies: _Bodies, piece: _Piece, pieces: list[_Piece]) -> list[_Piece]:
     profile = ndimage.gaussian_filter1d(area - 0.7 * discs, 1.2)
     area = ndimage.gaussian_filter1d(area, 1.2)
     cuts = []
-    for number in range(1, count):
-        centre = number * len(area) / count
-        reach = 0.3 * len(area) / count
-        window = np.arange(max(1, int(centre - reach)), min(len(area) - 1, int(centre + reach) + 1))
-        cut = int(window[np.argmin(profile[window])])
-        if _cut_is_plausible(area, cut, int(0.6 * expected)):
-            cuts.append(piece.top_mm + cut + 0.5)
+    wide = np.flatnonzero(area > _WIDE * np.percentile(area, 85))
+    start, stop, pitch = int(wide[0]), int(wide[-1]) + 1, expected * (1.0 + _DISC_PER_HEIGHT)
+    while stop - start > _SPLIT_HEIGHT * expected:
+        window = np.arange(start + max(1, int(0.6 * pitch)), min(start + int(1.4 * pitch), stop))
+        start = int(window[np.argmin(profile[window])])
+        cuts.append(piece.top_mm + start + 0.5)
     parts = np.digitize(along, cuts)
     return [
         _measure(bodies, piece.rows[parts == part]) for part in range(len(cuts) + 1) if (parts == part).any()
     ]
-
-
-def _cut_is_plausible(area: Array, cut: int, reach: int) -> bool:
-    """Two sides as wide as the blob's bodies; the dens is not, so C2 stays whole."""
-    above = float(np.percentile(area[max(0, cut - reach) : cut + 1], 75))
-    below = float(np.percentile(area[cut : cut + reach + 1], 75))
-    return min(above, below) > _WIDE_SIDES * float(np.percentile(area, 85))
 
 
 def _drop_scraps(pieces: list[_Piece]) -> list[_Piece]:

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from phantoms import Phantom, draw_phantom, ellipsoid
+from spinemets.anatomy import Structure, VertebralLevel
+from spinemets.instances import clean_anatomy, split_vertebrae
+
+LEVELS = list(VertebralLevel)
+
+
+def names_of(phantom: Phantom, instances: np.ndarray) -> list[str]:
+    """The true level that most of each instance's bodies' voxels belong to."""
+    body = np.isin(phantom.segmentation.anatomy, (Structure.VERTEBRAL_BODY, Structure.SACRUM))
+    names = []
+    for label in range(1, int(instances.max()) + 1):
+        counts = np.bincount(phantom.level_map[(instances == label) & body], minlength=len(LEVELS) + 1)[1:]
+        names.append(LEVELS[int(counts.argmax())].value if counts.any() else "none")
+    return names
+
+
+def agreement(phantom: Phantom, instances: np.ndarray, structure: Structure) -> float:
+    part = phantom.segmentation.anatomy == structure
+    return float((instances[part] == phantom.segmentation.vertebrae[part]).mean())
+
+
+def split(phantom: Phantom, anatomy: np.ndarray | None = None) -> np.ndarray:
+    shown = phantom.segmentation.anatomy if anatomy is None else anatomy
+    return split_vertebrae(shown, None, phantom.segmentation.grid)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"highest": "T10"},
+        {"lowest": "T3"},
+        {"highest": "T4", "lowest": "L3"},
+        {"highest": "L2", "lowest": "L2"},
+        {"scoliosis_mm": 25.0, "kyphosis_degrees": 40.0},
+        {"collapsed": (("T12", 0.3), ("C5", 0.3))},
+        {"missing_discs": ("T8", "L2")},
+        {"missing": ("T9",)},
+        {"atlas": True, "lowest": "T2"},
+        {"variant": "T13", "highest": "T8"},
+        {"variant": "L6", "highest": "T8"},
+        {"highest": "T11", "spacing_mm": (4.0, 0.8, 0.8)},
+        {"highest": "T12", "spacing_mm": (1.5, 1.5, 1.5)},
+        {"highest": "T12", "sacrum": False},
+    ],
+    ids=str,
+)
+def test_every_visible_vertebra_becomes_one_instance_in_order(options):
+    phantom = draw_phantom(**options)
+    instances = split(phantom)
+    assert names_of(phantom, instances) == list(phantom.names)
+    assert agreement(phantom, instances, Structure.VERTEBRAL_BODY) > 0.99
+    assert agreement(phantom, instances, Structure.POSTERIOR_ELEMENTS) > 0.9
+
+
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    axis_order=st.permutations((0, 1, 2)),
+    flips=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    tilt=st.tuples(st.floats(-15, 15), st.floats(-10, 10), st.floats(-10, 10)),
+)
+def test_axis_order_flips_and_tilt_of_the_grid_change_nothing(axis_order, flips, tilt):
+    phantom = draw_phantom(
+        highest="T9", spacing_mm=(4.0, 2.0, 2.0), axis_order=tuple(axis_order), flips=flips, tilt_degrees=tilt
+    )
+    assert names_of(phantom, split(phantom)) == list(phantom.names)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fused_bodies_holes_and_islands_are_survived(seed):
+    rng = np.random.default_rng(seed)
+    phantom = draw_phantom(seed=seed, highest=("C2", "T4")[seed % 2], spacing_mm=(4.0, 1.4, 1.4))
+    grid, anatomy = phantom.segmentation.grid, phantom.segmentation.anatomy.copy()
+    discs = anatomy == Structure.DISC
+    for name in rng.choice(phantom.names[1:-2], 3, replace=False):
+        below = ellipsoid(grid, phantom.point(name, phantom.body_front_mm(name), rise=1.1), (14, 9, 9))
+        anatomy[below & discs] = Structure.VERTEBRAL_BODY
+    places = grid.to_world(np.argwhere(discs))
+    for _ in range(10):
+        stray = places[rng.integers(len(places))] + rng.normal(0.0, 30.0, 3)
+        anatomy[ellipsoid(grid, stray, tuple(rng.uniform(2, 6, 3)))] = rng.integers(0, 7)
+    anatomy[rng.random(anatomy.shape) < 0.05] = Structure.BACKGROUND
+    assert names_of(phantom, split(phantom, anatomy)) == list(phantom.names)
+    cleaned = clean_anatomy(anatomy, grid)
+    assert names_of(phantom, split(phantom, cleaned)) == list(phantom.names)
+
+
+@pytest.mark.parametrize("level", ["C5", "T7", "L3"])
+def test_a_body_half_replaced_by_a_lesion_stays_one_vertebra(whole_spine, level):
+    grid, anatomy = whole_spine.segmentation.grid, whole_spine.segmentation.anatomy.copy()
+    front, size = whole_spine.body_front_mm(level), whole_spine.heights_mm[level]
+    hole = ellipsoid(grid, whole_spine.point(level, front, rise=0.5), (30.0, 30.0, 0.25 * size))
+    anatomy[hole & (anatomy == Structure.VERTEBRAL_BODY)] = Structure.BACKGROUND
+    assert names_of(whole_spine, split(whole_spine, anatomy)) == list(whole_spine.names)
+
+
+def test_two_bodies_fused_without_any_disc_are_cut_by_their_height(lumbar_spine):
+    grid, anatomy = lumbar_spine.segmentation.grid, lumbar_spine.segmentation.anatomy.copy()
+    front = lumbar_spine.body_front_mm("L2")
+    between = ellipsoid(grid, lumbar_spine.point("L2", front, rise=1.2), (30, 25, 12))
+    anatomy[between & (anatomy == Structure.DISC)] = Structure.VERTEBRAL_BODY
+    assert names_of(lumbar_spine, split(lumbar_spine, anatomy)) == list(lumbar_spine.names)
+
+
+def test_body_probability_shows_the_disc_space_in_a_fused_blob(lumbar_spine):
+    grid, anatomy = lumbar_spine.segmentation.grid, lumbar_spine.segmentation.anatomy.copy()
+    discs = anatomy == Structure.DISC
+    probability = np.where(anatomy == Structure.VERTEBRAL_BODY, 0.95, 0.0).astype(np.float32)
+    anatomy[discs], probability[discs] = Structure.VERTEBRAL_BODY, 0.55
+    instances = split_vertebrae(anatomy, probability, grid)
+    assert names_of(lumbar_spine, instances) == list(lumbar_spine.names)
+
+
+def test_the_sacrum_is_the_last_instance_and_only_one(lumbar_spine):
+    instances = split(lumbar_spine)
+    sacrum = lumbar_spine.segmentation.anatomy == Structure.SACRUM
+    assert set(np.unique(instances[sacrum])) == {instances.max()}
+
+
+def test_islands_far_from_the_spine_are_no_vertebrae_and_are_cleaned_away(lumbar_spine):
+    grid, anatomy = lumbar_spine.segmentation.grid, lumbar_spine.segmentation.anatomy.copy()
+    island = ellipsoid(grid, lumbar_spine.point("L1", -45.0), (9, 9, 9)) & (anatomy == Structure.BACKGROUND)
+    anatomy[island] = Structure.VERTEBRAL_BODY
+    assert island.any()
+    assert not split(lumbar_spine, anatomy)[island].any()
+    assert not clean_anatomy(anatomy, grid)[island].any()
+
+
+def test_cleaning_leaves_a_clean_map_as_it_is(whole_spine):
+    anatomy, grid = whole_spine.segmentation.anatomy, whole_spine.segmentation.grid
+    changed = clean_anatomy(anatomy, grid) != anatomy
+    assert changed.mean() < 1e-4
+
+
+def test_an_empty_map_has_no_instances(lumbar_spine):
+    grid = lumbar_spine.segmentation.grid
+    empty = np.zeros(grid.shape, np.uint8)
+    assert not split_vertebrae(empty, None, grid).any()
+    assert not clean_anatomy(empty, grid).any()

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from phantoms import draw_phantom, ellipsoid
+from spinemets.anatomy import Structure
+from spinemets.spinal_axis import fit_spinal_axis
+
+
+def canal_centres(phantom):
+    return np.array([phantom.point(name, 0.0) for name in phantom.names if name != "S1"])
+
+
+@pytest.mark.parametrize(("scoliosis_mm", "within_mm"), [(0.0, 1.0), (25.0, 2.0)])
+def test_axis_runs_through_the_middle_of_the_canal(scoliosis_mm, within_mm):
+    phantom = draw_phantom(scoliosis_mm=scoliosis_mm, kyphosis_degrees=20.0)
+    axis = fit_spinal_axis(phantom.segmentation.anatomy, phantom.segmentation.grid)
+    across = axis.project(canal_centres(phantom))[:, 1:]
+    assert np.abs(across).max() < within_mm
+
+
+def test_arc_length_grows_towards_the_foot_and_equals_the_way_along_the_canal(whole_spine):
+    axis = fit_spinal_axis(whole_spine.segmentation.anatomy, whole_spine.segmentation.grid)
+    along = axis.project(canal_centres(whole_spine))[:, 0]
+    truth = [whole_spine.tops_mm[n] + whole_spine.heights_mm[n] / 2 for n in whole_spine.names if n != "S1"]
+    np.testing.assert_allclose(np.diff(along), np.diff(truth), atol=0.5)
+
+
+def test_front_and_right_are_the_patients(lumbar_spine):
+    axis = fit_spinal_axis(lumbar_spine.segmentation.anatomy, lumbar_spine.segmentation.grid)
+    place = axis.project([lumbar_spine.point("L3", 20.0, 7.0)])[0]
+    np.testing.assert_allclose(place[1:], (20.0, 7.0), atol=0.8)
+    assert lumbar_spine.point("L3", 20.0, 7.0)[0] > lumbar_spine.point("L3", 20.0, 0.0)[0]
+
+
+def test_to_world_undoes_project(lumbar_spine):
+    axis = fit_spinal_axis(lumbar_spine.segmentation.anatomy, lumbar_spine.segmentation.grid)
+    points = np.array([lumbar_spine.point(name, 15.0, -8.0) for name in ("T12", "L2", "L4")])
+    np.testing.assert_allclose(axis.to_world(axis.project(points)), points, atol=0.3)
+
+
+def test_an_island_beside_the_spine_does_not_bend_the_axis(lumbar_spine):
+    grid, anatomy = lumbar_spine.segmentation.grid, lumbar_spine.segmentation.anatomy.copy()
+    anatomy[ellipsoid(grid, lumbar_spine.point("L2", -35.0), (6, 6, 6))] = Structure.THECAL_SAC
+    axis = fit_spinal_axis(anatomy, grid)
+    assert np.abs(axis.project(canal_centres(lumbar_spine))[:, 1:]).max() < 1.5
+
+
+def test_bodies_bridge_a_part_of_the_canal_that_was_not_labelled(lumbar_spine):
+    grid, anatomy = lumbar_spine.segmentation.grid, lumbar_spine.segmentation.anatomy.copy()
+    hidden = ellipsoid(grid, lumbar_spine.point("L2", 0.0), (30, 12, 25))
+    anatomy[hidden & np.isin(anatomy, (Structure.THECAL_SAC, Structure.CORD))] = Structure.BACKGROUND
+    axis = fit_spinal_axis(anatomy, grid)
+    assert np.abs(axis.project([lumbar_spine.point("L2", 0.0)])[0, 1:]).max() < 2.0
+
+
+def test_an_empty_label_map_has_no_axis(lumbar_spine):
+    assert fit_spinal_axis(np.zeros((5, 5, 5), np.uint8), lumbar_spine.segmentation.grid) is None
