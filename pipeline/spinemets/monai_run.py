@@ -1,0 +1,74 @@
+"""What ``python -m monai.bundle run`` calls: the bundle's own configuration names these classes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from spinemets.batch import PlannedStudy, State, StudyOutcome, plan_batch, run_batch
+from spinemets.bundles import load_bundle
+from spinemets.config import DetectionConfig, SegmentationConfig
+from spinemets.detection import load_models
+from spinemets.errors import ConfigError
+
+__all__ = ["BundleDetector", "BundleTrainer"]
+
+_log = logging.getLogger(__name__)
+
+
+class _LoggingWatcher:
+    """Tells the log, which MONAI's runner shows, how the batch proceeds."""
+
+    def started(self, study: PlannedStudy) -> None:
+        _log.info("%s: started", study.key)
+
+    def finished(self, outcome: StudyOutcome) -> None:
+        _log.info("%s: %s %s", outcome.study.key, outcome.state.value, outcome.reason)
+
+
+class BundleDetector:
+    """Runs a bundle on studies, as ``spinemets detect`` does.
+
+    Parameters
+    ----------
+    bundle_root
+        The bundle's folder; its files must be those of the registry beside it.
+    device
+        "auto", "cpu", "cuda", "cuda:N" or "mps".
+    """
+
+    def __init__(self, bundle_root: str, device: str = "auto") -> None:
+        self._config = DetectionConfig(segmentation=SegmentationConfig(device=device))
+        self._models = load_models(load_bundle(Path(bundle_root).resolve()), self._config.segmentation)
+
+    def run(self, source: str, output: str) -> int:
+        """Analyse every study of a file or folder into ``output``; return how many are done.
+
+        Raises
+        ------
+        ConfigError
+            No input was named.
+        """
+        if not source:
+            raise ConfigError("no input; add --input PATH")
+        studies = plan_batch([Path(source)], self._config.reading)
+        outcomes = run_batch(studies, Path(output), self._models, self._config, _LoggingWatcher())
+        return sum(outcome.state is State.DONE for outcome in outcomes)
+
+
+class BundleTrainer:
+    """Trains one of a bundle's networks from a recipe, as ``scripts/train.py`` does."""
+
+    def __init__(self, recipe: str, data: str, output: str, anatomy_checkpoint: str = "", device: str = "auto") -> None:
+        self._recipe, self._data, self._output = Path(recipe), Path(data), Path(output)
+        self._anatomy = Path(anatomy_checkpoint) if anatomy_checkpoint else None
+        self._device = device
+
+    def run(self) -> float:
+        """Train to the recipe's last step; return the mean loss of the last 100 steps."""
+        from spinemets.inference import choose_device
+        from spinemets.training.loop import TrainingFiles, train
+        from spinemets.training.recipe import load_recipe
+
+        files = TrainingFiles(self._data, self._output, self._anatomy)
+        return train(load_recipe(self._recipe), files, choose_device(self._device))

@@ -1,0 +1,86 @@
+"""From two training checkpoints to a bundle's weights and the description that inference needs."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from spinemets.channels import Channel
+from spinemets.errors import ModelIncompatibleError
+from spinemets.network import NetworkDefinition, build_network
+from spinemets.training.loop import network_definition
+from spinemets.training.recipe import Recipe
+from spinemets.volume import Weighting
+
+__all__ = ["export_bundle"]
+
+_TOLD = (
+    Weighting.T1,
+    Weighting.T2,
+    Weighting.T2_FS,
+    Weighting.T1_GD,
+    Weighting.T1_FS_GD,
+    Weighting.PD_FS,
+    Weighting.DIXON_WATER,
+)
+
+
+def export_bundle(bundle: Path, recipes: tuple[Recipe, Recipe], checkpoints: tuple[Path, Path]) -> dict[str, int]:
+    """Write the averaged weights of the anatomy and the lesion network into a bundle.
+
+    Weights are stored as float16 and computed with as float32 or bfloat16. The key
+    ``spinemets`` of the bundle's ``metadata.json`` is renewed; its other keys are kept.
+
+    Returns
+    -------
+    dict
+        The step that each checkpoint was taken at.
+
+    Raises
+    ------
+    ModelIncompatibleError
+        A checkpoint does not belong to its recipe.
+    """
+    weights: dict[str, Tensor] = {}
+    network: dict[str, object] = {"type": "spinemets-cascade"}
+    steps: dict[str, int] = {}
+    for recipe, checkpoint in zip(recipes, checkpoints, strict=True):
+        definition = network_definition(recipe)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        _check_fit(definition, state["average"], checkpoint)
+        weights |= {f"{recipe.task}.{name}": value.half().contiguous() for name, value in state["average"].items()}
+        network[recipe.task] = asdict(definition)
+        steps[recipe.task] = int(state["step"])
+    target = bundle / "models" / "model.safetensors"
+    temporary = target.with_suffix(".tmp")
+    save_file(weights, temporary)
+    os.replace(temporary, target)
+    _describe(bundle / "configs" / "metadata.json", network)
+    return steps
+
+
+def _check_fit(definition: NetworkDefinition, weights: dict[str, Tensor], checkpoint: Path) -> None:
+    try:
+        build_network(definition).load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelIncompatibleError(f"{checkpoint}: does not belong to its recipe: {error}") from error
+
+
+def _describe(metadata: Path, network: dict[str, object]) -> None:
+    values = json.loads(metadata.read_text(encoding="utf-8"))
+    values["spinemets"] = {
+        "format": 1,
+        "network": network,
+        "spacing_mm": {"in_plane": 1.0, "slice_min": 2.5, "slice_target": 3.0},
+        "channels": [channel.name.lower() for channel in Channel],
+        "weightings": [weighting.value for weighting in _TOLD],
+    }
+    temporary = metadata.with_suffix(".tmp")
+    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, metadata)
