@@ -259,6 +259,29 @@ def test_label_maps_are_skipped_by_name_and_folder(tmp_path):
     assert [entry.path.parent.name for entry in listing.ignored] == ["images", "masks"]
 
 
+def test_a_file_named_for_a_structure_is_a_label_map_beside_an_image_of_its_case(tmp_path):
+    for name in (
+        "case01_T2",
+        "case01_lesion",
+        "case02",
+        "case02_cord",
+        "case03_T1",
+        "case03_T1_bodies",
+        "lone_cord",
+    ):
+        save_nifti(tmp_path / f"{name}.nii.gz")
+    listings = discover(tmp_path)
+    assert [one.description for one in listings] == ["case01", "case02", "case03", "lone_cord"]
+    assert len(listings[0].ignored) == 3
+
+
+def test_a_folder_of_one_case_may_hold_a_mask_named_for_its_structure(tmp_path):
+    for name in ("T1", "T2", "lesion"):
+        save_nifti(tmp_path / "case" / f"{name}.nii.gz")
+    (listing,) = discover(tmp_path)
+    assert [entry.series.description for entry in listing.series] == ["T2", "T1"]
+
+
 def test_a_4d_file_is_listed_and_refused_with_its_own_error(tmp_path):
     path = save_nifti(tmp_path / "case.nii.gz", shape=(8, 12, 10, 4))
     (listing,) = discover(path)

@@ -88,6 +88,7 @@ def discover(path: Path, config: ReadingConfig | None = None) -> tuple[StudyList
         replace(
             study,
             series=select_series(study.series, config),
+            # A file within an archive is known to the user by the archive's name.
             source=path if source.archive else study.source,
             ignored=tuple(ignored),
             archive=source.archive,

@@ -4,6 +4,10 @@
 subject and session are one study. *Plain names*: a file is a study of its own, unless names in
 one folder differ only by what follows a weighting at their end (``case01_T1.nii.gz``,
 ``case01_T2_sag.nii.gz``, ``case01_STIR.nii.gz``; or ``T1.nii.gz``, ``T2.nii.gz``).
+
+*Label maps* are known by a word such as ``_dseg``, ``_mask`` or ``_label-cord`` behind the weighting,
+by their folder (``masks/``, ``labelsTr/``), or by the name of a structure (``case01_lesion.nii.gz``)
+beside an image of the same case.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FileName", "image_stem", "parse_file_name"]
+__all__ = ["FileName", "case_of_structure", "image_stem", "parse_file_name"]
 
 _IMAGE_SUFFIXES = re.compile(r"(?:\.nii(?:\.gz)?|\.nrrd|\.nhdr|\.mha|\.mhd)$", re.IGNORECASE)
 _SUBJECT = re.compile(r"^(sub-[^_]+)(?:_(ses-[^_]+))?(?:_|$)")
@@ -30,6 +34,10 @@ _QUALIFIER = re.compile(
 _LABEL_WORD = re.compile(
     r"dseg|seg|segs|segmentation|msk|mask|masks|label|labels|labeled|labelled|labelmap|lbl|probseg|roi|gt"
     r"|centerline|ctd",
+    re.IGNORECASE,
+)
+_STRUCTURE = re.compile(
+    r"(?:^|[_\-. ])(?:cord|sc|canal|sac|body|bodies|vert|vertebrae?|vertebras|discs?|lesions?|tumou?rs?|levels?)$",
     re.IGNORECASE,
 )
 _ALWAYS_LABEL = re.compile(r"landmarks?|dseg|probseg|labelmap", re.IGNORECASE)
@@ -85,6 +93,17 @@ def parse_file_name(path: Path) -> FileName:
     title, contrast = _split_plain(stem)
     study = (str(path.parent), title)
     return FileName(study, title or path.parent.name, contrast, _is_label_map(path, stem))
+
+
+def case_of_structure(path: Path) -> str | None:
+    """The case's name where a file is named for a structure of it; None where it is not.
+
+    >>> case_of_structure(Path("case01_lesion.nii.gz"))
+    'case01'
+    """
+    stem = image_stem(path)
+    structure = _STRUCTURE.search(stem)
+    return stem[: structure.start()] if structure else None
 
 
 def _dataset_folder(path: Path) -> str:

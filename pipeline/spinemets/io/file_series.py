@@ -15,7 +15,7 @@ from spinemets.config import ReadingConfig
 from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
 from spinemets.io.dicom_series import too_few_reason
 from spinemets.io.exclusions import contrast_exclusion, derived_exclusion, is_localiser
-from spinemets.io.file_names import FileName, image_stem, parse_file_name
+from spinemets.io.file_names import FileName, case_of_structure, image_stem, parse_file_name
 from spinemets.io.files import read_image_header
 from spinemets.io.listing import IgnoredFile, Rejection, SeriesListing, StudyListing
 from spinemets.io.selection import head_foot_extent
@@ -46,9 +46,12 @@ def list_file_studies(
     ignored = []
     images = []
     raw_exists = any("derivatives" not in path.parts for path in paths)
-    for path in paths:
-        name = parse_file_name(path)
-        if name.is_label_map:
+    names = {path: parse_file_name(path) for path in paths}
+    cases: set[tuple[Path, str | None]] = {
+        (path.parent, case) for path, name in names.items() for case in _case_names(path, name)
+    }
+    for path, name in names.items():
+        if name.is_label_map or (path.parent, case_of_structure(path)) in cases:
             ignored.append(IgnoredFile(path, "a label map by its name"))
         elif raw_exists and "derivatives" in path.parts:
             ignored.append(IgnoredFile(path, "a BIDS derivative"))
@@ -58,6 +61,12 @@ def list_file_studies(
     for image in images:
         studies.setdefault(image.name.study, []).append(image)
     return [_list_study(entries, config) for entries in studies.values()], ignored
+
+
+def _case_names(path: Path, name: FileName) -> tuple[str, ...]:
+    """What files of structures may begin with beside this image: "case01_T1", "case01"."""
+    stem = image_stem(path)
+    return stem, stem.removesuffix(name.contrast).strip("_- .")
 
 
 def _content_uid(path: Path) -> str:
