@@ -164,6 +164,17 @@ def test_folder_that_is_no_result_is_never_replaced(truth, tmp_path):
     assert scan.is_file()
 
 
+def test_results_among_the_inputs_are_not_analysed(truth, tmp_path):
+    write_scan(tmp_path / "anna.nii.gz", truth)
+    everything = LEAN.model_copy(
+        update={"report": LEAN.report.model_copy(update={"save_probabilities": True})}
+    )
+    run([tmp_path], tmp_path / "out", TruthSegmenter(truth), everything)
+    assert [study.key for study in plan_batch([tmp_path])] == ["anna"]
+    (only_results,) = plan_batch([tmp_path / "out"])
+    assert "results of spinemets only" in str(only_results.found)
+
+
 def test_unreadable_input_fails_alone(scans, truth, tmp_path):
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(b"\x1f\x8b not an image")

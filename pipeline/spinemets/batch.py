@@ -30,7 +30,7 @@ from spinemets.reporting.tables import (
     finding_rows,
     report_row,
 )
-from spinemets.results import write_results
+from spinemets.results import MAP_NAMES, write_results
 
 if TYPE_CHECKING:
     from spinemets.config import DetectionConfig, ReadingConfig
@@ -134,7 +134,11 @@ def plan_batch(inputs: Sequence[Path], config: ReadingConfig | None = None) -> t
     found: list[PlannedStudy] = []
     for path in inputs:
         try:
-            listings = discover(path, config)
+            listings = [listing for listing in discover(path, config) if not _is_own_result(listing.source)]
+            if not listings:
+                raise NoUsableInputError(
+                    f"{path}: holds results of spinemets only; pass the scans themselves"
+                )
         except SpinemetsError as error:
             found.append(PlannedStudy(study_key(path), path, error))
         else:
@@ -167,6 +171,11 @@ def run_batch(
     finally:
         _write_tables(out, outcomes)
     return tuple(outcomes)
+
+
+def _is_own_result(source: Path) -> bool:
+    """Whether this is a map from an earlier run whose output lies among its inputs."""
+    return source.name in MAP_NAMES and (source.parent / "report.json").is_file()
 
 
 def study_key(source: Path) -> str:

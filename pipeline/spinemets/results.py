@@ -12,7 +12,12 @@ from spinemets.findings import LesionFinding, StudyReport
 from spinemets.io import ANATOMY_LABELS, LEVEL_LABELS, VERSE_LABELS, write_label_map, write_probability_map
 from spinemets.reporting import write_report
 
-__all__ = ["lesion_map", "level_map", "write_results"]
+__all__ = ["MAP_NAMES", "lesion_map", "level_map", "write_results"]
+
+_ANATOMY, _LEVELS, _LESIONS = "anatomy.nii.gz", "levels.nii.gz", "lesions.nii.gz"
+_PROBABILITY = "lesion_probability.nii.gz"
+MAP_NAMES = frozenset({_ANATOMY, _LEVELS, _LESIONS, _PROBABILITY})
+"""The images that a result folder may hold."""
 
 
 def write_results(report: StudyReport, folder: Path, config: ReportConfig) -> None:
@@ -25,14 +30,12 @@ def write_results(report: StudyReport, folder: Path, config: ReportConfig) -> No
     """
     segmentation = report.segmentation
     if "nifti" in config.formats:
-        write_label_map(folder / "anatomy.nii.gz", segmentation.anatomy, segmentation.grid, ANATOMY_LABELS)
-        write_label_map(folder / "levels.nii.gz", level_map(report), segmentation.grid, LEVEL_LABELS)
+        write_label_map(folder / _ANATOMY, segmentation.anatomy, segmentation.grid, ANATOMY_LABELS)
+        write_label_map(folder / _LEVELS, level_map(report), segmentation.grid, LEVEL_LABELS)
         names = {finding.lesion.number: _lesion_name(finding) for finding in report.findings}
-        write_label_map(folder / "lesions.nii.gz", lesion_map(report), segmentation.grid, names)
+        write_label_map(folder / _LESIONS, lesion_map(report), segmentation.grid, names)
     if config.save_probabilities:
-        write_probability_map(
-            folder / "lesion_probability.nii.gz", segmentation.lesion_probability, segmentation.grid
-        )
+        write_probability_map(folder / _PROBABILITY, segmentation.lesion_probability, segmentation.grid)
     write_report(report, folder, config)
 
 
