@@ -37,7 +37,7 @@ _LABEL_WORD = re.compile(
     re.IGNORECASE,
 )
 _STRUCTURE = re.compile(
-    r"(?:^|[_\-. ])(?:cord|sc|canal|sac|body|bodies|vert|vertebrae?|vertebras|discs?|lesions?|tumou?rs?|levels?)$",
+    r"(?:^|[_\-. ])(?:cord|sc|canal|sac|body|bodies|vert|vertebrae?|discs?|lesions?|tumou?rs?|levels?)$",
     re.IGNORECASE,
 )
 _ALWAYS_LABEL = re.compile(r"landmarks?|dseg|probseg|labelmap", re.IGNORECASE)
