@@ -60,12 +60,15 @@ class Alignment:
         shows another part of the body is left out, with a caution.
     transforms
         One per volume: from the reference's coordinates to those of the series.
+    sources
+        One per volume: the grid that the series was acquired on.
     cautions
         What a reader must know, in plain sentences.
     """
 
     volumes: tuple[Volume, ...]
     transforms: tuple[RigidTransform, ...]
+    sources: tuple[Grid, ...]
     cautions: tuple[str, ...] = ()
 
 
@@ -105,13 +108,15 @@ def align(study: Study, config: SegmentationConfig) -> Alignment:
     """
     reference = study.reference
     volumes, transforms, cautions = [reference], [RigidTransform.identity()], list[str]()
+    sources = [reference.grid]
     for volume in study.volumes[1:]:
         transform, said = _place(reference, volume, config)
         cautions.extend(said)
         if transform is not None:
             volumes.append(resample(volume, reference.grid, transform))
             transforms.append(transform)
-    return Alignment(tuple(volumes), tuple(transforms), tuple(cautions))
+            sources.append(volume.grid)
+    return Alignment(tuple(volumes), tuple(transforms), tuple(sources), tuple(cautions))
 
 
 def _place(

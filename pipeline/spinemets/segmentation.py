@@ -60,8 +60,8 @@ class CascadeSegmenter:
 
     Parameters
     ----------
-    anatomy, lesion
-        Engines on one device.
+    engines
+        The anatomy and the lesion network's, on one device.
     spacing
         What the networks were trained on.
     config
@@ -92,10 +92,12 @@ class CascadeSegmenter:
         """
         alignment = align(study, self._config)
         grid = study.reference.grid
-        frame = network_frame(grid, self._spacing.in_plane, self._spacing.slice_min, self._spacing.slice_target)
+        frame = network_frame(
+            grid, self._spacing.in_plane, self._spacing.slice_min, self._spacing.slice_target
+        )
         report = self._anatomy.new_report()
         with torch.inference_mode():
-            evidence = self._fused(study, alignment, frame, report)
+            evidence = self._fused(alignment, frame, report)
             probabilities = _to_source(evidence.anatomy, frame)
             lesion = _to_source(evidence.lesion[None], frame)[0].cpu().numpy()
             channels = probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
@@ -113,14 +115,12 @@ class CascadeSegmenter:
             cautions=(*alignment.cautions, *dict.fromkeys(report.cautions)),
         )
 
-    def _fused(
-        self, study: Study, alignment: Alignment, frame: NetworkFrame, report: EngineReport
-    ) -> _Evidence:
+    def _fused(self, alignment: Alignment, frame: NetworkFrame, report: EngineReport) -> _Evidence:
         """The mean over the series, each weighted by where it has values."""
         anatomy = lesion = total = torch.zeros(())
-        sources = {volume.series.series_uid: volume.grid for volume in study.volumes}
-        for volume, transform in zip(alignment.volumes, alignment.transforms, strict=True):
-            source = sources[volume.series.series_uid]
+        for volume, transform, source in zip(
+            alignment.volumes, alignment.transforms, alignment.sources, strict=True
+        ):
             seen = coverage(source, volume.grid, transform)
             weight = _to_network(seen.astype(np.float32), frame, self._anatomy.device)[0, 0] + 1e-3
             one = self._one_series(volume, frame, report)
@@ -190,9 +190,7 @@ def read_networks(bundle: Bundle) -> tuple[SpineUNet, SpineUNet]:
     return anatomy, lesion
 
 
-def _build(
-    bundle: Bundle, network: dict[str, object], weights: dict[str, Tensor], part: str
-) -> SpineUNet:
+def _build(bundle: Bundle, network: dict[str, object], weights: dict[str, Tensor], part: str) -> SpineUNet:
     definition = network.get(part)
     if not isinstance(definition, dict):
         raise ModelIncompatibleError(f"{bundle.name}: its metadata describe no {part} network")
@@ -209,7 +207,8 @@ def _to_network(array: npt.NDArray[np.float32], frame: NetworkFrame, device: tor
     """An array on the source grid as (1, 1, slices, rows, columns) on the network's grid."""
     canonical = np.transpose(array, frame.order)
     flips = tuple(axis for axis, flip in enumerate(frame.flipped) if flip)
-    tensor = torch.from_numpy(np.ascontiguousarray(np.flip(canonical, flips))).to(device)
+    # A copy: torch does not take a volume's read-only array.
+    tensor = torch.from_numpy(np.flip(canonical, flips).copy()).to(device)
     return _apply(tensor[None], frame.down)[None]
 
 
