@@ -5,7 +5,7 @@ those of fat. Times are for 1.5 T to 3 T. Sources: CSF, cord, discs PMC7410772 (
 32 spines); muscle Stanisz et al., Magn Reson Med 2005;54:507; fat Gold et al., AJR 2004;183:343;
 abdominal organs de Bazelaire et al., Radiology 2004;230:652; fat share of marrow by age Blebea
 et al., Skeletal Radiol 2007 and Baum et al., J Magn Reson Imaging 2018. Values of ligament,
-cortex and flowing blood are effective ones, chosen to look right.
+cortex, flowing blood and lesions are effective ones, chosen to look right.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.anatomy import SpineRegion
-from spinemets.simulation.implicit import Coordinates, Waves, draw_waves, smooth_waves
+from spinemets.simulation.implicit import Waves, draw_waves, smooth_waves, world_points
 from spinemets.simulation.rasterisation import PhantomLabels
 from spinemets.simulation.tissues import LEVEL_OF_CODE, Tissue
 from spinemets.volume import Grid, Weighting
@@ -66,6 +66,12 @@ _WATER = {  # tissue: T1 ms, T2 ms, proton density %, fat share, gadolinium mmol
     Tissue.MARROW_FAT: (900, 55, 92, 0.82, 0.03),
     Tissue.HAEMANGIOMA: (1200, 150, 96, 0.6, 0.25),
     Tissue.FORAMINAL_ROOT: (1000, 70, 74, 0.1, 0.05),
+    Tissue.BODY_LESION: (1350, 92, 76, 0.02, 0.35),
+    Tissue.POSTERIOR_LESION: (1350, 92, 76, 0.02, 0.35),
+    Tissue.SACRUM_LESION: (1350, 92, 76, 0.02, 0.35),
+    Tissue.EPIDURAL_LESION: (1350, 92, 76, 0.02, 0.35),
+    Tissue.SAC_LESION: (1050, 85, 80, 0.0, 0.5),
+    Tissue.CORD_LESION: (1400, 130, 74, 0.0, 0.35),
 }
 _MARROW = (
     Tissue.BODY_MARROW,
@@ -141,11 +147,13 @@ def draw_properties(rng: np.random.Generator, age_years: float | None = None) ->
     """Draw one person's tissues: means from the table, spread as between people and scanners."""
     age = float(rng.uniform(20, 85)) if age_years is None else age_years
     table = np.array([_WATER[tissue] for tissue in Tissue], dtype=float)
-    count = len(table)
+    # Lesions keep the table's values, so that a person with and without them draws alike.
+    count = int(Tissue.BODY_LESION)
     field = rng.uniform(0.9, 1.2)  # T1 lengthens with field strength
-    t1 = table[:, 0] * field * np.exp(rng.normal(0, 0.08, count))
-    t2 = table[:, 1] * np.exp(rng.normal(0, 0.09, count))
-    density = table[:, 2] * np.exp(rng.normal(0, 0.04, count))
+    t1, t2, density, gadolinium = (table[:, column].copy() for column in (0, 1, 2, 4))
+    t1[:count] *= np.exp(rng.normal(0, 0.08, count))
+    t2[:count] *= np.exp(rng.normal(0, 0.09, count))
+    density[:count] *= np.exp(rng.normal(0, 0.04, count))
     # Yellow marrow replaces red with age, by about 5 to 7 % of the volume in ten years.
     shift = 0.0045 * (age - 50) + rng.normal(0, 0.07)
     fat = table[:, 3].copy()
@@ -157,12 +165,13 @@ def draw_properties(rng: np.random.Generator, age_years: float | None = None) ->
     level_fat = np.zeros(len(LEVEL_OF_CODE) + 1)
     for code, level in LEVEL_OF_CODE.items():
         level_fat[code] = trend.get(level.region, 0.04) + rng.normal(0, 0.02)
+    gadolinium[:count] *= rng.uniform(0.6, 1.5, count)
     return TissueProperties(
-        t1_ms=t1,
+        t1_ms=t1 * field,
         t2_ms=t2,
         proton_density=density,
         fat_fraction=np.clip(fat, 0.0, 0.97),
-        gadolinium_mmol_l=table[:, 4] * rng.uniform(0.6, 1.5, count),
+        gadolinium_mmol_l=gadolinium,
         level_fat=level_fat,
         fat_t1_ms=float(300 * field * np.exp(rng.normal(0, 0.05))),
         fat_t2_ms=float(rng.uniform(70, 150)),
@@ -228,7 +237,7 @@ def signal(
     protocol = (
         weighting if isinstance(weighting, Protocol) else draw_protocol(rng, weighting, properties.fat_t1_ms)
     )
-    points = _world_points(labels.grid)
+    points = world_points(labels.grid)
     coarse, fine = (smooth_waves(points, waves) for waves in properties.texture)
     tissue = labels.tissue
     fat = properties.fat_fraction.astype(np.float32)[tissue]
@@ -273,15 +282,6 @@ def _spin_echo(t1_ms: Table, t2_ms: Table, protocol: Protocol) -> Table:
     return np.asarray(np.abs(recovered) * np.exp(-protocol.echo_ms / t2_ms))
 
 
-def _world_points(grid: Grid) -> Coordinates:
-    axes = np.ogrid[tuple(slice(0, n) for n in grid.shape)]
-    x, y, z = (
-        np.asarray(sum(grid.affine[row, i] * axes[i] for i in range(3)) + grid.affine[row, 3], np.float32)
-        for row in range(3)
-    )
-    return x, y, z
-
-
 def random_contrast(labels: npt.NDArray[np.uint8], grid: Grid, rng: np.random.Generator) -> Array:
     """An image in which every label has a random mean and texture, whatever the labels mean.
 
@@ -298,7 +298,7 @@ def random_contrast(labels: npt.NDArray[np.uint8], grid: Grid, rng: np.random.Ge
     if rng.random() < 0.5:
         means[0] = rng.uniform(0.0, 0.05)
     spreads = rng.uniform(0.005, 0.08, count)
-    points = _world_points(grid)
+    points = world_points(grid)
     texture = sum(
         share * smooth_waves(points, draw_waves(rng, limits, 1.0, 12))
         for share, limits in ((0.7, (6.0, 30.0)), (0.7, (2.5, 6.0)))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from spinemets.volume import Grid
+
 __all__ = [
     "BodyShape",
     "Capsule",
@@ -20,6 +22,7 @@ __all__ = [
     "capsule_distance",
     "draw_waves",
     "smooth_waves",
+    "world_points",
 ]
 
 Array = npt.NDArray[np.float32]
@@ -155,3 +158,16 @@ def smooth_waves(points: Coordinates, waves: Waves) -> Array:
     for (kx, ky, kz), phase in zip(waves.wave_vectors, waves.phases, strict=True):
         total += np.sin(points[0] * kx + points[1] * ky + points[2] * kz + phase)
     return np.asarray(total * np.float32(waves.amplitude))
+
+
+def world_points(grid: Grid) -> Coordinates:
+    """RAS+ mm of every voxel's centre; of an unturned grid as three arrays that broadcast."""
+    axes = np.ogrid[tuple(slice(0, n) for n in grid.shape)]
+    affine = grid.affine
+    x, y, z = (
+        np.asarray(
+            sum(affine[row, i] * axes[i] for i in range(3) if affine[row, i]) + affine[row, 3], np.float32
+        )
+        for row in range(3)
+    )
+    return x, y, z

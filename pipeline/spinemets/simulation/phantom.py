@@ -15,6 +15,7 @@ import numpy.typing as npt
 from spinemets.anatomy import SpineRegion, VertebralLevel
 from spinemets.findings import PointMm
 from spinemets.simulation.column import DiscShape, VertebraShape, stack_column
+from spinemets.simulation.disease import PhantomLesion
 from spinemets.simulation.implicit import Waves, draw_waves, smooth_waves
 from spinemets.simulation.morphometry import COCCYX, Row, region_rows
 from spinemets.simulation.profile import AxialProfile, draw_profile
@@ -73,6 +74,8 @@ class SpinePhantom:
         A smooth function that makes every surface uneven, in mm.
     fields
         Smooth functions of unit deviation that arrange the soft tissue.
+    lesions
+        None are drawn; put them in with ``dataclasses.replace``.
     """
 
     vertebrae: tuple[VertebraShape, ...]
@@ -84,6 +87,7 @@ class SpinePhantom:
     age_years: float
     size: float
     numbering: Numbering
+    lesions: tuple[PhantomLesion, ...] = ()
 
     @property
     def levels(self) -> tuple[VertebralLevel, ...]:

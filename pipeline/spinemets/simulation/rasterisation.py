@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.simulation.column import DiscShape, VertebraShape
-from spinemets.simulation.implicit import Capsule, Coordinates, body_distance, capsule_distance, smooth_waves
+from spinemets.simulation.disease import paint_lesions
+from spinemets.simulation.implicit import (
+    Capsule,
+    Coordinates,
+    body_distance,
+    capsule_distance,
+    smooth_waves,
+    world_points,
+)
 from spinemets.simulation.phantom import SpinePhantom
 from spinemets.simulation.surroundings import paint_canal, paint_surroundings
 from spinemets.simulation.tissues import Tissue, code_of_level
@@ -40,11 +48,14 @@ class PhantomLabels:
         uint8, shape ``grid.shape``; values of ``Tissue``.
     vertebra
         uint8, same shape; 0 or the level's code (``tissues.LEVEL_OF_CODE``).
+    lesion
+        uint8, same shape; 0 or the number of the phantom's lesion, from 1.
     """
 
     grid: Grid
     tissue: Labels
     vertebra: Labels
+    lesion: Labels
 
 
 def rasterise(phantom: SpinePhantom, grid: Grid) -> PhantomLabels:
@@ -77,7 +88,8 @@ def rasterise(phantom: SpinePhantom, grid: Grid) -> PhantomLabels:
     canvas.tissue[solid] = hard.tissue[solid]
     bone = np.isin(canvas.tissue, _VERTEBRAL)
     canvas.vertebra[~bone] = 0
-    return PhantomLabels(grid, canvas.tissue, canvas.vertebra)
+    lesion = paint_lesions(canvas.tissue, world_points(grid), phantom.lesions)
+    return PhantomLabels(grid, canvas.tissue, canvas.vertebra, lesion)
 
 
 _VERTEBRAL = np.array(
@@ -126,13 +138,7 @@ class _Canvas:
 
 
 def _undeformed(phantom: SpinePhantom, grid: Grid) -> Coordinates:
-    axes = np.ogrid[tuple(slice(0, n) for n in grid.shape)]
-    affine = grid.affine
-    world = [
-        np.asarray(sum(affine[row, i] * axes[i] for i in range(3)) + affine[row, 3], dtype=np.float32)
-        for row in range(3)
-    ]
-    x, y, z = (np.broadcast_to(axis, grid.shape) for axis in world)
+    x, y, z = (np.broadcast_to(axis, grid.shape) for axis in world_points(grid))
     dx, dy, dz = (smooth_waves((x, y, z), waves) for waves in phantom.deformation)
     return x + dx, y + dy, z + dz
 

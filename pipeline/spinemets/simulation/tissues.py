@@ -49,6 +49,12 @@ class Tissue(IntEnum):
     MARROW_FAT = 29
     HAEMANGIOMA = 30
     FORAMINAL_ROOT = 31
+    BODY_LESION = 32
+    POSTERIOR_LESION = 33
+    SACRUM_LESION = 34
+    EPIDURAL_LESION = 35
+    SAC_LESION = 36
+    CORD_LESION = 37
 
 
 _STRUCTURES = {
@@ -59,17 +65,22 @@ _STRUCTURES = {
         Tissue.MARROW_OEDEMA,
         Tissue.MARROW_FAT,
         Tissue.HAEMANGIOMA,
+        Tissue.BODY_LESION,
     ),
-    Structure.POSTERIOR_ELEMENTS: (Tissue.POSTERIOR_CORTEX, Tissue.POSTERIOR_MARROW),
+    Structure.POSTERIOR_ELEMENTS: (
+        Tissue.POSTERIOR_CORTEX,
+        Tissue.POSTERIOR_MARROW,
+        Tissue.POSTERIOR_LESION,
+    ),
     Structure.DISC: (
         Tissue.NUCLEUS,
         Tissue.NUCLEUS_INTERMEDIATE,
         Tissue.NUCLEUS_DESICCATED,
         Tissue.ANNULUS,
     ),
-    Structure.THECAL_SAC: (Tissue.CSF, Tissue.NERVE_ROOTS),
-    Structure.CORD: (Tissue.CORD,),
-    Structure.SACRUM: (Tissue.SACRUM_MARROW, Tissue.SACRUM_CORTEX),
+    Structure.THECAL_SAC: (Tissue.CSF, Tissue.NERVE_ROOTS, Tissue.SAC_LESION),
+    Structure.CORD: (Tissue.CORD, Tissue.CORD_LESION),
+    Structure.SACRUM: (Tissue.SACRUM_MARROW, Tissue.SACRUM_CORTEX, Tissue.SACRUM_LESION),
 }
 _STRUCTURE_TABLE = np.zeros(max(Tissue) + 1, dtype=np.uint8)
 for _structure, _tissues in _STRUCTURES.items():
@@ -81,7 +92,8 @@ LEVEL_OF_CODE = dict(enumerate(VertebralLevel, start=1))
 def structure_of_tissue(tissue: TissueMap) -> TissueMap:
     """The ``Structure`` of every voxel of a tissue map, as uint8 of the same shape.
 
-    The thecal sac is CSF and nerve roots; epidural fat lies outside it.
+    The thecal sac is CSF and nerve roots; epidural fat lies outside it. A lesion leaves its host
+    what it was, except in the epidural space, where it is background.
 
     >>> structure_of_tissue(np.array([Tissue.CSF, Tissue.EPIDURAL_FAT], dtype=np.uint8)).tolist()
     [4, 0]
