@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
 from spinemets.findings import (
@@ -41,9 +42,15 @@ def body_centre_mm(level: str) -> tuple[float, float, float]:
 
 
 def make_grid(
-    spacing_mm: tuple[float, float, float], order: tuple[int, int, int], flips: tuple[bool, bool, bool]
+    spacing_mm: tuple[float, float, float],
+    order: tuple[int, int, int],
+    flips: tuple[bool, bool, bool],
+    turn_degrees: tuple[float, float, float],
 ) -> Grid:
-    """A grid over the phantom whose array axes are the R, A, S axes in ``order``, some reversed."""
+    """A grid over the phantom whose array axes are the R, A, S axes in ``order``, some reversed.
+
+    The whole grid is then turned about its centre, around the x, y and z axes.
+    """
     extent = np.array([60.0, 130.0, 260.0])
     start = np.array([-30.0, -80.0, -140.0])
     shape = np.round(extent / spacing_mm).astype(int)
@@ -54,7 +61,11 @@ def make_grid(
         affine[:3, column] = direction
         first = shape[axis] - 1 if flips[column] else 0
         affine[axis, 3] = start[axis] + (first + 0.5) * spacing_mm[axis]
-    return Grid(tuple(int(shape[axis]) for axis in order), affine)
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xyz", turn_degrees, degrees=True).as_matrix()
+    centre = start + extent / 2
+    turn[:3, 3] = centre - turn[:3, :3] @ centre
+    return Grid(tuple(int(shape[axis]) for axis in order), turn @ affine)
 
 
 def _ball(points: np.ndarray, centre: tuple[float, float, float], radius: float) -> np.ndarray:
@@ -152,10 +163,11 @@ def synthetic_report(
     spacing_mm: tuple[float, float, float] = SPACING_MM["sagittal"],
     lesions: bool = True,
     series: int = 2,
+    turn_degrees: tuple[float, float, float] = (0.0, 0.0, 0.0),
     description: str = "T2 TSE sag",
 ) -> StudyReport:
     """The phantom's report; every argument changes one thing and leaves the anatomy alone."""
-    grid = make_grid(spacing_mm, order, flips)
+    grid = make_grid(spacing_mm, order, flips, turn_degrees)
     points = grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1))
     anatomy, vertebrae = _anatomy(points)
     masks = [_ball(points, centre, radius) for _, centre, radius, _, _ in LESIONS] if lesions else []

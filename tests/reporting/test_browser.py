@@ -97,7 +97,9 @@ def visit(page: Path, folder: Path, flags: tuple[str, ...]) -> Visit:
 
 
 @pytest.fixture(scope="module")
-def page(report, tmp_path_factory):
+def page(make_report, tmp_path_factory):
+    """Of an oblique study, whose slices and coordinates do not run along each other."""
+    report = make_report(order=(1, 2, 0), flips=(True, True, False), turn_degrees=(8.0, -5.0, 10.0))
     return write_report(report, tmp_path_factory.mktemp("page"), ReportConfig(formats=("html",))).html
 
 

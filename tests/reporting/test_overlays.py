@@ -28,7 +28,7 @@ def coloured(image, colour, tolerance=6):
 
 
 def outline_box(image, colour):
-    """Left, right, top and bottom of the widest row run and column run of a colour."""
+    """First and last column, first and last row of a colour."""
     rows, columns = np.nonzero(coloured(image, colour))
     return columns.min(), columns.max(), rows.min(), rows.max()
 
@@ -76,6 +76,18 @@ def test_a_lesion_is_outlined_where_it_lies(make_report, order, flips, kind):
     )
     assert (left + right) / 2 == pytest.approx(column, abs=4)
     assert (top + bottom) / 2 == pytest.approx(row, abs=4)
+
+
+@pytest.mark.parametrize("kind", list(Plane))
+def test_a_lesion_of_an_oblique_study_is_outlined_where_it_lies(make_report, kind):
+    report = make_report(
+        order=(2, 0, 1), flips=(True, False, False), turn_degrees=(9.0, -6.0, 12.0), series=1
+    )
+    scene, planes = panels_of(report)
+    column, row = planes[kind].to_pixel(BODY_LESION_MM)
+    part = panel(scene, planes[kind]).crop((0, 0, round(column) + 22, 200))
+    left, right, top, bottom = outline_box(part, COMPARTMENT_COLOURS[Compartment.EXTRADURAL])
+    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((column, row), abs=5)
 
 
 def test_the_patients_left_is_on_the_right_of_axial_and_coronal_pictures(make_report):

@@ -49,7 +49,7 @@ def hash_identifier(identifier: str) -> str:
     """The first 16 hexadecimal digits of an identifier's SHA-256.
 
     >>> hash_identifier("1.2.3")
-    'sha256:1d1cc9e923c1f2ea'
+    'sha256:c47f5b18b8a430e6'
     """
     return f"sha256:{hashlib.sha256(identifier.encode()).hexdigest()[:16]}"
 

@@ -57,7 +57,7 @@ def level_span(levels: Sequence[VertebralLevel]) -> str:
     'T10 to S1'
     """
     if not levels:
-        return "no level"
+        return "none recognised"
     first, last = min(levels), max(levels)
     return first.value if first is last else f"{first.value} to {last.value}"
 

@@ -92,8 +92,11 @@
     updateWindow();
   }
 
+  /* Slices are shown as acquired, so NiiVue must be told to place oblique images where they truly lie. */
+  const fraction = (millimetres) => view.mm2frac(millimetres, 0, true);
+
   function moveTo(millimetres) {
-    view.scene.crosshairPos = view.mm2frac(millimetres);
+    view.scene.crosshairPos = fraction(millimetres);
     view.createOnLocationChange();
     view.drawScene();
   }
@@ -111,7 +114,7 @@
       const sagittal = tile.axCorSag === SAGITTAL;
       if (!sagittal && width / ratio < 120) continue;
       for (const level of data.levels) {
-        const place = view.frac2mm(view.mm2frac(sagittal ? level.front : level.centre));
+        const place = view.frac2mm(fraction(sagittal ? level.front : level.centre));
         const across = (place[sagittal ? 1 : 0] - tile.leftTopMM[0]) / tile.fovMM[0];
         const up = (place[2] - tile.leftTopMM[1]) / tile.fovMM[1];
         if (across < 0 || across > 1 || up < 0 || up > 1) continue;
