@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 # measured on the released networks, rounded up.
 _ACTIVATION_BYTES_PER_VOXEL = 60
 _TILE_OVERLAP = 0.25
+_NO_ROOM = "neither the device nor the CPU has memory for one tile; close other programs"
 
 
 def choose_device(name: str) -> torch.device:
@@ -34,15 +36,22 @@ def choose_device(name: str) -> torch.device:
     Raises
     ------
     DeviceUnavailableError
-        A device was named that is not there.
+        A device was named that is not there, or that is no device's name.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceUnavailableError(f"device {name!r}: use auto, cpu, cuda, cuda:N or mps") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise DeviceUnavailableError(f"device {name!r}: use auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
         count = torch.cuda.device_count() if cuda else 0
-        raise DeviceUnavailableError(f"device {name}: this machine has {count} CUDA devices; use --device auto or cpu")
+        raise DeviceUnavailableError(
+            f"device {name}: this machine has {count} CUDA devices; use --device auto or cpu"
+        )
     if device.type == "mps" and not mps:
         raise DeviceUnavailableError("device mps: this machine has none; use --device auto or cpu")
     return device
@@ -131,26 +140,33 @@ class Engine:
         needed = image[0, 0].numel() * _ACTIVATION_BYTES_PER_VOXEL * self._precision.itemsize
         if needed < 0.9 * _free_bytes(self._device):
             try:
-                return self._whole(image.to(self._device), condition.to(self._device))
-            except (torch.OutOfMemoryError, MemoryError):
-                _log.warning("the whole volume does not fit the memory of %s; going on in tiles", self._device)
+                with _memory_errors():
+                    return self._whole(image.to(self._device), condition.to(self._device))
+            except OutOfMemoryError:
+                _log.warning(
+                    "the whole volume does not fit the memory of %s; going on in tiles", self._device
+                )
         return self._fall_back(image, condition, report)
 
     def _fall_back(self, image: Tensor, condition: Tensor, report: EngineReport) -> Tensor:
         try:
-            logits = self._tiled(image.to(self._device), condition.to(self._device))
-            report.strategy = "tiles"
-            return logits
-        except (torch.OutOfMemoryError, MemoryError) as error:
+            with _memory_errors():
+                logits = self._tiled(image.to(self._device), condition.to(self._device))
+        except OutOfMemoryError:
             if self._device.type == "cpu":
-                raise OutOfMemoryError("not enough memory for one tile; close other programs") from error
+                raise
+        else:
+            report.strategy = "tiles"
+            report.cautions.append(
+                f"{self._device} has no room for the whole volume; this study was computed in tiles"
+            )
+            return logits
         report.cautions.append(f"{self._device} ran out of memory; this study was computed on the CPU")
         report.device, report.precision, report.strategy = "cpu", "float32", "tiles"
         spare = Engine(self._network, torch.device("cpu"), torch.float32, self._deterministic)
         try:
-            return spare._tiled(image.cpu(), condition.cpu())
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemoryError("neither the device nor the CPU has memory for one tile") from error
+            with _memory_errors():
+                return spare._tiled(image.cpu(), condition.cpu())
         finally:
             self._network.to(self._device)
 
@@ -170,7 +186,12 @@ class Engine:
         multiple = self._network.definition.in_plane_multiple
         tile = (min(image.shape[2], 16), *(min(n, 8 * multiple) for n in image.shape[3:]))
         logits = sliding_window_inference(
-            image, tile, 1, lambda patch: self._whole(patch, condition).float(), _TILE_OVERLAP, mode="gaussian"
+            image,
+            tile,
+            1,
+            lambda patch: self._whole(patch, condition).float(),
+            _TILE_OVERLAP,
+            mode="gaussian",
         )
         return torch.as_tensor(logits)
 
@@ -180,9 +201,25 @@ def _pad(image: Tensor, multiple: int) -> Tensor:
     return F.pad(image, (0, columns, 0, rows)) if rows or columns else image
 
 
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn every way of saying that memory has run out into one error."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemoryError(_NO_ROOM) from error
+    except RuntimeError as error:
+        # PyTorch's CPU allocator has no exception of its own.
+        if "allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        raise OutOfMemoryError(_NO_ROOM) from error
+
+
 def _free_bytes(device: torch.device) -> float:
     if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
+        # What PyTorch keeps from the last study is free for this one, though the driver counts it as used.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + kept)
     if device.type == "cpu" and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         # Cached files count as free: the kernel gives them up, so look at MemAvailable first.
         return _available_on_linux() or float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -191,10 +228,10 @@ def _free_bytes(device: torch.device) -> float:
 
 def _available_on_linux() -> float:
     try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0.0)
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return 0.0
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0.0)
 
 
 @contextmanager

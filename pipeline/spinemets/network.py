@@ -8,7 +8,7 @@ to train on a CPU. Slices are never pooled: they are 3 to 5 mm apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,6 +21,7 @@ from spinemets.errors import ModelIncompatibleError
 __all__ = ["NetworkDefinition", "SpineUNet", "build_network"]
 
 _FOLD = 2
+_MINIMUM_DEPTH = 3  # DynUNet takes no fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +52,22 @@ class NetworkDefinition:
         Raises
         ------
         ModelIncompatibleError
-            A value is missing or is not a positive integer.
+            A value is missing or is not a positive integer, or there are fewer than three filters.
         """
         try:
-            image_channels, conditions, outputs = (
-                int(cast(int, values[name])) for name in ("image_channels", "conditions", "outputs")
+            sizes = {name: _integer(values[name]) for name in ("image_channels", "conditions", "outputs")}
+            filters = tuple(_integer(n) for n in cast(Iterable[object], values["filters"]))
+        except (KeyError, TypeError) as error:
+            raise ModelIncompatibleError(
+                f"the network definition {dict(values)} lacks or garbles {error}; use a bundle made for it"
+            ) from error
+        positive = min(sizes["image_channels"], sizes["outputs"], *filters) >= 1 and sizes["conditions"] >= 0
+        if not positive or len(filters) < _MINIMUM_DEPTH:
+            raise ModelIncompatibleError(
+                f"the network definition {dict(values)} describes no network: sizes must be positive, "
+                f"and filters at least {_MINIMUM_DEPTH}; use a bundle of this version"
             )
-            filters = tuple(int(n) for n in cast(Sequence[int], values["filters"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelIncompatibleError(f"the network definition {dict(values)} lacks or garbles {error}") from error
-        if min(image_channels, outputs, *filters) < 1 or conditions < 0 or len(filters) < 2:
-            raise ModelIncompatibleError(f"the network definition {dict(values)} describes no network")
-        return cls(image_channels, conditions, outputs, filters)
+        return cls(**sizes, filters=filters)
 
     @property
     def in_plane_multiple(self) -> int:
@@ -115,6 +120,12 @@ class SpineUNet(nn.Module):
             constant = condition[:, :, None, None, None].to(folded.dtype)
             folded = torch.cat((folded, constant.expand(-1, -1, *folded.shape[2:])), dim=1)
         return _unfold(self.body(folded.contiguous(memory_format=torch.channels_last_3d)))
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r}, which is not an integer")
+    return value
 
 
 def _fold(image: Tensor) -> Tensor:
