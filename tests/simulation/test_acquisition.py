@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from spinemets.anatomy import Structure, VertebralLevel
 from spinemets.simulation.acquisition import (
     AcquisitionOptions,
     acquire,
@@ -18,6 +22,7 @@ from spinemets.simulation.acquisition import (
     wrap,
 )
 from spinemets.simulation.phantom import draw_spine
+from spinemets.simulation.tissues import structure_of_tissue
 from spinemets.volume import Grid, Plane, Weighting
 
 GRID = Grid((5, 60, 80), np.diag([4.0, 1.0, 1.0, 1.0]))
@@ -95,3 +100,23 @@ def test_scan_is_reproducible_and_lies_on_its_labels():
     assert image.shape == labels.tissue.shape
     assert np.array_equal(image, again)
     assert image.std() > 0
+
+
+def test_chemical_shift_moves_the_fat_of_marrow_and_not_the_cord(usual):
+    phantom, labels = usual
+    x, y, z = phantom.centroids_mm()[VertebralLevel.T8]
+    affine = labels.grid.affine.copy()
+    affine[:3, 3] = (x, y - 80, z - 100)
+    grid = Grid((1, labels.grid.shape[1], 100), affine)
+    clean = AcquisitionOptions(noise=(1e-6, 2e-6), ghost_chance=0, wrap_chance=0, band_chance=0, sub_slices=1)
+
+    def scan(options: AcquisitionOptions) -> tuple[np.ndarray, np.ndarray]:
+        image, seen = acquire(phantom, grid, Weighting.T1, np.random.default_rng(4), options=options)
+        return image, structure_of_tissue(seen.tissue)
+
+    (still, structures), (moved, _) = scan(clean), scan(replace(clean, fat_shift_pixels=3.0))
+    change = np.abs(moved - still) / np.median(still[structures == Structure.VERTEBRAL_BODY])
+    assert np.quantile(change[structures == Structure.VERTEBRAL_BODY], 0.9) > 0.05
+    core = ndimage.binary_erosion(structures == Structure.CORD, np.ones((1, 3, 1)))
+    assert core.sum() > 10
+    assert np.median(change[core]) < 0.02

@@ -6,7 +6,7 @@ a function of an image; ``acquire`` chains them as a scanner would.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,8 @@ class AcquisitionOptions:
         Range of the noise's standard deviation, as a share of the signal's 99th percentile.
     ghost_chance, wrap_chance, band_chance
         Chance of motion ghosts, of a wrapped-in edge, of a saturation band in front.
+    fat_shift_pixels
+        How far fat is displaced from foot to head (chemical shift).
     """
 
     slice_fill: float = 0.9
@@ -57,6 +59,7 @@ class AcquisitionOptions:
     ghost_chance: float = 0.25
     wrap_chance: float = 0.05
     band_chance: float = 0.6
+    fat_shift_pixels: float = 0.0
 
 
 def draw_sagittal_grid(
@@ -114,11 +117,26 @@ def acquire(
     labels = None
     for offset in offsets * options.slice_fill:
         thin = rasterise(phantom, _moved(grid, float(offset)))
-        total += signal(thin, protocol, rng, properties)
+        total += _shifted_signal(thin, protocol, rng, properties, options.fat_shift_pixels)
         if abs(offset) < 1e-9:
             labels = thin
     labels = labels or rasterise(phantom, grid)
     return degrade(total / np.float32(options.sub_slices), grid, rng, options), labels
+
+
+def _shifted_signal(
+    labels: PhantomLabels,
+    protocol: Protocol,
+    rng: np.random.Generator,
+    properties: TissueProperties,
+    pixels: float,
+) -> Array:
+    # Out of phase, water and fat cannot be added after the fact.
+    if not pixels or protocol.opposed:
+        return signal(labels, protocol, rng, properties)
+    water = signal(labels, replace(protocol, fat_left=0.0), rng, properties)
+    fat = signal(labels, replace(protocol, water_left=0.0), rng, properties)
+    return shift_fat(water, fat, pixels)
 
 
 def degrade(image: Array, grid: Grid, rng: np.random.Generator, options: AcquisitionOptions) -> Array:
