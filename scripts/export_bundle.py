@@ -26,9 +26,9 @@ def main() -> int:
         steps = export_bundle(arguments.bundle, recipes, (arguments.anatomy, arguments.lesion))
         registry = register_bundle(arguments.bundle)
     except SpinemetsError as error:
-        print(f"export: {error}", file=sys.stderr)  # noqa: T201
+        print(f"export: {error}", file=sys.stderr)
         return 2
-    print(f"{arguments.bundle}: weights of steps {steps}; checksums in {registry}")  # noqa: T201
+    print(f"{arguments.bundle}: weights of steps {steps}; checksums in {registry}")
     return 0
 
 

@@ -59,7 +59,9 @@ class BundleDetector:
 class BundleTrainer:
     """Trains one of a bundle's networks from a recipe, as ``scripts/train.py`` does."""
 
-    def __init__(self, recipe: str, data: str, output: str, anatomy_checkpoint: str = "", device: str = "auto") -> None:
+    def __init__(
+        self, recipe: str, data: str, output: str, anatomy_checkpoint: str = "", device: str = "auto"
+    ) -> None:
         self._recipe, self._data, self._output = Path(recipe), Path(data), Path(output)
         self._anatomy = Path(anatomy_checkpoint) if anatomy_checkpoint else None
         self._device = device

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 
 from spinemets.anatomy import Structure
+from spinemets.errors import UnsupportedInputError
 from spinemets.volume import Weighting
 
-__all__ = ["recontrast"]
+__all__ = ["recontrast", "resemble"]
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -49,15 +50,38 @@ def recontrast(
     scaled = _scaled(image)
     way = rng.random()
     if way < 0.28:
-        return _relevel(scaled, structures, _draw(_T1, rng), _t1_background(scaled, rng)), Weighting.T1
+        return _like_t1(scaled, structures, rng), Weighting.T1
     if way < 0.56:
-        return _relevel(scaled, structures, _draw(_STIR, rng), _stir_background(scaled, rng)), Weighting.T2_FS
+        return _like_stir(scaled, structures, rng), Weighting.T2_FS
     if way < 0.78:
         levels = {structure: (float(rng.uniform()), float(rng.uniform(-0.6, 1.2))) for structure in _T1}
         return _relevel(scaled, structures, levels, _random_curve(scaled, rng)), Weighting.UNKNOWN
     if way < 0.9:
         return _random_curve(scaled, rng), Weighting.UNKNOWN
     return (scaled ** np.exp(rng.normal(0, 0.3))).astype(np.float32), weighting
+
+
+def resemble(image: Array, structures: Labels, weighting: Weighting, rng: np.random.Generator) -> Array:
+    """A T2 scan made to look like T1 or STIR, in 0..1.2.
+
+    Raises
+    ------
+    UnsupportedInputError
+        Another weighting is asked for.
+    """
+    if weighting is Weighting.T1:
+        return _like_t1(_scaled(image), structures, rng)
+    if weighting is Weighting.T2_FS:
+        return _like_stir(_scaled(image), structures, rng)
+    raise UnsupportedInputError(f"{weighting.value} cannot be simulated from a scan's labels; use T1 or STIR")
+
+
+def _like_t1(scaled: Array, structures: Labels, rng: np.random.Generator) -> Array:
+    return _relevel(scaled, structures, _draw(_T1, rng), _t1_background(scaled, rng))
+
+
+def _like_stir(scaled: Array, structures: Labels, rng: np.random.Generator) -> Array:
+    return _relevel(scaled, structures, _draw(_STIR, rng), _stir_background(scaled, rng))
 
 
 def _scaled(image: Array) -> Array:
@@ -73,7 +97,9 @@ def _draw(table: Mapping[Structure, Level], rng: np.random.Generator) -> dict[St
     }
 
 
-def _relevel(scaled: Array, structures: Labels, levels: Mapping[Structure, Level], background: Array) -> Array:
+def _relevel(
+    scaled: Array, structures: Labels, levels: Mapping[Structure, Level], background: Array
+) -> Array:
     """Structures at new levels with their own texture, blended over their borders."""
     offset, gain = np.zeros(len(Structure), np.float32), np.zeros(len(Structure), np.float32)
     for structure, (level, texture) in levels.items():

@@ -81,7 +81,8 @@ def _spider(sources: SourceSettings, folder: Path, subjects: Sequence[str]) -> l
         return []
     root = folder / sources.spider
     return [
-        read_spider(root / f"sub-{s}_T2w.nii.gz", root / f"sub-{s}_dseg.nii.gz", f"spider/{s}") for s in subjects
+        read_spider(root / f"sub-{s}_T2w.nii.gz", root / f"sub-{s}_dseg.nii.gz", f"spider/{s}")
+        for s in subjects
     ]
 
 

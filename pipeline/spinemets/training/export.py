@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,7 +30,9 @@ _TOLD = (
 )
 
 
-def export_bundle(bundle: Path, recipes: tuple[Recipe, Recipe], checkpoints: tuple[Path, Path]) -> dict[str, int]:
+def export_bundle(
+    bundle: Path, recipes: tuple[Recipe, Recipe], checkpoints: tuple[Path, Path]
+) -> dict[str, int]:
     """Write the averaged weights of the anatomy and the lesion network into a bundle.
 
     Weights are stored as float16 and computed with as float32 or bfloat16. The key
@@ -54,13 +55,15 @@ def export_bundle(bundle: Path, recipes: tuple[Recipe, Recipe], checkpoints: tup
         definition = network_definition(recipe)
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         _check_fit(definition, state["average"], checkpoint)
-        weights |= {f"{recipe.task}.{name}": value.half().contiguous() for name, value in state["average"].items()}
+        weights |= {
+            f"{recipe.task}.{name}": value.half().contiguous() for name, value in state["average"].items()
+        }
         network[recipe.task] = asdict(definition)
         steps[recipe.task] = int(state["step"])
     target = bundle / "models" / "model.safetensors"
     temporary = target.with_suffix(".tmp")
     save_file(weights, temporary)
-    os.replace(temporary, target)
+    temporary.replace(target)
     _describe(bundle / "configs" / "metadata.json", network)
     return steps
 
@@ -83,4 +86,4 @@ def _describe(metadata: Path, network: dict[str, object]) -> None:
     }
     temporary = metadata.with_suffix(".tmp")
     temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, metadata)
+    temporary.replace(metadata)

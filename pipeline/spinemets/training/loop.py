@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +43,8 @@ class TrainingFiles:
     data
         Folder that the recipe's sources are relative to.
     output
-        Checkpoint, TensorBoard events and the phantom cache.
+        Checkpoint and TensorBoard events. Phantoms are kept beside it, in ``phantoms``, so that
+        an anatomy and a lesion training of one seed can share them.
     anatomy_checkpoint
         Needed for lesions only: the trained anatomy network.
     """
@@ -78,7 +78,7 @@ class _State:
         state = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimizer")}
         temporary = path.with_suffix(".tmp")
         torch.save({**state, "step": self.step}, temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
 
     def load(self, path: Path) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -160,7 +160,9 @@ def _learning_rate(recipe: Recipe, step: int) -> float:
 class _Step:
     """One optimisation step."""
 
-    def __init__(self, recipe: Recipe, state: _State, anatomy: SpineUNet | None, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, state: _State, anatomy: SpineUNet | None, device: torch.device
+    ) -> None:
         self._recipe, self._state, self._anatomy, self._device = recipe, state, anatomy, device
 
     def __call__(self, batch: Batch) -> float:

@@ -53,7 +53,7 @@ def draw_phantom_scan(seed: int, index: int, cache: Path) -> LabelledScan:
         image, allowed, structures = _draw(seed, index, weighting)
         temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
         np.savez_compressed(temporary, image=image, allowed=allowed, structures=structures)
-        os.replace(temporary, path)
+        temporary.replace(path)
     return LabelledScan(f"phantom/{index}", image, allowed, structures, _SPACING_MM, weighting)
 
 

@@ -20,7 +20,9 @@ class _Settings(BaseModel):
 class SourceSettings(_Settings):
     """Where training scans come from; folders are relative to ``--data``."""
 
-    spider: Path | None = Field(default=None, description="folder of sub-<id>_T2w.nii.gz and sub-<id>_dseg.nii.gz")
+    spider: Path | None = Field(
+        default=None, description="folder of sub-<id>_T2w.nii.gz and sub-<id>_dseg.nii.gz"
+    )
     spider_subjects: tuple[str, ...] = ()
     spider_validation: tuple[str, ...] = ()
     sct: Path | None = Field(default=None, description="folder of <id>_T2w.nii.gz and <id>_cord.nii.gz")

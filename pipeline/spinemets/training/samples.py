@@ -151,7 +151,9 @@ def _patch_points(
     # Patches mostly full of scan: a quarter of one may hang over the edge.
     reach = np.array(shape[1:]) / 4
     size_mm = np.array(scan.image.shape[1:]) * scan.spacing_mm[1:]
-    centre_mm[1:] = np.clip(centre_mm[1:], np.minimum(reach, size_mm / 2), np.maximum(size_mm - reach, size_mm / 2))
+    centre_mm[1:] = np.clip(
+        centre_mm[1:], np.minimum(reach, size_mm / 2), np.maximum(size_mm - reach, size_mm / 2)
+    )
     turn = _rotation(rng.normal(0, (0.02, 0.03, 0.15)))
     zoom = np.diag(1 / np.exp(rng.normal(0, (0.05, 0.14, 0.14))))
     zoom[0, 0] *= rng.choice((-1, 1))

@@ -64,7 +64,10 @@ def validate_lesions(
                 if lesion.sum() * np.prod(spacing) >= 500:
                     total += 1
                     found += bool((probability[lesion] > 0.5).mean() > 0.1)
-    return {"sensitivity": found / max(1, total), "false positives per scan": float(false_alarms) / max(1, len(scans))}
+    return {
+        "sensitivity": found / max(1, total),
+        "false positives per scan": float(false_alarms) / max(1, len(scans)),
+    }
 
 
 def _lesions(

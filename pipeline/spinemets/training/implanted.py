@@ -1,0 +1,99 @@
+"""Real scans with lesions implanted, written as files: what lesion detection is measured on.
+
+No public MRI data set has masks of spinal metastases. Scans that take part in no training are
+given lesions whose place, size and compartment are known; the scan as it is serves to count
+false positives. Lesions come from ``simulation.lesions``, whose kind the network was trained
+on, so that the figures say how well it finds such lesions in patients it has never seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from spinemets.anatomy import SpineRegion
+from spinemets.atomic import atomic_write_text
+from spinemets.channels import Channel
+from spinemets.simulation.lesions import Implanted, ImplantOptions, implant_lesions
+from spinemets.training.contrast import resemble
+from spinemets.training.scans import LabelledScan, bit
+from spinemets.volume import Weighting
+
+__all__ = ["write_implanted"]
+
+_SUFFIXES: Mapping[Weighting, str] = {Weighting.T1: "T1w", Weighting.T2: "T2w", Weighting.T2_FS: "STIR"}
+
+
+def write_implanted(
+    scan: LabelledScan, folder: Path, study: str, weighting: Weighting, rng: np.random.Generator
+) -> int:
+    """Write one scan with lesions under ``folder/studies`` and their truth under ``folder/truth``.
+
+    A weighting other than the scan's own is simulated from its labels. The image lies on axes
+    (left-right, back-front, foot-head), 1 mm in plane.
+
+    Returns
+    -------
+    int
+        How many lesions were implanted.
+    """
+    image = np.asarray(scan.image, dtype=np.float32)
+    if weighting is not scan.weighting:
+        image = resemble(image, scan.structures, weighting, rng) * 255
+    ill = implant_lesions(image, scan.structures, scan.spacing_mm, weighting, ImplantOptions(), rng)
+    affine = np.diag([*scan.spacing_mm, 1.0])
+    studies, truths = folder / "studies", folder / "truth"
+    studies.mkdir(parents=True, exist_ok=True)
+    truths.mkdir(parents=True, exist_ok=True)
+    name = f"{study}_{_SUFFIXES[weighting]}"
+    _write(studies / f"{name}.nii.gz", np.clip(ill.image, 0, None).astype(np.float32), affine)
+    _write(truths / f"{name}_lesions.nii.gz", ill.lesions, affine)
+    atomic_write_text(truths / f"{name}.json", json.dumps({"lesions": _facts(ill, scan)}, indent=2) + "\n")
+    return len(ill.compartments)
+
+
+def _write(path: Path, array: npt.NDArray[np.generic], affine: npt.NDArray[np.float64]) -> None:
+    file = nib.Nifti1Image(array, affine)
+    file.set_sform(affine, code=1)
+    file.set_qform(affine, code=1)
+    nib.save(file, path)
+
+
+def _facts(ill: Implanted, scan: LabelledScan) -> list[dict[str, object]]:
+    """What is known of every lesion."""
+    facts: list[dict[str, object]] = []
+    for number, compartment in enumerate(ill.compartments, start=1):
+        voxels = np.argwhere(ill.lesions == number)
+        if not len(voxels):
+            continue
+        facts.append(
+            {
+                "lesion": number,
+                "compartment": compartment.value,
+                "region": _region(scan, voxels),
+                "centroid_mm": [round(float(c), 1) for c in voxels.mean(axis=0) * scan.spacing_mm],
+                "volume_mm3": round(float(len(voxels) * np.prod(scan.spacing_mm)), 1),
+            }
+        )
+    return facts
+
+
+def _region(scan: LabelledScan, voxels: npt.NDArray[np.intp]) -> str | None:
+    """Known where the scan is lumbar: from the height of the lesion between its numbered bodies."""
+    middle = float(voxels[:, 2].mean())
+    lowest: dict[SpineRegion, float] = {}
+    for channel, region in (
+        (Channel.SACRUM, SpineRegion.SACRAL),
+        (Channel.LUMBAR_BODY, SpineRegion.LUMBAR),
+        (Channel.THORACIC_BODY, SpineRegion.THORACIC),
+    ):
+        heights = np.nonzero((scan.allowed == bit(channel)).any(axis=(0, 1)))[0]
+        if heights.size:
+            lowest[region] = float(heights.min())
+    below = [region for region, height in lowest.items() if height <= middle]
+    return max(below, key=lambda region: lowest[region]).value if below else None

@@ -1,0 +1,48 @@
+"""Write SPIDER scans with implanted lesions, and their truth, to measure lesion detection on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from spinemets.errors import SpinemetsError
+from spinemets.training.implanted import write_implanted
+from spinemets.training.scans import read_spider
+from spinemets.volume import Weighting
+
+WEIGHTINGS = {"T2": Weighting.T2, "T1": Weighting.T1, "STIR": Weighting.T2_FS}
+
+
+def main() -> int:
+    """Parse and write; the same seed gives the same files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("spider", type=Path, help="folder of sub-<id>_T2w.nii.gz and sub-<id>_dseg.nii.gz")
+    parser.add_argument("subjects", nargs="+", help="as in 011 045")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument(
+        "--weightings", nargs="+", choices=WEIGHTINGS, default=["T2"], help="T1 and STIR are simulated"
+    )
+    parser.add_argument("--copies", type=int, default=2, help="studies for each subject and weighting")
+    parser.add_argument("--seed", type=int, default=9)
+    arguments = parser.parse_args()
+    try:
+        for number, subject in enumerate(arguments.subjects):
+            image, labels = (arguments.spider / f"sub-{subject}_{kind}.nii.gz" for kind in ("T2w", "dseg"))
+            scan = read_spider(image, labels, subject)
+            for copy in range(arguments.copies):
+                for kind in arguments.weightings:
+                    rng = np.random.default_rng([arguments.seed, number, copy, list(WEIGHTINGS).index(kind)])
+                    name = f"sub-{subject}_{kind.lower()}{copy}"
+                    count = write_implanted(scan, arguments.output, name, WEIGHTINGS[kind], rng)
+                    print(f"{name}: {count} lesions")
+    except SpinemetsError as error:
+        print(f"make_implanted: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
