@@ -196,10 +196,13 @@ def _build(bundle: Bundle, network: dict[str, object], weights: dict[str, Tensor
         raise ModelIncompatibleError(f"{bundle.name}: its metadata describe no {part} network")
     built = build_network(NetworkDefinition.from_mapping(cast(dict[str, object], definition)))
     own = {k.removeprefix(f"{part}."): v.float() for k, v in weights.items() if k.startswith(f"{part}.")}
-    try:
-        built.load_state_dict(own)
-    except RuntimeError as error:
-        raise ModelIncompatibleError(f"{bundle.name}: the {part} weights do not fit: {error}") from error
+    # By parameters, not by state: DynUNet's state lists its layers under two names.
+    expected = {name: parameter.shape for name, parameter in built.named_parameters()}
+    if expected != {name: value.shape for name, value in own.items()}:
+        raise ModelIncompatibleError(
+            f"{bundle.name}: the {part} weights do not fit the network that its metadata describe"
+        )
+    built.load_state_dict(own, strict=False)
     return built.eval()
 
 

@@ -54,25 +54,30 @@ def export_bundle(
     for recipe, checkpoint in zip(recipes, checkpoints, strict=True):
         definition = network_definition(recipe)
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        _check_fit(definition, state["average"], checkpoint)
-        weights |= {
-            f"{recipe.task}.{name}": value.half().contiguous() for name, value in state["average"].items()
-        }
+        averaged = _averaged(definition, state["average"], checkpoint)
+        weights |= {f"{recipe.task}.{name}": value.half().contiguous() for name, value in averaged.items()}
         network[recipe.task] = asdict(definition)
         steps[recipe.task] = int(state["step"])
     target = bundle / "models" / "model.safetensors"
     temporary = target.with_suffix(".tmp")
     save_file(weights, temporary)
+    # safetensors writes files that only their owner can read.
+    temporary.chmod(0o644)
     temporary.replace(target)
     _describe(bundle / "configs" / "metadata.json", network)
     return steps
 
 
-def _check_fit(definition: NetworkDefinition, weights: dict[str, Tensor], checkpoint: Path) -> None:
+def _averaged(
+    definition: NetworkDefinition, weights: dict[str, Tensor], checkpoint: Path
+) -> dict[str, Tensor]:
+    """Every parameter once: DynUNet's own state lists its layers under two names."""
+    network = build_network(definition)
     try:
-        build_network(definition).load_state_dict(weights)
+        network.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelIncompatibleError(f"{checkpoint}: does not belong to its recipe: {error}") from error
+    return {name: parameter.detach() for name, parameter in network.named_parameters()}
 
 
 def _describe(metadata: Path, network: dict[str, object]) -> None:
