@@ -9,6 +9,7 @@ drawn, where asked for, as its anterior arch in front of the dens.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -142,8 +143,12 @@ class _Curve:
 
 
 def draw_phantom(options: PhantomOptions | None = None, **changes: object) -> Phantom:
-    """Draw a spine; keyword arguments replace single options."""
-    options = replace(options or PhantomOptions(), **changes)
+    """Draw a spine; keyword arguments replace single options. Equal options share one drawing."""
+    return _draw(replace(options or PhantomOptions(), **changes))
+
+
+@lru_cache(maxsize=32)
+def _draw(options: PhantomOptions) -> Phantom:
     names = VARIANTS[options.variant]
     sizes, tops, sacrum_top = _stack(options, names)
     curve = _bend(options, tops, sacrum_top)

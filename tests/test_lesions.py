@@ -1,0 +1,151 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from phantoms import add_lesion, draw_phantom, with_volume
+from spinemets.anatomy import Structure
+from spinemets.config import LesionConfig
+from spinemets.findings import SpineSegmentation
+from spinemets.lesions import find_lesions
+from spinemets.volume import Grid, Weighting
+
+CONFIG = LesionConfig()
+
+
+def blank(shape=(20, 40, 40), spacing=(3.0, 1.0, 1.0)) -> SpineSegmentation:
+    grid = Grid(shape, np.diag([*spacing, 1.0]))
+    nothing = np.zeros(shape, np.uint8)
+    return SpineSegmentation(grid, nothing, nothing, np.zeros(shape, np.float32), (), ())
+
+
+def with_probability(segmentation, *boxes):
+    chance = segmentation.lesion_probability.copy()
+    for box, value in boxes:
+        chance[box] = value
+    return replace(segmentation, lesion_probability=chance)
+
+
+def test_no_probability_no_lesion(lumbar_spine):
+    assert find_lesions(lumbar_spine.segmentation, CONFIG) == ()
+
+
+def test_a_box_has_its_exact_volume_centroid_and_confidence():
+    box = (slice(2, 6), slice(10, 20), slice(5, 11))
+    (lesion,) = find_lesions(with_probability(blank(), (box, 0.8)), CONFIG)
+    assert lesion.volume_mm3 == pytest.approx(4 * 10 * 6 * 3.0)
+    assert lesion.centroid_mm == pytest.approx((3.5 * 3.0, 14.5, 7.5))
+    assert lesion.confidence == pytest.approx(0.8, abs=1e-6)
+    assert np.array_equal(lesion.mask(), with_probability(blank(), (box, 0.8)).lesion_probability > 0)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (4.0, 0.8, 0.8)])
+def test_the_longest_diameter_of_a_ball_is_its_diameter(spacing):
+    phantom = draw_phantom(highest="L2", lowest="L3", spacing_mm=spacing)
+    centre = phantom.point("L2", phantom.body_front_mm("L2"))
+    (lesion,) = find_lesions(add_lesion(phantom.segmentation, centre, (8.0, 8.0, 8.0)), CONFIG)
+    assert lesion.longest_diameter_mm == pytest.approx(16.0, abs=max(spacing))
+    assert lesion.volume_mm3 == pytest.approx(4 / 3 * np.pi * 8.0**3, rel=0.1)
+
+
+def test_the_longest_diameter_runs_across_slices():
+    line = (slice(3, 13), slice(10, 13), slice(10, 13))
+    (lesion,) = find_lesions(with_probability(blank(), (line, 0.9)), CONFIG)
+    assert lesion.longest_diameter_mm == pytest.approx(30.0, abs=1.0)
+
+
+def test_lesions_are_numbered_from_head_to_foot_whatever_the_grids_direction():
+    low = (slice(2, 5), slice(5, 12), slice(2, 9))
+    high = (slice(10, 13), slice(5, 12), slice(28, 35))
+    upright = with_probability(blank(), (low, 0.9), (high, 0.9))
+    affine = np.diag([3.0, 1.0, -1.0, 1.0])
+    upside_down = replace(upright, grid=Grid(upright.grid.shape, affine))
+    for segmentation in (upright, upside_down):
+        lesions = find_lesions(segmentation, CONFIG)
+        assert [lesion.number for lesion in lesions] == [1, 2]
+        assert lesions[0].centroid_mm[2] > lesions[1].centroid_mm[2]
+
+
+def test_small_and_weak_components_are_dropped():
+    small = (slice(2, 4), slice(5, 7), slice(5, 7))
+    weak = (slice(8, 12), slice(5, 15), slice(5, 15))
+    sound = (slice(14, 18), slice(25, 35), slice(25, 35))
+    segmentation = with_probability(blank(), (small, 0.9), (weak, 0.55), (sound, 0.9))
+    lesions = find_lesions(segmentation, LesionConfig(minimum_confidence=0.6))
+    assert len(lesions) == 1
+    assert lesions[0].volume_mm3 == pytest.approx(4 * 10 * 10 * 3.0)
+
+
+def test_a_hole_inside_a_lesion_belongs_to_it():
+    shell = (slice(2, 9), slice(5, 15), slice(5, 15))
+    hole = (slice(4, 7), slice(8, 12), slice(8, 12))
+    (lesion,) = find_lesions(with_probability(blank(), (shell, 0.9), (hole, 0.1)), CONFIG)
+    assert lesion.volume_mm3 == pytest.approx(7 * 10 * 10 * 3.0)
+
+
+def test_parts_that_touch_by_a_corner_are_one_lesion():
+    first = (slice(2, 5), slice(5, 10), slice(5, 10))
+    second = (slice(5, 8), slice(10, 15), slice(10, 15))
+    assert len(find_lesions(with_probability(blank(), (first, 0.9), (second, 0.9)), CONFIG)) == 1
+
+
+def test_a_blurred_rim_does_not_lower_the_confidence():
+    rim = (slice(2, 8), slice(5, 15), slice(5, 15))
+    core = (slice(3, 7), slice(6, 14), slice(6, 14))
+    (lesion,) = find_lesions(with_probability(blank(), (rim, 0.55), (core, 0.95)), CONFIG)
+    assert lesion.confidence > 0.85
+
+
+@pytest.fixture(scope="module")
+def scanned_spine():
+    """T1-like and T2-like series with a coil that falls off towards the head."""
+    phantom = draw_phantom(highest="T11", spacing_mm=(4.0, 1.4, 1.4), seed=2)
+    segmentation = phantom.segmentation
+    rng = np.random.default_rng(0)
+    heights = segmentation.grid.to_world(np.indices(segmentation.grid.shape).reshape(3, -1).T)[:, 2]
+    fall_off = np.interp(heights, (heights.min(), heights.max()), (1.6, 0.4)).reshape(segmentation.grid.shape)
+    noise = rng.normal(1.0, 0.05, segmentation.grid.shape)
+    t1 = np.array([300, 100, 90, 60, 30, 70, 100], float)[segmentation.anatomy]
+    t2 = np.array([200, 100, 90, 60, 300, 120, 100], float)[segmentation.anatomy]
+    return phantom, t1, t2, fall_off * noise
+
+
+@pytest.mark.parametrize("level", ["T12", "L4"])
+def test_signal_is_judged_against_the_marrow_nearby(scanned_spine, level):
+    phantom, t1, t2, field = scanned_spine
+    centre = phantom.point(level, phantom.body_front_mm(level))
+    segmentation = add_lesion(phantom.segmentation, centre, (8, 8, 8))
+    lesion = segmentation.lesion_probability > 0.5
+    segmentation = with_volume(segmentation, np.where(lesion, 40, t1) * field, Weighting.T1)
+    segmentation = with_volume(segmentation, np.where(lesion, 250, t2) * field, Weighting.T2_FS)
+    (found,) = find_lesions(segmentation, CONFIG)
+    assert [signal.appearance for signal in found.signals] == ["dark", "bright"]
+    assert [signal.weighting for signal in found.signals] == ["T1", "STIR/T2FS"]
+    assert found.signals[0].z_score < -2 < 2 < found.signals[1].z_score
+
+
+def test_a_lesion_like_marrow_is_similar(scanned_spine):
+    phantom, t1, _, field = scanned_spine
+    centre = phantom.point("L2", phantom.body_front_mm("L2"))
+    segmentation = add_lesion(phantom.segmentation, centre, (6, 6, 6))
+    (found,) = find_lesions(with_volume(segmentation, t1 * field, Weighting.T1), CONFIG)
+    assert found.signals[0].appearance == "similar"
+
+
+def test_a_lesion_in_the_sac_is_compared_with_csf(scanned_spine):
+    phantom, _, t2, field = scanned_spine
+    segmentation = add_lesion(phantom.segmentation, phantom.point("L3", 0.0), (4, 4, 6), Structure.BACKGROUND)
+    lesion = segmentation.lesion_probability > 0.5
+    (found,) = find_lesions(
+        with_volume(segmentation, np.where(lesion, 150, t2) * field, Weighting.T2), CONFIG
+    )
+    assert found.signals[0].appearance == "dark"
+
+
+def test_a_series_that_does_not_cover_the_lesion_says_nothing(scanned_spine):
+    phantom, t1, _, _ = scanned_spine
+    centre = phantom.point("L2", phantom.body_front_mm("L2"))
+    segmentation = add_lesion(phantom.segmentation, centre, (6, 6, 6))
+    (found,) = find_lesions(with_volume(segmentation, np.zeros_like(t1), Weighting.T1), CONFIG)
+    assert found.signals[0].z_score is None
+    assert found.signals[0].appearance == "unknown"
