@@ -1,0 +1,242 @@
+"""Implanted lesions lie in the compartment they are said to be in, with the signal of their weighting."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from phantoms import draw_phantom
+from spinemets.anatomy import Compartment, Structure
+from spinemets.simulation.lesions import ImplantOptions, implant_lesions, measure_references
+from spinemets.volume import Weighting
+
+SPACING_MM = (4.0, 1.0, 1.0)
+BONE = (Structure.VERTEBRAL_BODY, Structure.POSTERIOR_ELEMENTS, Structure.SACRUM)
+CANAL = (Structure.THECAL_SAC, Structure.CORD)
+WEIGHTS = {
+    Compartment.EXTRADURAL: (1.0, 0.0, 0.0),
+    Compartment.INTRADURAL_EXTRAMEDULLARY: (0.0, 1.0, 0.0),
+    Compartment.INTRAMEDULLARY: (0.0, 0.0, 1.0),
+}
+# Grey values in the order of ``Structure``: background (fat), body, posterior, disc, sac, cord, sacrum.
+GREY = {
+    Weighting.T1: (300, 170, 170, 90, 40, 100, 170),
+    Weighting.T2: (250, 130, 130, 90, 280, 110, 130),
+    Weighting.T2_FS: (60, 50, 50, 90, 300, 130, 50),
+    Weighting.T1_FS_GD: (60, 70, 70, 90, 40, 100, 70),
+}
+NOISE = 6.0
+SEEDS = range(12)
+
+
+@pytest.fixture(scope="module")
+def structures():
+    return draw_phantom(highest="T12", lowest="L2", conus="L2", spacing_mm=SPACING_MM).segmentation.anatomy
+
+
+def picture(structures, weighting):
+    grey = np.array(GREY[weighting], dtype=np.float32)[structures]
+    noise = np.random.default_rng(1).normal(0, NOISE, structures.shape)
+    return np.maximum(grey + noise, 0).astype(np.float32)
+
+
+def implant(structures, compartment, weighting=Weighting.T1, seed=0, **options):
+    options = {"mean_number": 0.0, "epidural_extension": 0.0, **options}
+    chosen = ImplantOptions(compartment_weights=WEIGHTS[compartment], **options)
+    image = picture(structures, weighting)
+    return image, implant_lesions(
+        image, structures, SPACING_MM, weighting, chosen, np.random.default_rng(seed)
+    )
+
+
+def each_implant(structures, compartment, weighting=Weighting.T1, **options):
+    """Implants of several seeds that drew at least one lesion."""
+    drawn = [implant(structures, compartment, weighting, seed, **options) for seed in SEEDS]
+    drawn = [(image, ill) for image, ill in drawn if ill.compartments]
+    assert len(drawn) > len(SEEDS) / 2
+    return drawn
+
+
+def test_an_intramedullary_lesion_is_cord(structures):
+    for _, ill in each_implant(structures, Compartment.INTRAMEDULLARY):
+        assert set(ill.compartments) == {Compartment.INTRAMEDULLARY}
+        assert (ill.structures[ill.lesions > 0] == Structure.CORD).all()
+        before = structures[ill.lesions > 0]
+        assert np.isin(before, CANAL).all()
+        assert (before == Structure.CORD).any()
+
+
+def test_the_cord_may_swell_but_keeps_what_it_had(structures):
+    swollen = 0
+    for _, ill in each_implant(structures, Compartment.INTRAMEDULLARY):
+        changed = ill.structures != structures
+        assert (ill.lesions[changed] > 0).all()
+        assert (structures[changed] == Structure.THECAL_SAC).all()
+        swollen += changed.any()
+    assert swollen
+
+
+def test_an_intradural_lesion_lies_in_the_sac_and_leaves_its_name(structures):
+    for _, ill in each_implant(structures, Compartment.INTRADURAL_EXTRAMEDULLARY):
+        assert set(ill.compartments) == {Compartment.INTRADURAL_EXTRAMEDULLARY}
+        assert (structures[ill.lesions > 0] == Structure.THECAL_SAC).all()
+        assert np.array_equal(ill.structures, structures)
+
+
+def test_an_extradural_lesion_lies_in_bone_and_leaves_its_name(structures):
+    for _, ill in each_implant(structures, Compartment.EXTRADURAL):
+        assert set(ill.compartments) == {Compartment.EXTRADURAL}
+        assert np.isin(structures[ill.lesions > 0], BONE).all()
+        assert np.array_equal(ill.structures, structures)
+
+
+def test_epidural_growth_takes_the_sac_s_place_and_stays_near_bone(structures):
+    into_canal = 0
+    to_bone = ndimage.distance_transform_edt(~np.isin(structures, BONE), sampling=SPACING_MM)
+    for _, ill in each_implant(
+        structures, Compartment.EXTRADURAL, epidural_extension=1.0, whole_vertebra=0.0
+    ):
+        lesion = ill.lesions > 0
+        assert (to_bone[lesion] < 7).all()
+        assert not (structures[lesion] == Structure.DISC).any()
+        displaced = lesion & np.isin(structures, CANAL)
+        assert (ill.structures[displaced] == Structure.BACKGROUND).all()
+        assert np.array_equal(ill.structures[~displaced], structures[~displaced])
+        into_canal += displaced.any()
+    assert into_canal
+
+
+def test_a_whole_vertebra_is_one_body_for_the_most_part(structures):
+    for _, ill in each_implant(structures, Compartment.EXTRADURAL, whole_vertebra=1.0):
+        assert (structures[ill.lesions > 0] == Structure.VERTEBRAL_BODY).all()
+        bodies, _ = ndimage.label(structures == Structure.VERTEBRAL_BODY)
+        (hit,) = np.unique(bodies[ill.lesions > 0])
+        assert (ill.lesions[bodies == hit] > 0).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("weighting", "side"), [(Weighting.T1, -1), (Weighting.T2_FS, 1), (Weighting.T1_FS_GD, 1)]
+)
+def test_lytic_marrow_disease_is_dark_on_t1_and_bright_where_fat_is_suppressed(structures, weighting, side):
+    lytic = 0
+    for image, ill in each_implant(structures, Compartment.EXTRADURAL, weighting, radius_mm=(6.0, 12.0)):
+        lesion = ill.lesions > 0
+        marrow = np.median(image[(structures == Structure.VERTEBRAL_BODY) & ~lesion])
+        shift = np.median(ill.image[lesion]) - marrow
+        if side * shift > 2 * NOISE:
+            lytic += 1
+        else:
+            # What is left is sclerotic: dark on everything.
+            assert shift < -0.8 * NOISE
+    assert lytic >= 0.5 * len(SEEDS)
+
+
+@pytest.mark.parametrize("weighting", list(GREY))
+def test_sclerotic_disease_is_dark_on_everything(structures, weighting):
+    dark = []
+    for seed in range(40):
+        # The first number drawn decides: one patient in five has sclerotic disease.
+        if np.random.default_rng(seed).random() >= 0.2:
+            continue
+        image, ill = implant(structures, Compartment.EXTRADURAL, weighting, seed, radius_mm=(6.0, 12.0))
+        lesion = ill.lesions > 0
+        if lesion.any():
+            marrow = np.median(image[(structures == Structure.VERTEBRAL_BODY) & ~lesion])
+            dark.append(np.median(ill.image[lesion]) < marrow)
+    assert len(dark) >= 3
+    assert all(dark)
+
+
+@pytest.mark.parametrize("weighting", list(GREY))
+def test_an_intradural_nodule_stands_out_against_its_fluid(structures, weighting):
+    for image, ill in each_implant(structures, Compartment.INTRADURAL_EXTRAMEDULLARY, weighting):
+        lesion = ill.lesions > 0
+        fluid = np.median(image[(structures == Structure.THECAL_SAC) & ~lesion])
+        assert abs(np.median(ill.image[lesion]) - fluid) > 1.5 * NOISE
+
+
+def test_a_cord_lesion_is_bright_on_t2(structures):
+    for image, ill in each_implant(structures, Compartment.INTRAMEDULLARY, Weighting.T2):
+        lesion = ill.lesions > 0
+        assert np.median(ill.image[lesion]) > np.median(image[structures == Structure.CORD]) + NOISE
+
+
+INVADED = {
+    Compartment.EXTRADURAL: BONE,
+    Compartment.INTRADURAL_EXTRAMEDULLARY: (Structure.THECAL_SAC,),
+    Compartment.INTRAMEDULLARY: CANAL,
+}
+
+
+@pytest.mark.parametrize("compartment", list(Compartment))
+def test_nothing_changes_beyond_a_lesion_s_edge(structures, compartment):
+    for image, ill in each_implant(structures, compartment):
+        changed, lesion = ill.image != image, ill.lesions > 0
+        assert changed[lesion].mean() > 0.9
+        # Partly filled voxels belong to the edge, and the edge to the same tissue.
+        assert np.isin(structures[changed], INVADED[compartment]).all()
+        reach = ndimage.distance_transform_edt(~lesion, sampling=SPACING_MM)
+        assert np.percentile(reach[changed], 95) <= max(SPACING_MM) + 1
+        assert reach[changed].max() < 4 * max(SPACING_MM)
+
+
+@pytest.mark.parametrize("compartment", list(Compartment))
+def test_what_is_given_is_not_changed(structures, compartment):
+    image, labels = picture(structures, Weighting.T2), structures.copy()
+    image.setflags(write=False)
+    labels.setflags(write=False)
+    options = ImplantOptions(compartment_weights=WEIGHTS[compartment])
+    implant_lesions(image, labels, SPACING_MM, Weighting.T2, options, np.random.default_rng(3))
+    assert np.array_equal(labels, structures)
+    assert np.array_equal(image, picture(structures, Weighting.T2))
+
+
+def test_the_seed_decides_everything(structures):
+    options = ImplantOptions()
+    image = picture(structures, Weighting.T2)
+    first, second, other = (
+        implant_lesions(
+            image, structures, SPACING_MM, Weighting.UNKNOWN, options, np.random.default_rng(seed)
+        )
+        for seed in (5, 5, 6)
+    )
+    assert np.array_equal(first.image, second.image)
+    assert np.array_equal(first.lesions, second.lesions)
+    assert first.compartments == second.compartments
+    assert not np.array_equal(first.image, other.image)
+
+
+def test_several_lesions_are_numbered_and_do_not_overlap(structures):
+    _, ill = implant(structures, Compartment.EXTRADURAL, mean_number=6.0, radius_mm=(3.0, 6.0))
+    assert len(ill.compartments) > 2
+    assert sorted(np.unique(ill.lesions)) == list(range(len(ill.compartments) + 1))
+
+
+def test_without_cord_and_sac_every_lesion_is_extradural(structures):
+    labels = np.where(np.isin(structures, CANAL), Structure.BACKGROUND, structures).astype(np.uint8)
+    image = picture(labels, Weighting.T1)
+    for seed in SEEDS:
+        options = ImplantOptions(compartment_weights=(0.2, 0.4, 0.4))
+        ill = implant_lesions(image, labels, SPACING_MM, Weighting.T1, options, np.random.default_rng(seed))
+        assert set(ill.compartments) <= {Compartment.EXTRADURAL}
+
+
+def test_without_any_spine_nothing_is_implanted():
+    labels = np.zeros((6, 40, 40), dtype=np.uint8)
+    image = np.random.default_rng(2).normal(100, 5, labels.shape).astype(np.float32)
+    ill = implant_lesions(image, labels, SPACING_MM, Weighting.T1, ImplantOptions(), np.random.default_rng(0))
+    assert ill.compartments == ()
+    assert np.array_equal(ill.image, image)
+
+
+@pytest.mark.parametrize("weighting", list(GREY))
+def test_references_are_the_tissues_medians(structures, weighting):
+    found = measure_references(picture(structures, weighting), structures)
+    fat, body, _, disc, sac, cord, _ = GREY[weighting]
+    assert found.marrow == pytest.approx(body, abs=2)
+    assert found.spread == pytest.approx(NOISE, rel=0.15)
+    assert found.cord == pytest.approx(cord, abs=2)
+    assert found.csf == pytest.approx(sac, abs=2 * NOISE)
+    assert found.soft_tissue == pytest.approx(disc, abs=0.5 * NOISE)
+    assert found.fat == pytest.approx(fat, abs=2 * NOISE)

@@ -1,0 +1,166 @@
+"""Normal variants change vertebral bodies only, never the truth, and look the way they are known to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from phantoms import draw_phantom
+from spinemets.anatomy import Structure
+from spinemets.simulation import mimics
+from spinemets.simulation.lesions import measure_references
+from spinemets.simulation.mimics import add_mimics, marrow_variation
+from spinemets.volume import Weighting
+
+SPACING_MM = (4.0, 1.0, 1.0)
+GREY = np.array((300, 170, 170, 90, 40, 100, 170), dtype=np.float32)
+SEEDS = range(15)
+WEIGHTINGS = (Weighting.T1, Weighting.T2, Weighting.T2_FS, Weighting.UNKNOWN)
+VARIANTS = (mimics.basivertebral_vein, mimics.endplate_change, mimics.schmorl_node, mimics.fatty_focus)
+
+
+@pytest.fixture(scope="module")
+def structures():
+    return draw_phantom(highest="L1", lowest="L3", spacing_mm=SPACING_MM).segmentation.anatomy
+
+
+@pytest.fixture(scope="module")
+def image(structures):
+    noise = np.random.default_rng(1).normal(0, 6, structures.shape)
+    values = (GREY[structures] + noise).astype(np.float32)
+    values.setflags(write=False)
+    return values
+
+
+@pytest.fixture(scope="module")
+def one_body(structures, image):
+    """A patch around the largest body, that body, and the references of the whole scan."""
+    bodies, labels = bodies_of(structures)
+    box = ndimage.find_objects(bodies)[labels[0] - 1]
+    return image[box], bodies[box] == labels[0], measure_references(image, structures)
+
+
+def bodies_of(structures):
+    """Components of bone, and the labels of the three largest."""
+    bodies, _ = ndimage.label(structures == Structure.VERTEBRAL_BODY)
+    return bodies, np.argsort(np.bincount(bodies.ravel())[1:])[:-4:-1] + 1
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_only_vertebral_bodies_change_and_nothing_given_does(structures, image, weighting):
+    labels = structures.copy()
+    labels.setflags(write=False)
+    changed = add_mimics(image, labels, SPACING_MM, weighting, np.random.default_rng(2))
+    body = structures == Structure.VERTEBRAL_BODY
+    assert changed.shape == image.shape
+    assert changed.dtype == np.float32
+    assert np.array_equal(changed[~body], image[~body])
+    assert (changed[body] != image[body]).mean() > 0.9
+    assert np.array_equal(labels, structures)
+
+
+def test_the_seed_decides_everything(structures, image):
+    first, second, other = (
+        add_mimics(image, structures, SPACING_MM, Weighting.T2, np.random.default_rng(seed))
+        for seed in (3, 3, 4)
+    )
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_a_scan_without_bodies_stays_as_it_is(image):
+    changed = add_mimics(
+        image, np.zeros(image.shape, dtype=np.uint8), SPACING_MM, Weighting.T2, np.random.default_rng(5)
+    )
+    assert np.array_equal(changed, image)
+
+
+def test_marrow_varies_between_vertebrae_and_within_them(structures, image):
+    bodies, labels = bodies_of(structures)
+    references = measure_references(image, structures)
+    change = marrow_variation(image, bodies, SPACING_MM, references, np.random.default_rng(6)) - image
+    means = [change[bodies == label].mean() for label in labels]
+    assert np.ptp(means) > 0.2 * references.spread
+    assert change[bodies == labels[0]].std() > 0.05 * references.spread
+    assert np.abs(change).max() < 8 * references.spread
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_a_variant_changes_part_of_its_body_and_returns_a_new_patch(one_body, variant, weighting):
+    patch, body, references = one_body
+    patch = patch.copy()
+    before = patch.copy()
+    for seed in SEEDS:
+        changed = variant(patch, body, SPACING_MM, references, weighting, np.random.default_rng(seed))
+        assert np.array_equal(patch, before)
+        assert np.array_equal(changed[~body], before[~body])
+        assert (changed[body] != before[body]).mean() < 0.8
+
+
+def shifts(one_body, variant, weighting):
+    """Mean change where a variant changed anything, over several seeds."""
+    patch, body, references = one_body
+    found = []
+    for seed in SEEDS:
+        change = variant(patch, body, SPACING_MM, references, weighting, np.random.default_rng(seed)) - patch
+        if change.any():
+            found.append(change[change != 0].mean())
+    return np.array(found)
+
+
+def test_the_basivertebral_vein_is_dark_on_t1(one_body):
+    found = shifts(one_body, mimics.basivertebral_vein, Weighting.T1)
+    assert len(found) > 10
+    assert (found < 0).all()
+
+
+def test_the_basivertebral_vein_enters_from_behind(one_body):
+    patch, body, references = one_body
+    rows = np.argwhere(body)[:, 1]
+    for seed in SEEDS:
+        changed = mimics.basivertebral_vein(
+            patch, body, SPACING_MM, references, Weighting.T2, np.random.default_rng(seed)
+        )
+        where = np.argwhere(changed != patch)
+        if len(where):
+            assert where[:, 1].mean() < np.median(rows)
+
+
+def test_fat_is_bright_on_t1_and_dark_where_it_is_suppressed(one_body):
+    assert (shifts(one_body, mimics.fatty_focus, Weighting.T1) > 0).all()
+    assert (shifts(one_body, mimics.fatty_focus, Weighting.T2_FS) < 0).all()
+
+
+@pytest.mark.parametrize("weighting", [Weighting.T2, Weighting.UNKNOWN])
+def test_fat_that_could_be_taken_for_a_lesion_is_not_drawn(one_body, weighting):
+    assert shifts(one_body, mimics.fatty_focus, weighting).size == 0
+
+
+def test_endplate_changes_lie_along_an_endplate(one_body):
+    patch, body, references = one_body
+    heights = np.argwhere(body)[:, 2]
+    for seed in SEEDS:
+        changed = mimics.endplate_change(
+            patch, body, SPACING_MM, references, Weighting.T1, np.random.default_rng(seed)
+        )
+        where = np.argwhere(np.abs(changed - patch) > references.spread)[:, 2]
+        assert min(where.min() - heights.min(), heights.max() - where.max()) <= 1
+        assert np.ptp(where) <= 16
+
+
+def test_schmorl_nodes_have_the_disc_s_signal(one_body):
+    _, _, references = one_body
+    found = shifts(one_body, mimics.schmorl_node, Weighting.T2)
+    assert len(found) > 10
+    assert (np.sign(found) == np.sign(references.soft_tissue - references.marrow)).all()
+    assert (np.abs(found) <= abs(references.soft_tissue - references.marrow)).all()
+
+
+def test_specks_labelled_as_bodies_get_no_variants(image):
+    labels = np.zeros(image.shape, dtype=np.uint8)
+    labels[3, 50:55, 50:55] = Structure.VERTEBRAL_BODY
+    references = measure_references(image, labels)
+    changed = add_mimics(image, labels, SPACING_MM, Weighting.T1, np.random.default_rng(7))
+    assert np.abs(changed - image).max() < 6 * references.spread

@@ -1,0 +1,344 @@
+"""Segmentations lie on the source's grid, in any orientation, from any number of series."""
+
+from __future__ import annotations
+
+import json
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from phantoms import draw_phantom
+from spinemets.anatomy import Structure
+from spinemets.bundles import SpacingMm, load_bundle, reading_checksum
+from spinemets.channels import STRUCTURE_OF_CHANNEL, Channel, condition_vector
+from spinemets.config import SegmentationConfig
+from spinemets.errors import ModelIncompatibleError
+from spinemets.findings import Provenance
+from spinemets.inference import Engine, EngineReport
+from spinemets.intensity import LESION_INPUTS
+from spinemets.network import NetworkDefinition, build_network
+from spinemets.segmentation import CascadeSegmenter, load_segmenter, read_networks
+from spinemets.volume import Grid, Series, Study, Volume, Weighting
+
+CPU = torch.device("cpu")
+ANATOMY = NetworkDefinition(1, 4, len(Channel), (4, 6, 8))
+LESION = NetworkDefinition(len(LESION_INPUTS), 4, 1, (4, 6, 8))
+SPACING = SpacingMm(in_plane=1.0, slice_min=2.5, slice_target=3.0)
+PROVENANCE = Provenance("0.0.0", "small", "1.0.0", "0" * 64)
+GREY = np.array([0, 50, 100, 150, 240, 200, 25], dtype=np.float32)
+"""Of each ``Structure`` in the pictures that ``Reader`` can read."""
+
+
+class Reader:
+    """An anatomy engine that reads each structure off its grey value."""
+
+    device = CPU
+
+    def __init__(self) -> None:
+        self.conditions: list[list[float]] = []
+
+    def new_report(self) -> EngineReport:
+        return EngineReport("cpu", "float32")
+
+    def run(self, image, condition, _report):
+        self.conditions.append(condition[0].tolist())
+        grey = (image - image.min()) / (image.max() - image.min()) * GREY.max()
+        channels = torch.from_numpy(GREY[STRUCTURE_OF_CHANNEL])[None, :, None, None, None]
+        likely = -(((grey - channels) / 5) ** 2)
+        # The four regions' bodies look alike; call every body lumbar.
+        likely[:, Channel.C2 : Channel.LUMBAR_BODY] -= 50
+        return likely
+
+
+class BrightOrByWeighting:
+    """A lesion engine: log odds that depend on the weighting, or on the right half of the image."""
+
+    device = CPU
+
+    def __init__(self, log_odds: dict[Weighting, float] | None = None) -> None:
+        self.log_odds = {tuple(condition_vector(w).tolist()): v for w, v in (log_odds or {}).items()}
+        self.seen = []
+
+    def new_report(self) -> EngineReport:
+        return EngineReport("cpu", "float32")
+
+    def run(self, image, condition, _report):
+        self.seen.append(image)
+        logits = torch.full_like(image[:, :1], self.log_odds.get(tuple(condition[0].tolist()), -6.0))
+        if not self.log_odds:
+            logits[:, :, image.shape[2] // 2 + 1 :] = 6.0
+        return logits
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def spine():
+    return draw_phantom(highest="L2", lowest="L4", spacing_mm=(4.0, 1.0, 1.0)).segmentation
+
+
+@pytest.fixture(scope="module")
+def random_segmenter():
+    torch.manual_seed(6)
+    engines = tuple(Engine(build_network(d), CPU, torch.float32) for d in (ANATOMY, LESION))
+    return CascadeSegmenter(engines, SPACING, SegmentationConfig(), PROVENANCE)
+
+
+def segmenter_of(anatomy, lesion, **settings):
+    return CascadeSegmenter((anatomy, lesion), SPACING, SegmentationConfig(**settings), PROVENANCE)
+
+
+def series(weighting=Weighting.T2, uid="1", frame="frame"):
+    return Series("study", uid, weighting=weighting, frame_of_reference_uid=frame)
+
+
+def picture(spine, weighting=Weighting.T2, uid="1"):
+    return Volume(GREY[spine.anatomy], spine.grid, series(weighting, uid))
+
+
+def reoriented(volume, order, flips):
+    """The same image stored along other axes: its world is unchanged."""
+    affine = np.array(volume.grid.affine)[:, [*order, 3]]
+    array = volume.intensities.transpose(order)
+    for axis, flip in enumerate(flips):
+        if flip:
+            affine[:3, 3] += affine[:3, axis] * (array.shape[axis] - 1)
+            affine[:3, axis] *= -1
+            array = np.flip(array, axis)
+    return Volume(array, Grid(array.shape, affine), volume.series)
+
+
+def stored_like(array, order, flips):
+    array = array.transpose(order)
+    return np.flip(array, [axis for axis, flip in enumerate(flips) if flip])
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_everything_lies_on_the_source_s_grid(random_segmenter, order):
+    rng = np.random.default_rng(2)
+    shape = np.array((5, 40, 52))[list(order)]
+    spacing = np.array((4.0, 0.8, 0.9))[list(order)]
+    volume = Volume(rng.gamma(2, 50, shape), Grid(tuple(shape), np.diag([*spacing, 1.0])), series())
+    found = random_segmenter.segment(Study("study", (volume,)))
+    assert found.grid is volume.grid
+    for array in (found.anatomy, found.vertebrae, found.lesion_probability):
+        assert array.shape == tuple(shape)
+    assert found.lesion_probability.dtype == np.float32
+    assert 0 <= found.lesion_probability.min() <= found.lesion_probability.max() <= 1
+    assert found.volumes == (volume,)
+
+
+def test_a_structure_is_found_where_it_is(spine):
+    found = segmenter_of(Reader(), BrightOrByWeighting()).segment(Study("s", (picture(spine),)))
+    for structure in (Structure.VERTEBRAL_BODY, Structure.THECAL_SAC, Structure.DISC):
+        assert dice(found.anatomy == structure, spine.anatomy == structure) > 0.9
+    assert len(found.evidence) == 3
+    assert all(entry.lumbar > 0.9 for entry in found.evidence)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("flips", [(False, True, False), (True, False, True)])
+def test_another_storage_order_of_the_same_image_changes_nothing(spine, order, flips):
+    segmenter = segmenter_of(Reader(), BrightOrByWeighting())
+    volume = picture(spine)
+    turned = reoriented(volume, order, flips)
+    first, second = (segmenter.segment(Study("s", (v,))) for v in (volume, turned))
+    assert (second.anatomy == stored_like(first.anatomy, order, flips)).mean() > 0.999
+    assert (second.vertebrae == stored_like(first.vertebrae, order, flips)).mean() > 0.999
+    expected = stored_like(first.lesion_probability, order, flips)
+    assert np.abs(second.lesion_probability - expected).mean() < 1e-3
+    # The lesion is on the patient's right, whichever way the array runs.
+    x = turned.grid.to_world(np.argwhere(second.lesion_probability > 0.5))[:, 0]
+    assert x.min() > turned.grid.to_world((np.array(turned.grid.shape) - 1) / 2)[0] - 4.0
+
+
+@pytest.mark.parametrize("flips", [(True, False, False), (False, True, True)])
+def test_random_networks_see_the_same_in_another_storage_order(random_segmenter, flips):
+    order = (2, 0, 1)
+    rng = np.random.default_rng(4)
+    grid = Grid((5, 48, 64), np.diag([4.0, 0.8, 0.8, 1.0]))
+    volume = Volume(rng.gamma(2, 50, grid.shape), grid, series())
+    first, second = (
+        random_segmenter.segment(Study("s", (v,))) for v in (volume, reoriented(volume, order, flips))
+    )
+    assert (second.anatomy == stored_like(first.anatomy, order, flips)).mean() > 0.999
+    expected = stored_like(first.lesion_probability, order, flips)
+    assert np.abs(second.lesion_probability - expected).max() < 1e-3
+
+
+def test_lesions_far_from_the_spine_are_not_reported(spine):
+    everywhere = BrightOrByWeighting({Weighting.T2: 8.0})
+    found = segmenter_of(Reader(), everywhere).segment(Study("s", (picture(spine),)))
+    far = np.abs(np.indices(spine.grid.shape)[1] - np.argwhere(spine.anatomy)[:, 1].min()) > 20
+    far &= np.indices(spine.grid.shape)[1] < np.argwhere(spine.anatomy)[:, 1].min()
+    assert not found.lesion_probability[far].any()
+    assert found.lesion_probability[spine.anatomy == Structure.VERTEBRAL_BODY].min() > 0.99
+
+
+def test_an_image_without_a_spine_has_no_lesions():
+    grid = Grid((5, 40, 40), np.diag([4.0, 1.0, 1.0, 1.0]))
+    volume = Volume(np.zeros(grid.shape), grid, series())
+
+    class Nothing(Reader):
+        def run(self, image, _condition, _report):
+            logits = torch.zeros(1, len(Channel), *image.shape[2:])
+            logits[:, Channel.BACKGROUND] = 9
+            return logits
+
+    found = segmenter_of(Nothing(), BrightOrByWeighting({Weighting.T2: 8.0})).segment(Study("s", (volume,)))
+    assert not found.anatomy.any()
+    assert not found.lesion_probability.any()
+    assert found.evidence == ()
+
+
+@pytest.mark.parametrize(
+    "weighting", [Weighting.T1, Weighting.T2, Weighting.T2_FS, Weighting.T1_FS_GD, Weighting.UNKNOWN]
+)
+def test_the_weighting_reaches_both_networks(spine, weighting):
+    reader, lesion = Reader(), BrightOrByWeighting({weighting: 3.0})
+    found = segmenter_of(reader, lesion).segment(Study("s", (picture(spine, weighting),)))
+    assert reader.conditions == [condition_vector(weighting).tolist()]
+    assert found.lesion_probability.max() == pytest.approx(1 / (1 + np.exp(-3.0)), abs=1e-4)
+
+
+def test_the_lesion_network_sees_the_image_and_the_anatomy(spine):
+    lesion = BrightOrByWeighting()
+    segmenter_of(Reader(), lesion).segment(Study("s", (picture(spine),)))
+    planes = dict(zip(LESION_INPUTS, lesion.seen[0][0], strict=True))
+    assert float((planes["disc"] > 0.9).sum()) > 100
+    assert float(planes["body"].max()) == pytest.approx(1, abs=1e-3)
+
+
+def test_two_series_vote_where_both_see_and_one_decides_where_it_is_alone(spine):
+    """Log odds of 3 and -1 average to 1; the second series shows the upper half only."""
+    full = picture(spine)
+    half = np.array(spine.grid.shape) // (1, 1, 2)
+    affine = np.array(spine.grid.affine)
+    affine[:3, 3] = spine.grid.to_world((0, 0, spine.grid.shape[2] - half[2]))
+    upper_grid = Grid(tuple(half), affine)
+    upper = Volume(full.intensities[:, :, -half[2] :], upper_grid, series(Weighting.T1, "2"))
+    segmenter = segmenter_of(Reader(), BrightOrByWeighting({Weighting.T2: -1.0, Weighting.T1: 3.0}))
+    found = segmenter.segment(Study("s", (full, upper)))
+    body = found.anatomy == Structure.VERTEBRAL_BODY
+    body[:, :, : -half[2]], top = False, body.copy()
+    top[:, :, : -half[2] + 3] = False
+    low = found.anatomy == Structure.VERTEBRAL_BODY
+    low[:, :, -half[2] - 3 :] = False
+    assert np.median(found.lesion_probability[top]) == pytest.approx(1 / (1 + np.exp(-1.0)), abs=0.01)
+    assert np.median(found.lesion_probability[low]) == pytest.approx(1 / (1 + np.exp(1.0)), abs=0.01)
+    assert len(found.volumes) == 2
+    assert found.volumes[0] is full
+
+
+def test_two_parts_of_one_series_each_count_over_their_own_extent(spine):
+    """Two volumes of one DICOM series share a UID; each must keep its own coverage."""
+    full = picture(spine)
+    count = spine.grid.shape[2] // 2
+    affine = np.array(spine.grid.affine)
+    affine[:3, 3] = spine.grid.to_world((0, 0, spine.grid.shape[2] - count))
+    part_series = Series("study", "1", description="part", weighting=Weighting.T1,
+                         frame_of_reference_uid="frame")  # fmt: skip
+    part = Volume(full.intensities[:, :, -count:], Grid((*spine.grid.shape[:2], count), affine), part_series)
+    segmenter = segmenter_of(Reader(), BrightOrByWeighting({Weighting.T2: -1.0, Weighting.T1: 3.0}))
+    found = segmenter.segment(Study("s", (full, part)))
+    low = found.anatomy == Structure.VERTEBRAL_BODY
+    low[:, :, -count - 3 :] = False
+    assert np.median(found.lesion_probability[low]) == pytest.approx(1 / (1 + np.exp(1.0)), abs=0.01)
+
+
+def test_a_fallback_of_the_engine_becomes_a_caution(spine):
+    class OutOfRoom(Reader):
+        def run(self, image, condition, report):
+            report.cautions.append("cuda ran out of memory; this study was computed on the CPU")
+            return super().run(image, condition, report)
+
+    study = Study("s", (picture(spine), picture(spine, Weighting.T1, "2")))
+    found = segmenter_of(OutOfRoom(), BrightOrByWeighting()).segment(study)
+    assert [c for c in found.cautions if "out of memory" in c] == [
+        "cuda ran out of memory; this study was computed on the CPU"
+    ]
+
+
+def write_bundle(folder, network=None, channels=None, weights=None):
+    torch.manual_seed(9)
+    definitions = {"anatomy": ANATOMY, "lesion": LESION}
+    described = {
+        part: {
+            "image_channels": d.image_channels,
+            "conditions": 4,
+            "outputs": d.outputs,
+            "filters": [4, 6, 8],
+        }
+        for part, d in definitions.items()
+    }
+    metadata = {
+        "version": "0.1.0", "monai_version": "1.6.1", "pytorch_version": "2.13.0", "task": "t",
+        "description": "d", "network_data_format": {},
+        "spinemets": {
+            "format": 1,
+            "network": {"type": "spinemets-cascade", **described} if network is None else network(described),
+            "spacing_mm": SPACING.model_dump(),
+            "channels": channels or [channel.name.lower() for channel in Channel],
+            "weightings": ["T1", "T2"],
+        },
+    }  # fmt: skip
+    stored = {
+        f"{part}.{name}": value.half().contiguous()
+        for part, definition in definitions.items()
+        for name, value in build_network(definition).state_dict().items()
+    }
+    for child in ("configs", "models"):
+        (folder / child).mkdir(parents=True)
+    (folder / "configs/metadata.json").write_text(json.dumps(metadata))
+    save_file(weights(stored) if weights else stored, folder / "models/model.safetensors")
+    return load_bundle(folder, trusted_checksum=reading_checksum(folder))
+
+
+def test_a_bundle_s_networks_are_built_with_its_weights(tmp_path):
+    anatomy, lesion = read_networks(write_bundle(tmp_path / "small"))
+    assert (anatomy.definition, lesion.definition) == (ANATOMY, LESION)
+    torch.manual_seed(9)
+    expected = build_network(ANATOMY).state_dict()
+    for name, value in anatomy.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, expected[name].half().float())
+
+
+def test_a_segmenter_says_which_model_it_is_and_where_it_runs(tmp_path):
+    bundle = write_bundle(tmp_path / "small")
+    segmenter = load_segmenter(bundle, SegmentationConfig(device="cpu", precision="float32"))
+    provenance = segmenter.provenance
+    assert (provenance.model, provenance.model_version, provenance.model_sha256) == (
+        "small", "0.1.0", bundle.sha256,
+    )  # fmt: skip
+    assert (provenance.device, provenance.precision) == ("cpu", "float32")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": lambda d: {"type": "nnU-Net", **d}}, "nnU-Net"),
+        ({"network": lambda d: {"type": "spinemets-cascade", "anatomy": d["anatomy"]}}, "no lesion network"),
+        (
+            {"network": lambda d: {"type": "spinemets-cascade", **d, "anatomy": {"filters": [4, 6, 8]}}},
+            "network definition",
+        ),
+        ({"channels": [channel.name.lower() for channel in reversed(Channel)]}, "output channels"),
+        ({"channels": ["background"]}, "output channels"),
+        ({"weights": lambda w: {k: v for k, v in w.items() if k.startswith("anatomy.")}}, "lesion weights"),
+        ({"weights": lambda w: {k: v[:1].clone() for k, v in w.items()}}, "anatomy weights"),
+    ],
+)
+def test_a_bundle_of_another_make_is_refused(tmp_path, changes, message):
+    with pytest.raises(ModelIncompatibleError, match=message):
+        read_networks(write_bundle(tmp_path / "other", **changes))
