@@ -12,7 +12,7 @@ from spinemets.anatomy import Structure
 from spinemets.config import ClassificationConfig
 from spinemets.findings import SpineSegmentation, Vertebra
 from spinemets.instances import ARCH_SLOPE
-from spinemets.spinal_axis import SpinalAxis
+from spinemets.spinal_axis import SpinalAxis, thin_out
 
 __all__ = ["LevelsTouched", "find_levels"]
 
@@ -94,7 +94,7 @@ def _extents(
 ) -> list[tuple[int, float, float]]:
     """(row, top, bottom) along the canal of each named body, head to foot, in mm."""
     bony = (segmentation.anatomy == Structure.VERTEBRAL_BODY) | (segmentation.anatomy == Structure.SACRUM)
-    voxels = np.argwhere(bony & (row_of[segmentation.vertebrae] >= 0))
+    voxels = thin_out(np.argwhere(bony & (row_of[segmentation.vertebrae] >= 0)))
     rows = row_of[segmentation.vertebrae[tuple(voxels.T)]]
     along = axis.project(segmentation.grid.to_world(voxels))[:, 0]
     order = np.argsort(rows, kind="stable")

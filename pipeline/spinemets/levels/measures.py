@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from spinemets.anatomy import Structure
 from spinemets.findings import SpineSegmentation
-from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
+from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis, thin_out
 from spinemets.volume import Grid, Mask
 
 __all__ = ["BodyMeasures", "Conus", "SpineMeasures", "measure_spine"]
@@ -69,18 +69,21 @@ def measure_spine(segmentation: SpineSegmentation) -> SpineMeasures:
     grid = segmentation.grid
     axis = fit_spinal_axis(segmentation.anatomy, grid)
     bony = (segmentation.anatomy == Structure.VERTEBRAL_BODY) | (segmentation.anatomy == Structure.SACRUM)
-    voxels = np.argwhere(bony & (segmentation.vertebrae > 0))
+    bony &= segmentation.vertebrae > 0
+    voxels = thin_out(np.argwhere(bony))
     if axis is None or len(voxels) == 0:
         return SpineMeasures((), Conus("unknown"), 0.0, 0.0)
     index = tuple(voxels.T)
     instance = segmentation.vertebrae[index]
     is_sacral = segmentation.anatomy[index] == Structure.SACRUM
     where = axis.project(grid.to_world(voxels))
-    cut = _cut_faces(voxels, grid)
+    cut = _cut_directions(segmentation.vertebrae, bony, grid)
     order = np.argsort(instance, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(instance[order])) + 1)
     bodies = [
-        _measure_body(int(instance[rows[0]]), (voxels[rows], where[rows], cut[rows]), is_sacral[rows], grid)
+        _measure_body(
+            int(instance[rows[0]]), (voxels[rows], where[rows], is_sacral[rows]), cut[instance[rows[0]]], grid
+        )
         for rows in groups
     ]
     bodies.sort(key=lambda body: body.instance)
@@ -88,23 +91,22 @@ def measure_spine(segmentation: SpineSegmentation) -> SpineMeasures:
     return SpineMeasures(tuple(bodies), _find_conus(segmentation, axis), *room)
 
 
-def _cut_faces(voxels: npt.NDArray[np.intp], grid: Grid) -> Mask:
-    """Whether voxels lie on the image's border: shape (n, 3), left-right, front-back, head-foot."""
-    border = (voxels == 0) | (voxels == np.array(grid.shape) - 1)
+def _cut_directions(vertebrae: npt.NDArray[np.uint8], bony: Mask, grid: Grid) -> Mask:
+    """Whether bodies touch the image's border: shape (256, 3), left-right, front-back, head-foot."""
     directions = np.abs(grid.affine[:3, :3] / np.array(grid.spacing_mm))
-    cut = np.zeros(border.shape, dtype=np.bool_)
+    cut = np.zeros((256, 3), dtype=np.bool_)
     for axis in range(3):
-        cut[:, int(directions[:, axis].argmax())] |= border[:, axis]
+        direction = int(directions[:, axis].argmax())
+        for end in (0, -1):
+            face = np.take(vertebrae, end, axis=axis)[np.take(bony, end, axis=axis)]
+            cut[np.unique(face), direction] = True
     return cut
 
 
 def _measure_body(
-    instance: int,
-    samples: tuple[npt.NDArray[np.intp], Array, Mask],
-    is_sacral: Mask,
-    grid: Grid,
+    instance: int, samples: tuple[npt.NDArray[np.intp], Array, Mask], cut: Mask, grid: Grid
 ) -> BodyMeasures:
-    voxels, where, cut = samples
+    voxels, where, is_sacral = samples
     is_sacrum = bool(is_sacral.mean() > 0.5)
     part = where[is_sacral] if is_sacrum else where
     front, side = np.median(part[:, 1]), np.median(part[:, 2])
@@ -113,7 +115,7 @@ def _measure_body(
     column = part[(np.abs(part[:, 2] - side) < 7.0) & (np.abs(part[:, 1] - front) < 0.3 * depth)]
     top, bottom, height = _extent((column if len(column) else part)[:, 0], slack)
     width = _extent(part[:, 2], max(grid.spacing_mm))[2]
-    across, front_back, head_foot = (bool(cut[:, axis].any()) for axis in range(3))
+    across, front_back, head_foot = (bool(cut[direction]) for direction in range(3))
     centre = grid.to_world(voxels).mean(axis=0)
     return BodyMeasures(
         instance=instance,
@@ -150,9 +152,11 @@ def _room_mm(axis: SpinalAxis, grid: Grid, body: BodyMeasures, step: int) -> flo
 def _find_conus(segmentation: SpineSegmentation, axis: SpinalAxis) -> Conus:
     """The lowest height at which the cord still has a quarter of its usual cross-section."""
     grid = segmentation.grid
-    cord = axis.project(grid.to_world(np.argwhere(segmentation.anatomy == Structure.CORD)))[:, 0]
-    sac = axis.project(grid.to_world(np.argwhere(segmentation.anatomy == Structure.THECAL_SAC)))[:, 0]
-    if len(cord) * grid.voxel_volume_mm3 < _MINIMUM_CORD_MM3:
+    voxels = np.argwhere(segmentation.anatomy == Structure.CORD)
+    cord = axis.project(grid.to_world(thin_out(voxels)))[:, 0]
+    beside = np.argwhere(segmentation.anatomy == Structure.THECAL_SAC)
+    sac = axis.project(grid.to_world(thin_out(beside)))[:, 0]
+    if len(voxels) * grid.voxel_volume_mm3 < _MINIMUM_CORD_MM3:
         seen = len(sac) > 0 and np.subtract(*np.percentile(sac, (98, 2))) > _MINIMUM_CANAL_MM
         return Conus("above" if seen else "unknown")
     edges = np.arange(cord.min(), cord.max() + 2 * _PROFILE_MM, _PROFILE_MM)
