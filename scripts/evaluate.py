@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
+import numpy as np
 
+from spinemets.anatomy import Structure
 from spinemets.atomic import atomic_write_text
 from spinemets.errors import GeometryError, NoUsableInputError, SpinemetsError
 from spinemets.evaluation.files import find_studies, read_label_map, read_spider_prediction, read_study_result
 from spinemets.evaluation.levels import LevelOutcome, identification_rates, studies_all_right
+from spinemets.evaluation.overlap import dice
 from spinemets.evaluation.results import score_exam, summarise
 from spinemets.evaluation.spider import SpiderScore, score_spider
 from spinemets.evaluation.tables import Row, mean_row, to_json, to_markdown
@@ -92,6 +95,53 @@ def _score_spider(results: Path, spider: Path, subject: str) -> SpiderScore:
     if not found_grid.is_close(grid):
         raise GeometryError(f"{name}: the result does not lie on the grid of the truth")
     return score_spider(name, prediction, truth, grid)
+
+
+@main.command()
+@click.argument("results", type=FOLDER)
+@click.argument(
+    "masks", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option(
+    "--structure",
+    "structures",
+    multiple=True,
+    required=True,
+    type=click.Choice([structure.name.lower() for structure in Structure]),
+    help="What the masks show; several are taken together.",
+)
+@OUTPUT
+def structure(
+    results: Path, masks: tuple[Path, ...], structures: tuple[str, ...], output: Path | None
+) -> None:
+    """Score one structure against MASKS of it, each named after its study: case1_cord.nii.gz.
+
+    Every value of a mask above 0 counts. Its folder in RESULTS is the one whose name begins
+    with the mask's name up to the last underscore. `found` is the share of the mask's voxels
+    that carry the structure; it is the fair figure where a mask shows only a part of it.
+    """
+    values = [Structure[name.upper()] for name in structures]
+    try:
+        rows = [_score_mask(results, mask, values) for mask in masks]
+        _show({"+".join(structures): [*rows, mean_row(rows)]}, output)
+    except SpinemetsError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _score_mask(results: Path, mask: Path, values: Sequence[Structure]) -> Row:
+    name = mask.name.removesuffix(".nii.gz").rpartition("_")[0]
+    folders = [folder for folder in results.glob(f"{name}*") if folder.is_dir()]
+    if len(folders) != 1:
+        raise NoUsableInputError(
+            f"{results}: holds {len(folders)} folders that begin with {name}; expected one"
+        )
+    truth, grid = read_label_map(mask)
+    anatomy, found_grid = read_label_map(folders[0] / "anatomy.nii.gz")
+    if not found_grid.is_close(grid):
+        raise GeometryError(f"{mask}: does not lie on the grid of {folders[0]}")
+    inside, found = truth > 0, np.isin(anatomy, values)
+    overlap = int((inside & found).sum())
+    return {"study": name, "dice": dice(found, inside), "found": overlap / max(1, int(inside.sum()))}
 
 
 def _level_rows(outcomes: Sequence[LevelOutcome]) -> list[Row]:
