@@ -68,7 +68,7 @@ class PhantomOptions:
     highest: str | None = None  # the first vertebra wholly in view; None: everything from C2 up
     lowest: str | None = None  # the last one; "S1" or None: the sacrum is in view
     margin_mm: float = 3.0
-    spacing_mm: tuple[float, float, float] = (4.0, 1.6, 1.6)  # left-right, front-back, head-foot
+    spacing_mm: tuple[float, float, float] = (4.0, 1.8, 1.8)  # left-right, front-back, head-foot
     half_width_mm: float = 26.0
     axis_order: tuple[int, int, int] = (0, 1, 2)
     flips: tuple[bool, bool, bool] = (False, False, False)

@@ -99,8 +99,17 @@ def test_lesion_on_the_cauda_equina_is_intradural_extramedullary(level, hidden_a
     assert not found.needs_review, found.review_reasons
 
 
-@pytest.mark.parametrize("spacing", [(4.0, 1.2, 1.2), (1.3, 1.3, 1.3)], ids=str)
-@pytest.mark.parametrize("level", ["C5", "T6", "L3", "S1"])
+@pytest.mark.parametrize(
+    ("level", "spacing"),
+    [
+        ("C5", (4.0, 1.2, 1.2)),
+        ("T6", (4.0, 1.2, 1.2)),
+        ("L3", (4.0, 1.2, 1.2)),
+        ("S1", (4.0, 1.2, 1.2)),
+        ("C5", (1.3, 1.3, 1.3)),
+    ],
+    ids=str,
+)
 def test_lesion_across_the_dura_needs_review(level, spacing):
     phantom = spine_of(level, spacing)
     found = placed(phantom, phantom.point(level, CANAL_RADII_MM[0]), (3, 3, 4))
