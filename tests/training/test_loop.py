@@ -1,0 +1,156 @@
+"""A training learns, and one that is cut short goes on as if it had not been."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from spinemets.network import SpineUNet
+from spinemets.training import loop
+from spinemets.training.loop import TrainingFiles, load_average, network_definition, train
+from spinemets.training.recipe import Recipe, load_recipe
+
+CPU = torch.device("cpu")
+SMOKE = Path(__file__).parents[2] / "configs/train/smoke.yaml"
+
+
+class PowerCutError(Exception):
+    """What ends a training in the middle of a step."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where all trainings of this module write, so that they share one phantom."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def checkpoint_of(output):
+    return torch.load(output / "checkpoint.pt", map_location="cpu", weights_only=True)
+
+
+def flat(state, prefix=""):
+    """Every number of a checkpoint by its path."""
+    if isinstance(state, dict):
+        return {k: v for name, value in state.items() for k, v in flat(value, f"{prefix}/{name}").items()}
+    if isinstance(state, list | tuple):
+        return {k: v for i, value in enumerate(state) for k, v in flat(value, f"{prefix}/{i}").items()}
+    return {prefix: state}
+
+
+def same(first, second):
+    first, second = flat(first), flat(second)
+    assert first.keys() == second.keys()
+    return all(
+        torch.equal(v, second[k]) if isinstance(v, torch.Tensor) else v == second[k] for k, v in first.items()
+    )
+
+
+def cut_after(monkeypatch, step):
+    """Let the current goes out in the middle of a step."""
+    update = loop._State.update_average
+
+    def update_or_stop(self, decay):
+        if self.step > step:
+            raise PowerCutError
+        update(self, decay)
+
+    monkeypatch.setattr(loop._State, "update_average", update_or_stop)
+
+
+def test_the_smoke_training_s_loss_falls(folder, caplog):
+    caplog.set_level(logging.INFO, "spinemets")
+    mean = train(load_recipe(SMOKE), TrainingFiles(Path(), folder / "smoke"), CPU)
+    losses = [float(x) for x in re.findall(r"loss ([\d.]+)", caplog.text)]
+    assert len(losses) == 3
+    assert losses[0] > losses[1] > losses[2]
+    assert losses[2] < 0.9 * losses[0]
+    assert losses[2] < mean < losses[0]
+    assert (folder / "phantoms").is_dir()
+    assert any((folder / "smoke/events").iterdir())
+
+
+def test_a_training_cut_short_and_resumed_ends_with_the_same_weights(folder, monkeypatch):
+    recipe = load_recipe(SMOKE).model_copy(update={"steps": 12, "save_every": 5, "validate_every": 12})
+    train(recipe, TrainingFiles(Path(), folder / "whole"), CPU)
+    whole = checkpoint_of(folder / "whole")
+    with monkeypatch.context() as patch:
+        cut_after(patch, 8)
+        with pytest.raises(PowerCutError):
+            train(recipe, TrainingFiles(Path(), folder / "cut"), CPU)
+    halfway = checkpoint_of(folder / "cut")
+    assert halfway["step"] == 5
+    assert not same(halfway["network"], whole["network"])
+    train(recipe, TrainingFiles(Path(), folder / "cut"), CPU)
+    assert same(checkpoint_of(folder / "cut"), whole)
+
+
+def test_a_finished_training_stays_as_it_is(folder):
+    recipe = load_recipe(SMOKE).model_copy(update={"steps": 2, "save_every": 2})
+    files = TrainingFiles(Path(), folder / "done")
+    train(recipe, files, CPU)
+    before = (folder / "done/checkpoint.pt").read_bytes()
+    train(recipe, files, CPU)
+    assert (folder / "done/checkpoint.pt").read_bytes() == before
+
+
+def test_the_average_lags_behind_the_weights_and_is_what_is_loaded(folder):
+    recipe = load_recipe(SMOKE).model_copy(update={"steps": 3, "save_every": 3})
+    train(recipe, TrainingFiles(Path(), folder / "average"), CPU)
+    state = checkpoint_of(folder / "average")
+    assert not same(state["network"], state["average"])
+    network = load_average(folder / "average/checkpoint.pt", network_definition(recipe))
+    assert isinstance(network, SpineUNet)
+    assert not network.training
+    assert same(dict(network.state_dict()), dict(state["average"]))
+
+
+@pytest.fixture(scope="module")
+def tiny_recipe():
+    """Both tasks on the tiny labelled scans, with validation."""
+    return {
+        "seed": 4, "steps": 3, "batch_size": 1, "patch": [3, 48, 48], "workers": 0, "save_every": 3,
+        "validate_every": 3, "warmup_steps": 1, "network": {"filters": [4, 6, 8]},
+        "sources": {"spider": "spider", "spider_subjects": ["tiny"], "spider_validation": ["tiny"]},
+    }  # fmt: skip
+
+
+def test_the_lesion_network_trains_on_the_anatomy_network_and_both_are_validated(
+    tiny, tiny_recipe, folder, caplog, monkeypatch
+):
+    monkeypatch.setattr("spinemets.training.validation._IMPLANTS_PER_SCAN", 1)
+    caplog.set_level(logging.INFO, "spinemets")
+    anatomy = Recipe.model_validate({"task": "anatomy", **tiny_recipe})
+    train(anatomy, TrainingFiles(tiny.folder, folder / "tiny-anatomy"), CPU)
+    lesion = Recipe.model_validate({"task": "lesion", **tiny_recipe, "network": {"filters": [4, 4, 4]}})
+    checkpoint = folder / "tiny-anatomy/checkpoint.pt"
+    loss = train(lesion, TrainingFiles(tiny.folder, folder / "tiny-lesion", checkpoint), CPU)
+    assert loss > 0
+    assert checkpoint_of(folder / "tiny-lesion")["step"] == 3
+    validated = set(re.findall(r"validation ([a-z ]+?) \d", caplog.text))
+    assert validated == {"vertebra", "disc", "canal", "sensitivity", "false positives per scan"}
+    assert same(checkpoint_of(folder / "tiny-anatomy"), torch.load(checkpoint, weights_only=True))
+
+
+@pytest.mark.parametrize("filters", [(4, 6, 8), (4, 6, 8, 10), (4, 6, 8, 10, 12)])
+def test_a_network_s_size_is_read_off_its_weights(filters):
+    recipe = Recipe.model_validate(
+        {"task": "anatomy", "steps": 1, "sources": {}, "network": {"filters": filters}}
+    )
+    weights = SpineUNet(network_definition(recipe)).state_dict()
+    assert loop._filters_of(weights) == filters
+
+
+def test_the_learning_rate_warms_up_and_then_falls():
+    recipe = Recipe.model_validate(
+        {"task": "anatomy", "steps": 1000, "warmup_steps": 100, "learning_rate": 1e-3, "sources": {}}
+    )
+    rates = [loop._learning_rate(recipe, step) for step in range(1001)]
+    assert rates[0] < 2e-5
+    assert max(rates) == pytest.approx(1e-3, rel=0.05)
+    assert 90 < rates.index(max(rates)) < 110
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+    assert rates[-1] == pytest.approx(1e-5, rel=0.01)
