@@ -1,4 +1,4 @@
-"""Train a network from a recipe: ``python scripts/train.py configs/train/anatomy.yaml --data DIR --output DIR``."""
+"""Train a network: ``python scripts/train.py configs/train/anatomy.yaml --data DIR --output DIR``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ def main() -> int:
     """Parse, train, and say how it ended."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", type=Path, help="YAML file of configs/train/")
-    parser.add_argument("--data", type=Path, default=Path(), help="folder that the recipe's sources are relative to")
-    parser.add_argument("--output", type=Path, required=True, help="checkpoint and logs; resumed where one is there")
+    parser.add_argument(
+        "--data", type=Path, default=Path(), help="folder that the recipe's sources are relative to"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="checkpoint and logs; resumed where one is there"
+    )
     parser.add_argument("--anatomy", type=Path, help="checkpoint of the anatomy network (lesion recipes)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads of the training process")
@@ -33,9 +37,9 @@ def main() -> int:
         files = TrainingFiles(arguments.data, arguments.output, arguments.anatomy)
         loss = train(recipe, files, choose_device(arguments.device))
     except SpinemetsError as error:
-        print(f"train: {error}", file=sys.stderr)  # noqa: T201
+        print(f"train: {error}", file=sys.stderr)
         return 2
-    print(f"mean loss of the last 100 steps: {loss:.4f}")  # noqa: T201
+    print(f"mean loss of the last 100 steps: {loss:.4f}")
     return 0
 
 

@@ -126,7 +126,9 @@ def implant_lesions(
     options: ImplantOptions,
     rng: np.random.Generator,
 ) -> Implanted:
-    """Put at least one lesion into a labelled scan, where its anatomy allows one.
+    """Put lesions into a labelled scan, where its anatomy allows them.
+
+    At least one is tried; one that would keep fewer than six voxels is left out.
 
     Parameters
     ----------

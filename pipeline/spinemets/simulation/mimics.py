@@ -1,6 +1,7 @@
 """Normal and benign variation of marrow that a lesion detector must learn to leave alone.
 
-Each function returns a new patch and leaves the one given alone; the truth stays "no lesion". Axes are (left-right, back-front, foot-head).
+Each function returns a new patch and leaves the one given alone; the truth stays "no lesion".
+Axes are (left-right, back-front, foot-head).
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def schmorl_node(
     body: Mask,
     spacing_mm: PointMm,
     references: References,
-    weighting: Weighting,
+    weighting: Weighting,  # noqa: ARG001 - every variant takes the same
     rng: np.random.Generator,
 ) -> Array:
     """Disc material pressed into an endplate: small, round, with the disc's signal."""
@@ -162,11 +163,13 @@ def fatty_focus(
 
 
 def _upright(
-    shape: tuple[int, ...], centre: tuple[float, float, float], radii: tuple[float, float, float], spacing: PointMm
+    shape: tuple[int, ...],
+    centre: tuple[float, float, float],
+    radii: tuple[float, float, float],
+    spacing: PointMm,
 ) -> Array:
     axes = [
-        ((np.arange(n) - c) * s / r) ** 2
-        for n, c, s, r in zip(shape, centre, spacing, radii, strict=True)
+        ((np.arange(n) - c) * s / r) ** 2 for n, c, s, r in zip(shape, centre, spacing, radii, strict=True)
     ]
     distance = np.sqrt(axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :])
     return np.asarray(np.clip(1.5 - distance, 0, 1), dtype=np.float32)
