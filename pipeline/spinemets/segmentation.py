@@ -37,6 +37,10 @@ __all__ = ["CascadeSegmenter", "Segmenter", "load_segmenter", "read_networks"]
 _NETWORK_TYPE = "spinemets-cascade"
 # A lesion farther than this from every labelled structure is not a spinal one.
 _LESION_REACH_MM = 12.0
+# The lesion network sees the spine and this many millimetres around it; elsewhere its log odds
+# are those of no lesion.
+_LESION_MARGIN = 32
+_NO_LESION = -10.0
 
 
 class Segmenter(Protocol):
@@ -136,9 +140,12 @@ class CascadeSegmenter:
         image = normalise(_to_network(volume.intensities, frame, self._anatomy.device))
         condition = torch.from_numpy(condition_vector(volume.series.weighting))[None]
         anatomy = torch.softmax(self._anatomy.run(image, condition, report), dim=1)
-        stacked = lesion_input(image.to(anatomy.device), anatomy, frame.grid.spacing_mm)
-        logits = self._lesion.run(stacked, condition, report)
-        return _Evidence(anatomy[0], logits[0, 0].to(anatomy.device))
+        rows, columns = _spine_box(anatomy)
+        part = (..., rows, columns)
+        stacked = lesion_input(image.to(anatomy.device)[part], anatomy[part], frame.grid.spacing_mm)
+        logits = torch.full_like(anatomy[0, 0], _NO_LESION)
+        logits[part] = self._lesion.run(stacked, condition, report)[0, 0].to(anatomy.device)
+        return _Evidence(anatomy[0], logits)
 
 
 def load_segmenter(bundle: Bundle, config: SegmentationConfig) -> CascadeSegmenter:
@@ -231,6 +238,25 @@ def _apply(tensor: Tensor, matrices: Sequence[npt.NDArray[np.float32]]) -> Tenso
         weights = torch.from_numpy(matrix).to(tensor.device)
         tensor = torch.movedim(torch.movedim(tensor, axis, -1) @ weights.T, -1, axis)
     return tensor
+
+
+def _spine_box(anatomy: Tensor) -> tuple[slice, slice]:
+    """The rows and columns that show spine, with the surroundings that patches in training had.
+
+    Parameters
+    ----------
+    anatomy
+        (1, channels, slices, rows, columns); rows and columns are 1 mm apart.
+    """
+    spine = (anatomy[0, Channel.BACKGROUND] < 0.5).sum(dim=0)
+    edges = []
+    for axis in (1, 0):
+        counts = spine.sum(dim=axis)
+        # A line with a few stray voxels does not belong to the spine.
+        shown = torch.nonzero(counts > 0.02 * counts.max())
+        low, high = (int(shown.min()), int(shown.max())) if len(shown) else (0, len(counts))
+        edges.append(slice(max(0, low - _LESION_MARGIN), min(len(counts), high + 1 + _LESION_MARGIN)))
+    return edges[0], edges[1]
 
 
 def _near_spine(anatomy: npt.NDArray[np.uint8], grid: Grid) -> Mask:
