@@ -269,6 +269,20 @@ def test_a_fallback_of_the_engine_becomes_a_caution(spine):
     ]
 
 
+def test_the_lesion_network_is_shown_the_spine_and_its_surroundings_only(spine):
+    """A scan that is mostly belly: the anatomy's rows plus 32 mm, and no lesion beyond."""
+    belly = 120
+    image = np.pad(GREY[spine.anatomy], ((0, 0), (0, belly), (0, 0)))
+    volume = Volume(image, Grid(image.shape, spine.grid.affine), series())
+    lesion = BrightOrByWeighting({Weighting.T2: 8.0})
+    found = segmenter_of(Reader(), lesion).segment(Study("s", (volume,)))
+    rows = np.nonzero(spine.anatomy.any(axis=(0, 2)))[0]
+    shown = lesion.seen[0].shape[3]
+    assert np.ptp(rows) < shown <= np.ptp(rows) + 1 + 2 * 32
+    assert found.lesion_probability[spine.anatomy.nonzero()].min() > 0.99
+    assert found.lesion_probability[:, rows.max() + 40 :].max() < 1e-3
+
+
 def write_bundle(folder, network=None, channels=None, weights=None):
     torch.manual_seed(9)
     definitions = {"anatomy": ANATOMY, "lesion": LESION}
@@ -293,9 +307,9 @@ def write_bundle(folder, network=None, channels=None, weights=None):
         },
     }  # fmt: skip
     stored = {
-        f"{part}.{name}": value.half().contiguous()
+        f"{part}.{name}": value.detach().half().contiguous()
         for part, definition in definitions.items()
-        for name, value in build_network(definition).state_dict().items()
+        for name, value in build_network(definition).named_parameters()
     }
     for child in ("configs", "models"):
         (folder / child).mkdir(parents=True)
