@@ -84,6 +84,18 @@ def test_a_lesion_scores_high_while_other_bodies_stay_low(marrow, change):
     assert float(score[others > 0].abs().median()) < 1.5
 
 
+def test_a_lesion_that_fills_its_vertebra_does_not_become_its_own_reference(marrow):
+    image, body = marrow
+    vertebra = (slice(None), slice(None), slice(1, 6), slice(20, 50), slice(69, 93))
+    assert body[vertebra].all()
+    image[vertebra] -= 0.5
+    score = marrow_score(image, body, SPACING_MM)
+    assert float(score[vertebra].median()) < -6
+    others = body.clone()
+    others[vertebra] = 0
+    assert float(score[others > 0].abs().median()) < 1.5
+
+
 def test_coil_fall_off_cancels(marrow):
     image, body = marrow
     rows = torch.linspace(1.6, 0.6, SHAPE[1])[None, None, None, :, None]
