@@ -182,7 +182,12 @@ def test_options_reach_the_detection(run, scan, tmp_path):
     assert run.device == used["segmentation"]["device"] == "cpu"
     assert used["levels"]["anchors"] == [{"level": "L4", "place": "lowest"}]
     assert used["reading"]["allow_missing"] is True
-    assert used["report"] == {"formats": ["json", "nifti"], "save_probabilities": True, "identifiers": "keep"}
+    assert used["report"] == {
+        "formats": ["json", "nifti"],
+        "segmentation_type": "binary",
+        "save_probabilities": True,
+        "identifiers": "keep",
+    }
     assert (out / "anna/lesion_probability.nii.gz").is_file()
     assert report["study"]["identifiers"] == "keep"
 

@@ -137,6 +137,17 @@ _common = _options(
         type=click.Choice(["keep", "hash"]),
         help="Write UIDs, patient ID and date as they are, or hash or omit them.  [default: hash]",
     ),
+    click.option(
+        "--formats",
+        metavar="NAME,...",
+        help="What to write: json, html, nifti, png; for DICOM studies also dicom-seg and dicom-sr, which "
+        "carry the patient's name as the source does.  [default: json,html,nifti,png]",
+    ),
+    click.option(
+        "--seg-type",
+        type=click.Choice(["binary", "labelmap"]),
+        help="Kind of dicom-seg: binary is read everywhere, labelmap is smaller.  [default: binary]",
+    ),
     click.option("-v", "--verbose", count=True, help="Say more; -vv also shows tracebacks."),
     click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings."),
 )
@@ -250,6 +261,8 @@ def detect(inputs: tuple[Path, ...], out: Path, verbose: int, quiet: bool, **opt
     bundle = load_bundle(options["model"], options["trust_model"])
     from spinemets.batch import plan_batch, run_batch
 
+            "formats": parse_formats(options["formats"]) if options["formats"] is not None else None,
+            "segmentation_type": options["seg_type"],
     studies = plan_batch(inputs, config.reading)
     problems = [study.found for study in studies if isinstance(study.found, SpinemetsError)]
     if len(problems) == len(studies):
@@ -267,7 +280,7 @@ def detect(inputs: tuple[Path, ...], out: Path, verbose: int, quiet: bool, **opt
 
 def _effective_config(options: dict[str, Any]) -> DetectionConfig:
     """The configuration file, or the defaults, with the command line's own settings on top."""
-    from spinemets.config import DetectionConfig, load_config, parse_anchor
+    from spinemets.config import DetectionConfig, load_config, parse_anchor, parse_formats
 
     path = options["config_path"]
     config = DetectionConfig() if path is None else load_config(path)

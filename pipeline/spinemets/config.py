@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,6 +12,7 @@ from spinemets.anatomy import VertebralLevel
 from spinemets.errors import ConfigError
 
 __all__ = [
+    "FORMATS",
     "Anchor",
     "ClassificationConfig",
     "DetectionConfig",
@@ -22,6 +23,7 @@ __all__ = [
     "SegmentationConfig",
     "load_config",
     "parse_anchor",
+    "parse_formats",
 ]
 
 
@@ -138,11 +140,20 @@ class ClassificationConfig(_Settings):
     )
 
 
+Format = Literal["json", "html", "nifti", "png", "dicom-seg", "dicom-sr"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
 class ReportConfig(_Settings):
     """What is written."""
 
-    formats: tuple[Literal["json", "html", "nifti", "png"], ...] = Field(
-        default=("json", "html", "nifti", "png"), description="any of json, html, nifti and png"
+    formats: tuple[Format, ...] = Field(
+        default=("json", "html", "nifti", "png"),
+        description="any of json, html, nifti, png, and for DICOM studies dicom-seg and "
+        "dicom-sr, which carry the patient's name as the source does",
+    )
+    segmentation_type: Literal["binary", "labelmap"] = Field(
+        default="binary", description="of dicom-seg: binary (read everywhere) or labelmap (smaller, newer)"
     )
     save_probabilities: bool = Field(
         default=False, description="also write the lesion probability of every voxel"
@@ -211,3 +222,24 @@ def parse_anchor(text: str) -> Anchor:
         return Anchor(level=level, place=(x, y, z))
     except ValueError as error:
         raise ConfigError(f"anchor {text!r}: {expected}") from error
+
+
+def parse_formats(text: str) -> tuple[Format, ...]:
+    """Read the formats as given on the command line: names with commas between them.
+
+    Raises
+    ------
+    ConfigError
+        A name is not one of ``FORMATS``.
+
+    Examples
+    --------
+    >>> parse_formats("json,dicom-seg")
+    ('json', 'dicom-seg')
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        found = ", ".join(unknown) or "none"
+        raise ConfigError(f"formats {text!r}: expected some of {', '.join(FORMATS)}, found {found}")
+    return tuple(name for name in FORMATS if name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,19 @@ import numpy.typing as npt
 
 from spinemets.config import ReportConfig
 from spinemets.findings import LesionFinding, StudyReport
-from spinemets.io import ANATOMY_LABELS, LEVEL_LABELS, VERSE_LABELS, write_label_map, write_probability_map
+from spinemets.io import (
+    ANATOMY_LABELS,
+    LEVEL_LABELS,
+    VERSE_LABELS,
+    is_dicom_series,
+    write_label_map,
+    write_probability_map,
+)
 from spinemets.reporting import write_report
 
 __all__ = ["MAP_NAMES", "lesion_map", "level_map", "write_results"]
+
+_log = logging.getLogger(__name__)
 
 _ANATOMY, _LEVELS, _LESIONS = "anatomy.nii.gz", "levels.nii.gz", "lesions.nii.gz"
 _PROBABILITY = "lesion_probability.nii.gz"
@@ -37,6 +47,17 @@ def write_results(report: StudyReport, folder: Path, config: ReportConfig) -> No
     if config.save_probabilities:
         write_probability_map(folder / _PROBABILITY, segmentation.lesion_probability, segmentation.grid)
     write_report(report, folder, config)
+    if any(name.startswith("dicom-") for name in config.formats):
+        _write_dicom(report, folder, config)
+
+
+def _write_dicom(report: StudyReport, folder: Path, config: ReportConfig) -> None:
+    if not is_dicom_series(report.study.reference.series):
+        _log.warning("no DICOM objects are written: the study was not read from DICOM files")
+        return
+    from spinemets.reporting.dicom import write_dicom
+
+    write_dicom(report, folder, config)
 
 
 def level_map(report: StudyReport) -> npt.NDArray[np.uint8]:

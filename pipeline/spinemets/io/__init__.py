@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spinemets.io.discovery import discover
+    from spinemets.io.files import is_dicom_series
     from spinemets.io.label_maps import write_label_map, write_probability_map
     from spinemets.io.label_values import ANATOMY_LABELS, COMPARTMENT_LABELS, LEVEL_LABELS, VERSE_LABELS
     from spinemets.io.listing import IgnoredFile, Rejection, SeriesListing, StudyListing, describe
@@ -28,6 +29,7 @@ __all__ = [
     "StudyListing",
     "describe",
     "discover",
+    "is_dicom_series",
     "read_study",
     "weighting_from_header",
     "write_label_map",
@@ -36,6 +38,7 @@ __all__ = [
 
 _MODULES = {
     "discover": "discovery",
+    "is_dicom_series": "files",
     "read_study": "reading",
     "write_label_map": "label_maps",
     "write_probability_map": "label_maps",

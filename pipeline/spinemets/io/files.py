@@ -24,9 +24,9 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
-from spinemets.volume import Grid
+from spinemets.volume import Grid, Series
 
-__all__ = ["ImageHeader", "is_image_file", "read_image", "read_image_header"]
+__all__ = ["ImageHeader", "is_dicom_series", "is_image_file", "read_image", "read_image_header"]
 
 _NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -48,6 +48,11 @@ class ImageHeader:
 def is_image_file(path: Path) -> bool:
     """Whether the name is that of a NIfTI, NRRD or MetaImage file."""
     return path.name.lower().endswith(_NIFTI_SUFFIXES + _ITK_SUFFIXES)
+
+
+def is_dicom_series(series: Series) -> bool:
+    """Whether a series was read from DICOM files."""
+    return bool(series.files) and not is_image_file(series.files[0])
 
 
 def read_image_header(path: Path) -> ImageHeader:
