@@ -7,6 +7,7 @@ that is taken up again) never meets half a result. Knows nothing of what is writ
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from pathlib import Path
 
 from spinemets.errors import OutputError
 
-__all__ = ["atomic_folder", "atomic_write_bytes", "atomic_write_text"]
+__all__ = ["atomic_folder", "atomic_write_bytes", "atomic_write_text", "remove_leftovers"]
+
+_SIBLING = re.compile(r"\..+\.[0-9a-f]{12}\.part")
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:
@@ -97,3 +100,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def _sibling(path: Path) -> Path:
     """A name that nobody else uses, in the same folder so that renaming stays within one disk."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed left half-written in a folder.
+
+    Only to be called where nobody else is writing to the folder.
+    """
+    for path in folder.glob(".*.part"):
+        if not _SIBLING.fullmatch(path.name):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

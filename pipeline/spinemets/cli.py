@@ -14,57 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import click
 
 from spinemets import __version__
-from spinemets.errors import (
-    ConfigError,
-    DeviceUnavailableError,
-    GeometryError,
-    InputError,
-    ModelError,
-    OutOfMemoryError,
-    OutputError,
-    SpinemetsError,
-)
+from spinemets.errors import SpinemetsError
+from spinemets.exit_codes import DONE, EPILOG, INTERRUPTED, PARTIAL, USAGE, code_of, common_code
 
 if TYPE_CHECKING:
-    from spinemets.batch import PlannedStudy, StudyOutcome
     from spinemets.config import DetectionConfig
     from spinemets.io import StudyListing
-    from spinemets.terminal import StudyProgress
 
 __all__ = ["main"]
 
 _log = logging.getLogger(__name__)
-
-_DONE, _INTERNAL, _USAGE, _PARTIAL, _INTERRUPTED = 0, 1, 2, 7, 130
-
-# The first that an error is an instance of counts.
-_EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (ConfigError, _USAGE),
-    (GeometryError, 4),
-    (InputError, 3),
-    (ModelError, 5),
-    (OutOfMemoryError, 6),
-    (MemoryError, 6),
-    (DeviceUnavailableError, 8),
-    (OutputError, 9),
-)
-
-_EPILOG = """\b
-Exit codes:
-  0    everything asked for was done
-  1    internal error
-  2    arguments or configuration
-  3    no usable input: nothing found, unreadable or unsupported
-  4    geometry refused: slices missing, unequal or duplicated
-  5    model missing, not trusted or incompatible
-  6    out of memory
-  7    some studies failed, or all of them for different reasons
-  8    device not available
-  9    output cannot be written
-  130  interrupted
-
-Research use only. Not a medical device.
-"""
 
 _Command = Callable[..., int]
 
@@ -75,23 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = spinemets.main(arguments, prog_name="spinemets", standalone_mode=False)
     except click.Abort:
         _complain("interrupted")
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
-        sys.exit(_USAGE)
+        sys.exit(USAGE)
     except (SpinemetsError, MemoryError) as error:
         _log.debug("stopped by an error", exc_info=True)
         _complain(f"error: {error or 'out of memory'}")
-        sys.exit(_exit_code(error))
+        sys.exit(code_of(error))
     except BrokenPipeError:
         # Whoever read the output has closed it, as `head` does; Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_DONE)
+        sys.exit(DONE)
     sys.exit(code)
-
-
-def _exit_code(error: BaseException | None) -> int:
-    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _INTERNAL)
 
 
 def _complain(message: str) -> None:
@@ -136,17 +91,6 @@ _common = _options(
         "--identifiers",
         type=click.Choice(["keep", "hash"]),
         help="Write UIDs, patient ID and date as they are, or hash or omit them.  [default: hash]",
-    ),
-    click.option(
-        "--formats",
-        metavar="NAME,...",
-        help="What to write: json, html, nifti, png; for DICOM studies also dicom-seg and dicom-sr, which "
-        "carry the patient's name as the source does.  [default: json,html,nifti,png]",
-    ),
-    click.option(
-        "--seg-type",
-        type=click.Choice(["binary", "labelmap"]),
-        help="Kind of dicom-seg: binary is read everywhere, labelmap is smaller.  [default: binary]",
     ),
     click.option("-v", "--verbose", count=True, help="Say more; -vv also shows tracebacks."),
     click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings."),
@@ -194,20 +138,55 @@ _analysis = _options(
         "--allow-missing", is_flag=True, help="Interpolate missing slices instead of refusing the series."
     ),
     click.option(
+        "--formats",
+        metavar="NAME,...",
+        help="What to write: json, html, nifti, png; for DICOM studies also dicom-seg and dicom-sr, which "
+        "carry the patient's name as the source does.  [default: json,html,nifti,png]",
+    ),
+    click.option(
+        "--seg-type",
+        type=click.Choice(["binary", "labelmap"]),
+        help="Kind of dicom-seg: binary is read everywhere, labelmap is smaller.  [default: binary]",
+    ),
+    click.option(
         "--save-probabilities", is_flag=True, help="Also write the lesion probability of every voxel."
     ),
 )
 
+_batch = _options(
+    click.option(
+        "--workers",
+        type=click.IntRange(0, 256),
+        metavar="N",
+        help="Processes that read and write beside the network; 0 does one study after the other.  "
+        "[default: half the processors, at most 4; 0 for a few studies]",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Give a study up whose reading or writing takes longer.  [default: no limit]",
+    ),
+    click.option(
+        "--max-memory",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="GIB",
+        help="Begin no study that would take the arrays of those under way beyond this.",
+    ),
+    click.option("--retry-failed", is_flag=True, help="Also do again what failed in an earlier run."),
+    click.option("--rerun", is_flag=True, help="Do everything again, also what is done and unchanged."),
+)
+
 
 @click.group(
-    epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, prog_name="spinemets", message="%(prog)s %(version)s")
 def spinemets() -> None:
     """Detect metastases in spine MRI: vertebral level, region, compartment, size and a report."""
 
 
-@spinemets.command(epilog=_EPILOG)
+@spinemets.command(epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @_common
 def inspect(
@@ -240,42 +219,35 @@ def inspect(
     else:
         print_listings(listings)
     _refuse(problems)
-    return _PARTIAL if problems else _DONE
+    return PARTIAL if problems else DONE
 
 
-@spinemets.command(epilog=_EPILOG)
+@spinemets.command(epilog=EPILOG)
 @_analysis
+@_batch
 @_common
 def detect(inputs: tuple[Path, ...], out: Path, verbose: int, quiet: bool, **options: Any) -> int:
     """Find and describe the lesions of the studies in INPUT.
 
     INPUT is a folder with one or several studies, a file (DICOM, NIfTI, NRRD, MetaImage) or a
     .zip. The findings are printed, and each study gets OUT/<name>/ with report.html,
-    report.json, overlays and label maps. OUT/summary.csv and OUT/findings.csv list what this
-    call has found.
+    report.json, overlays and label maps. OUT/index.html, OUT/summary.csv and OUT/findings.csv
+    list what OUT holds. The same command again does only what is missing or has changed.
     """
     _set_up_logging(verbose, quiet)
     config = _effective_config(options)
     from spinemets.bundles import load_bundle
 
     bundle = load_bundle(options["model"], options["trust_model"])
-    from spinemets.batch import plan_batch, run_batch
+    from spinemets.batch import plan_batch
 
-            "formats": parse_formats(options["formats"]) if options["formats"] is not None else None,
-            "segmentation_type": options["seg_type"],
     studies = plan_batch(inputs, config.reading)
     problems = [study.found for study in studies if isinstance(study.found, SpinemetsError)]
     if len(problems) == len(studies):
         return _refuse(problems)
-    from spinemets.detection import load_models
-    from spinemets.terminal import StudyProgress
+    from spinemets.batch_command import carry_out
 
-    models = load_models(bundle, config.segmentation)
-    with StudyProgress(len(studies), visible=not quiet) as progress:
-        outcomes = run_batch(studies, out, models, config, _Announcer(progress))
-    if len(outcomes) > 1:
-        click.echo(_tally(outcomes, out))
-    return _batch_exit_code(outcomes)
+    return carry_out(studies, out, bundle, config, {**options, "quiet": quiet})
 
 
 def _effective_config(options: dict[str, Any]) -> DetectionConfig:
@@ -289,6 +261,8 @@ def _effective_config(options: dict[str, Any]) -> DetectionConfig:
         "segmentation": {"device": options["device"]},
         "levels": {"anchors": tuple(map(parse_anchor, options["anchors"])) or None},
         "report": {
+            "formats": parse_formats(options["formats"]) if options["formats"] is not None else None,
+            "segmentation_type": options["seg_type"],
             "save_probabilities": options["save_probabilities"] or None,
             "identifiers": options["identifiers"],
         },
@@ -302,53 +276,8 @@ def _effective_config(options: dict[str, Any]) -> DetectionConfig:
     return config.model_copy(update=branches)
 
 
-class _Announcer:
-    """Prints what became of each study as soon as it is known."""
-
-    def __init__(self, progress: StudyProgress) -> None:
-        self._progress = progress
-
-    def started(self, study: PlannedStudy) -> None:
-        self._progress.started(study)
-
-    def finished(self, outcome: StudyOutcome) -> None:
-        self._progress.finished()
-        key = outcome.study.key
-        if outcome.result is None:
-            _complain(f"{key}: {outcome.state.value}: {outcome.reason}")
-            return
-        click.echo(f"{key}  ({outcome.seconds:.1f} s)")
-        for line in outcome.result.lines:
-            click.echo(f"  {line}")
-        click.echo(f"  Results: {outcome.result.main_file}")
-
-
 def _refuse(problems: Sequence[SpinemetsError]) -> int:
     """Say why no input can be used, without loading a model for it."""
     for problem in problems:
         _complain(f"error: {problem}")
-    return _common_code({_exit_code(problem) for problem in problems})
-
-
-def _batch_exit_code(outcomes: Sequence[StudyOutcome]) -> int:
-    """0 if no study failed; a skipped study counts only where none was done."""
-    from spinemets.batch import State
-
-    done = [outcome for outcome in outcomes if outcome.state is State.DONE]
-    failed = [outcome for outcome in outcomes if outcome.state is State.FAILED]
-    if done:
-        return _PARTIAL if failed else _DONE
-    return _common_code({_exit_code(outcome.error) for outcome in outcomes})
-
-
-def _common_code(codes: set[int]) -> int:
-    return codes.pop() if len(codes) == 1 else _PARTIAL
-
-
-def _tally(outcomes: Sequence[StudyOutcome], out: Path) -> str:
-    from spinemets.batch import SUMMARY_NAME, State
-
-    counts = ", ".join(
-        f"{sum(outcome.state is state for outcome in outcomes)} {state.value}" for state in State
-    )
-    return f"{len(outcomes)} studies: {counts}. Table: {out / SUMMARY_NAME}"
+    return common_code(code_of(problem) for problem in problems)

@@ -17,10 +17,11 @@ from spinemets.reporting import build_report
 if TYPE_CHECKING:
     from spinemets.bundles import Bundle
     from spinemets.config import DetectionConfig, SegmentationConfig
+    from spinemets.findings import SpineSegmentation
     from spinemets.segmentation import Segmenter
     from spinemets.volume import Study
 
-__all__ = ["Models", "detect", "load_models"]
+__all__ = ["Models", "detect", "interpret", "load_models"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,25 @@ def detect(study: Study, models: Models, config: DetectionConfig) -> StudyReport
     timings_s: dict[str, float] = {}
     with _timed(timings_s, "segmentation"):
         segmentation = models.segmenter.segment(study)
+    return interpret(study, segmentation, replace(models.provenance, timings_s=timings_s), config)
+
+
+def interpret(
+    study: Study, segmentation: SpineSegmentation, provenance: Provenance, config: DetectionConfig
+) -> StudyReport:
+    """Name the levels and describe the lesions of a segmented study; needs no network.
+
+    Parameters
+    ----------
+    provenance
+        Of the segmentation; the configuration and further timings are added.
+
+    Raises
+    ------
+    ConfigError
+        An anchor contradicts what is seen.
+    """
+    timings_s = dict(provenance.timings_s)
     with _timed(timings_s, "levels"):
         vertebrae = label_levels(segmentation, config.levels)
     with _timed(timings_s, "lesions"):
@@ -74,7 +94,7 @@ def detect(study: Study, models: Models, config: DetectionConfig) -> StudyReport
         findings = tuple(
             classify(lesion, segmentation, vertebrae, config.classification) for lesion in lesions
         )
-    provenance = replace(models.provenance, configuration=config.model_dump(mode="json"), timings_s=timings_s)
+    provenance = replace(provenance, configuration=config.model_dump(mode="json"), timings_s=timings_s)
     cautions = level_cautions(vertebrae, config.levels)
     return build_report(study, segmentation, vertebrae, findings, provenance, cautions)
 

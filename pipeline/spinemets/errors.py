@@ -14,7 +14,10 @@
     ├── DeviceError
     │   ├── DeviceUnavailableError  a device was named that this machine does not have
     │   └── OutOfMemoryError        neither the device nor the CPU has room
-    └── OutputError                 a result could not be written
+    ├── TrainingError               a training that cannot go on
+    ├── OutputError                 a result could not be written
+    └── WorkerError                 a process that worked on a study ended before it was done
+        └── TimeLimitError          it took longer than allowed and was ended
 
 A message says what was found, what was expected, and what to do. It names the file
 or the series, never a patient.
@@ -36,8 +39,11 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "SpinemetsError",
+    "TimeLimitError",
+    "TrainingError",
     "UnreadableFileError",
     "UnsupportedInputError",
+    "WorkerError",
 ]
 
 
@@ -97,5 +103,17 @@ class OutOfMemoryError(DeviceError):
     """Neither the device nor the CPU has room for this volume."""
 
 
+class TrainingError(SpinemetsError):
+    """A training cannot go on: its loss is no longer a number."""
+
+
 class OutputError(SpinemetsError):
     """A result could not be written."""
+
+
+class WorkerError(SpinemetsError):
+    """A process that worked on a study ended before the study was done."""
+
+
+class TimeLimitError(WorkerError):
+    """A study took longer than allowed; the process that worked on it was ended."""

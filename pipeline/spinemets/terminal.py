@@ -22,7 +22,6 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from spinemets.batch import PlannedStudy
     from spinemets.io import SeriesListing, StudyListing
 
 __all__ = ["StudyProgress", "log_handler", "print_listings"]
@@ -96,6 +95,7 @@ class StudyProgress:
             disable=not (visible and console.is_terminal),
         )
         self._task = self._progress.add_task("reading", total=studies)
+        self.left = studies
 
     def __enter__(self) -> StudyProgress:
         self._progress.start()
@@ -106,12 +106,13 @@ class StudyProgress:
     ) -> None:
         self._progress.stop()
 
-    def started(self, study: PlannedStudy) -> None:
-        """Name the study that is being worked on."""
-        self._progress.update(self._task, description=study.key)
+    def moved(self, study: str, stage: str) -> None:
+        """Say which study begins which stage."""
+        self._progress.update(self._task, description=f"{stage} {study}")
 
-    def finished(self) -> None:
+    def ended(self) -> None:
         """Count one study more."""
+        self.left -= 1
         self._progress.advance(self._task)
 
 

@@ -6,26 +6,22 @@ their hashes; so nothing that a header smuggles in could run, even past the esca
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment
 from markupsafe import Markup
 from pydantic import JsonValue
 
 from spinemets.anatomy import Compartment
 from spinemets.reporting.column import column_map
+from spinemets.reporting.page import content_policy, data_url, new_environment, packaged_text
 from spinemets.reporting.palette import COMPARTMENT_COLOURS, hex_colour
 from spinemets.reporting.schema import FindingRecord, ReportDocument, SignalRecord
 from spinemets.reporting.words import level_names, level_span, percent, volume_text
 
 __all__ = ["BarPart", "Pictures", "render_html"]
-
-_TEMPLATES = "templates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,7 @@ class BarPart:
     name: str
 
 
-def render_html(document: ReportDocument, pictures: Pictures, viewer: Mapping[str, JsonValue]) -> str:
+def render_html(document: ReportDocument, pictures: Pictures, viewer: Mapping[str, JsonValue] | None) -> str:
     """The page of a report.
 
     Parameters
@@ -54,21 +50,26 @@ def render_html(document: ReportDocument, pictures: Pictures, viewer: Mapping[st
     pictures
         The overview and one picture for each finding of the document.
     viewer
-        As made by :func:`spinemets.reporting.viewer.viewer_data`.
+        As made by :func:`spinemets.reporting.viewer.viewer_data`; None for a page to print, which
+        has no viewer and no scripts.
     """
-    style, library, script = _text("templates", "report.css"), _library(), _text("templates", "viewer.js")
+    style, library, script = (
+        packaged_text("templates", "report.css"),
+        _library(),
+        packaged_text("templates", "viewer.js"),
+    )
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             document=document,
-            policy=_policy(style, (library, script)),
+            policy=content_policy(style, (library, script)),
             style=Markup(style),
             library=Markup(library),
             script=Markup(script),
-            viewer=dict(viewer),
-            overview=_data_url(pictures.overview),
-            pictures={number: _data_url(content) for number, content in pictures.lesions.items()},
+            viewer=None if viewer is None else dict(viewer),
+            overview=data_url(pictures.overview),
+            pictures={number: data_url(content) for number, content in pictures.lesions.items()},
             column=column_map(document.levels, document.findings),
             compartments=[
                 (c.value, hex_colour(COMPARTMENT_COLOURS[c]), document.summary.by_compartment[c])
@@ -80,13 +81,7 @@ def render_html(document: ReportDocument, pictures: Pictures, viewer: Mapping[st
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("spinemets.reporting", _TEMPLATES),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = new_environment()
     environment.filters.update(
         percent=lambda probability: _unbroken(percent(probability)),
         volume=lambda volume_mm3: _unbroken(volume_text(volume_mm3)),
@@ -103,33 +98,12 @@ def _unbroken(quantity: str) -> str:
     return quantity.replace(" ", "\u00a0")
 
 
-def _text(folder: str, name: str) -> str:
-    return resources.files("spinemets.reporting").joinpath(folder, name).read_text(encoding="utf-8")
-
-
 @cache
 def _library() -> str:
     """NiiVue with its licence in front, as a script."""
-    return f"/*\n{_text('assets', 'niivue.LICENSE.txt')}*/\n{_text('assets', 'niivue.umd.js')}"
-
-
-def _policy(style: str, scripts: tuple[str, ...]) -> str:
-    """A content security policy that admits this page's own parts and no connection."""
-    admitted = " ".join(_source_hash(script) for script in scripts)
     return (
-        f"default-src 'none'; img-src data: blob:; font-src data:; connect-src data: blob:; "
-        f"style-src {_source_hash(style)}; script-src {admitted}; worker-src blob:; "
-        "form-action 'none'; base-uri 'none'"
+        f"/*\n{packaged_text('assets', 'niivue.LICENSE.txt')}*/\n{packaged_text('assets', 'niivue.umd.js')}"
     )
-
-
-def _source_hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def _data_url(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def _signal_text(signal: SignalRecord) -> str:

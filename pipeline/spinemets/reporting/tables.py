@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from spinemets.anatomy import Compartment
+from spinemets.atomic import atomic_write_bytes
 from spinemets.findings import StudyReport
 from spinemets.reporting.document import report_document
 from spinemets.reporting.schema import FindingRecord
 
-__all__ = ["FINDING_COLUMNS", "REPORT_COLUMNS", "Row", "csv_text", "finding_rows", "report_row"]
+__all__ = [
+    "FINDING_COLUMNS",
+    "REPORT_COLUMNS",
+    "Row",
+    "csv_text",
+    "finding_rows",
+    "report_row",
+    "write_parquet",
+]
 
 Row = Mapping[str, object]
 
@@ -99,3 +109,20 @@ def csv_text(columns: Iterable[str], rows: Iterable[Row]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
+
+
+def write_parquet(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Rows as a Parquet file; absent values are null. Needs pyarrow.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({column: [row.get(column) for row in rows] for column in columns})
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(table, buffer)
+    atomic_write_bytes(path, buffer.getvalue())

@@ -1,0 +1,37 @@
+"""Many studies in one run: each ends as done, failed or skipped, and none stops the others.
+
+A study's files go to a temporary folder and get their name in one step, so a result folder
+is complete or not there. ``batch.jsonl`` is the truth of an output folder; the tables and the
+index page are made from it. Knows nothing of how a study is analysed.
+"""
+
+from spinemets.batch.engine import Limits
+from spinemets.batch.planning import PlannedStudy, plan_batch, study_key
+from spinemets.batch.records import BatchRecord, RecordBook, Stage, Stamp, State, read_records
+from spinemets.batch.run import Again, ModelSource, Todo, Watcher, run_batch, what_to_do
+from spinemets.batch.stamps import stamp_of
+from spinemets.batch.tables import FINDINGS_NAME, INDEX_NAME, SUMMARY_NAME, write_tables
+
+__all__ = [
+    "FINDINGS_NAME",
+    "INDEX_NAME",
+    "SUMMARY_NAME",
+    "Again",
+    "BatchRecord",
+    "Limits",
+    "ModelSource",
+    "PlannedStudy",
+    "RecordBook",
+    "Stage",
+    "Stamp",
+    "State",
+    "Todo",
+    "Watcher",
+    "plan_batch",
+    "read_records",
+    "run_batch",
+    "stamp_of",
+    "study_key",
+    "what_to_do",
+    "write_tables",
+]

@@ -1,0 +1,285 @@
+"""Studies through three stages: one after the other here, or overlapping with worker processes.
+
+The network always runs in the thread that calls; with workers, reading and writing run beside
+it. Only so many studies are under way at once, so memory stays flat however long the batch is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from threading import Condition, Thread
+from typing import TYPE_CHECKING, Any, Protocol
+
+from spinemets.batch.records import Stage
+from spinemets.batch.stages import (
+    Failure,
+    LoadedStudy,
+    SegmentedStudy,
+    StudyResult,
+    attempt,
+    failure_of,
+)
+from spinemets.batch.workers import Worker
+
+if TYPE_CHECKING:
+    from spinemets.batch.planning import PlannedStudy
+
+__all__ = ["Limits", "Observer", "Stages", "StudyEnd", "run_in_turn", "run_overlapping"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What is done to a study; ``load`` and ``finish`` must be picklable."""
+
+    load: Callable[[PlannedStudy], LoadedStudy]
+    segment: Callable[[LoadedStudy], SegmentedStudy]
+    finish: Callable[[tuple[str, SegmentedStudy]], StudyResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be spent.
+
+    Attributes
+    ----------
+    workers
+        Processes for reading and writing.
+    timeout_s
+        For the reading of one study, and for its writing; None for no limit.
+    memory_bytes
+        For the arrays of all studies under way; None for no limit but their number. A study
+        that is larger than that goes alone.
+    """
+
+    workers: int
+    timeout_s: float | None = None
+    memory_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyEnd:
+    """How a study's way ended."""
+
+    study: PlannedStudy
+    outcome: StudyResult | Failure
+
+
+class Observer(Protocol):
+    """Told where each study is; calls may come from several threads, one at a time."""
+
+    def moved(self, study: PlannedStudy, stage: Stage) -> None:
+        """A stage of a study begins."""
+
+    def ended(self, end: StudyEnd) -> None:
+        """A study is done with, in whatever way."""
+
+
+def run_in_turn(studies: Iterable[PlannedStudy], stages: Stages, observer: Observer) -> None:
+    """Take each study through all stages before the next one begins."""
+    for study in studies:
+        observer.ended(StudyEnd(study, _one(study, stages, observer)))
+
+
+def _one(study: PlannedStudy, stages: Stages, observer: Observer) -> StudyResult | Failure:
+    observer.moved(study, Stage.READING)
+    loaded = attempt(stages.load, study, Stage.READING)
+    if isinstance(loaded, Failure):
+        return loaded
+    observer.moved(study, Stage.NETWORK)
+    segmented = attempt(stages.segment, loaded, Stage.NETWORK)
+    if isinstance(segmented, Failure):
+        return segmented
+    observer.moved(study, Stage.WRITING)
+    return attempt(stages.finish, (study.key, segmented), Stage.WRITING)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """Something for a worker to do to a study."""
+
+    study: PlannedStudy
+    stage: Stage
+    function: Callable[[Any], Any]
+    argument: Any
+
+
+class _Line:
+    """Which study waits where. Every method may be called from any thread."""
+
+    def __init__(
+        self, studies: Sequence[PlannedStudy], stages: Stages, limits: Limits, observer: Observer
+    ) -> None:
+        self._stages, self._limits, self._observer = stages, limits, observer
+        self._changed = Condition()
+        self._waiting = deque(studies)
+        self._loaded: deque[tuple[PlannedStudy, LoadedStudy]] = deque()
+        self._segmented: deque[tuple[PlannedStudy, SegmentedStudy]] = deque()
+        self._at: Counter[Stage] = Counter()
+        self._under_way: dict[str, float] = {}
+        self._network_has_ended = False
+        self.fault: BaseException | None = None
+
+    def next_job(self) -> _Job | None:
+        """Wait for something to do; None when nothing will come. Writing goes before reading."""
+        with self._changed:
+            while self.fault is None:
+                if self._segmented:
+                    study, segmented = self._segmented.popleft()
+                    return self._begin(study, Stage.WRITING, self._stages.finish, (study.key, segmented))
+                if self._network_has_ended:
+                    return None
+                if self._waiting and self._has_room(self._waiting[0]):
+                    study = self._waiting.popleft()
+                    self._under_way[study.key] = study.memory_bytes
+                    return self._begin(study, Stage.READING, self._stages.load, study.without_archive())
+                self._changed.wait()
+            return None
+
+    def next_loaded(self) -> tuple[PlannedStudy, LoadedStudy] | None:
+        """Wait for a study for the network; None when none will come."""
+        with self._changed:
+            while self.fault is None and not self._loaded:
+                if not self._waiting and not self._at[Stage.READING]:
+                    return None
+                self._changed.wait()
+            if self.fault is not None:
+                raise self.fault
+            study, loaded = self._loaded.popleft()
+            self._observer.moved(study, Stage.NETWORK)
+            return study, loaded
+
+    def put(self, study: PlannedStudy, stage: Stage, outcome: Any) -> None:
+        """Take back a study from a stage, and pass it on or let it go."""
+        with self._changed:
+            self._at[stage] -= stage is not Stage.NETWORK
+            if isinstance(outcome, LoadedStudy):
+                self._loaded.append((study, outcome))
+            elif isinstance(outcome, SegmentedStudy):
+                self._segmented.append((study, outcome))
+            else:
+                del self._under_way[study.key]
+                self._observer.ended(StudyEnd(study, outcome))
+            self._changed.notify_all()
+
+    def end_network(self) -> None:
+        """No study comes out of the network any more."""
+        with self._changed:
+            self._network_has_ended = True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Begin no study any more, and let go of those that the network has not seen."""
+        with self._changed:
+            self._waiting.clear()
+            self._loaded.clear()
+            self._network_has_ended = True
+            self._changed.notify_all()
+
+    def fail(self, fault: BaseException) -> None:
+        """Let everyone stop: the batch itself cannot go on."""
+        with self._changed:
+            self.fault = self.fault or fault
+            self._changed.notify_all()
+
+    def _begin(
+        self, study: PlannedStudy, stage: Stage, function: Callable[[Any], Any], argument: Any
+    ) -> _Job:
+        self._at[stage] += 1
+        self._observer.moved(study, stage)
+        return _Job(study, stage, partial(attempt, function, stage=stage), argument)
+
+    def _has_room(self, study: PlannedStudy) -> bool:
+        if not self._under_way:
+            return True
+        memory = self._limits.memory_bytes
+        if memory is not None and sum(self._under_way.values()) + study.memory_bytes > memory:
+            return False
+        return len(self._under_way) < self._limits.workers + 2
+
+
+class _Hand(Thread):
+    """A thread that hands jobs to one worker process."""
+
+    def __init__(self, line: _Line, limits: Limits, lock_descriptor: int | None) -> None:
+        super().__init__(name="spinemets hand", daemon=True)
+        self._line, self._limits = line, limits
+        self._worker = Worker(lock_descriptor)
+        self._reads = False
+        self._dropped = False
+
+    def run(self) -> None:
+        try:
+            while (job := self._line.next_job()) is not None:
+                self._reads = job.stage is Stage.READING
+                outcome = self._do(job)
+                self._reads = False
+                if self._dropped:
+                    return
+                self._line.put(job.study, job.stage, outcome)
+                del job, outcome
+        except BaseException as fault:
+            self._line.fail(fault)
+        finally:
+            self._worker.close()
+
+    def drop(self, everything: bool = False) -> None:
+        """Give up what is being read, and what is being written too if asked."""
+        if self._reads or everything:
+            self._dropped = True
+            self._worker.kill()
+
+    def _do(self, job: _Job) -> object:
+        try:
+            return self._worker.call(job.function, job.argument, self._limits.timeout_s)
+        except Exception as error:
+            return failure_of(error, job.stage)
+
+
+def run_overlapping(
+    studies: Sequence[PlannedStudy],
+    stages: Stages,
+    limits: Limits,
+    observer: Observer,
+    lock_descriptor: int | None = None,
+) -> None:
+    """Take studies through the stages with worker processes for reading and writing.
+
+    When it is interrupted, what is being read is dropped and what the network has seen is
+    still written; a second interruption drops that too.
+    """
+    line = _Line(studies, stages, limits, observer)
+    hands = [_Hand(line, limits, lock_descriptor) for _ in range(limits.workers)]
+    for hand in hands:
+        hand.start()
+    try:
+        while (arrived := line.next_loaded()) is not None:
+            study, loaded = arrived
+            line.put(study, Stage.NETWORK, attempt(stages.segment, loaded, Stage.NETWORK))
+            del arrived, loaded
+        line.end_network()
+        for hand in hands:
+            hand.join()
+    except BaseException:
+        line.stop()
+        for hand in hands:
+            hand.drop()
+        raise
+    finally:
+        _join(hands)
+    if line.fault is not None:
+        raise line.fault
+
+
+def _join(hands: Sequence[_Hand]) -> None:
+    try:
+        for hand in hands:
+            hand.join()
+    except KeyboardInterrupt:
+        for hand in hands:
+            hand.drop(everything=True)
+        for hand in hands:
+            hand.join()
+        raise

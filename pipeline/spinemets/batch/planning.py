@@ -1,0 +1,132 @@
+"""Which studies a batch is made of, and the name that each one's results get."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spinemets.errors import NoUsableInputError, SpinemetsError
+from spinemets.io import StudyListing, discover
+from spinemets.results import MAP_NAMES
+
+if TYPE_CHECKING:
+    from spinemets.config import ReadingConfig
+
+__all__ = ["PlannedStudy", "plan_batch", "study_key"]
+
+_IMAGE_SUFFIX = re.compile(r"(\.nii|\.nii\.gz|\.mha|\.mhd|\.nrrd|\.nhdr|\.dcm|\.ima|\.zip)$", re.IGNORECASE)
+_LONGEST_KEY = 80
+# Names in the output folder that are not those of studies.
+_TAKEN = re.compile(r"logs|(summary|findings)\.(csv|parquet)|batch\.jsonl|index\.html", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStudy:
+    """One study to analyse, or an input that gave none.
+
+    Attributes
+    ----------
+    key
+        Unique in its batch; the name of its result folder.
+    found
+        The study's listing, or why the input cannot be read.
+    columns
+        What a manifest tells of the study beside its name and place.
+    """
+
+    key: str
+    source: Path
+    found: StudyListing | SpinemetsError
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def memory_bytes(self) -> float:
+        """About what the study's arrays take between being read and being written."""
+        if isinstance(self.found, SpinemetsError):
+            return 0.0
+        voxels = [math.prod(entry.shape) for entry in self.found.series if entry.kept]
+        # The series as read; on the reference's grid the same again, three maps, and one copy in passing.
+        return 2.0 * (4 * sum(voxels) + (4 * len(voxels) + 6) * max(voxels, default=0))
+
+    def without_archive(self) -> PlannedStudy:
+        """The same study, light enough to be handed to another process."""
+        if isinstance(self.found, SpinemetsError):
+            return self
+        damaged = tuple(file for file in self.found.ignored if file.damaged)
+        return replace(self, found=replace(self.found, archive=None, ignored=damaged))
+
+
+def plan_batch(inputs: Sequence[Path], config: ReadingConfig | None = None) -> tuple[PlannedStudy, ...]:
+    """Find every study of every input; an input that cannot be read is planned as a problem."""
+    found: list[PlannedStudy] = []
+    for path in inputs:
+        try:
+            listings = [listing for listing in discover(path, config) if not _is_own_result(listing.source)]
+            if not listings:
+                raise NoUsableInputError(
+                    f"{path}: holds results of spinemets only; pass the scans themselves"
+                )
+        except SpinemetsError as error:
+            found.append(PlannedStudy(study_key(path), path, error))
+        else:
+            found += [
+                PlannedStudy(study_key(listing.source), listing.source, listing) for listing in listings
+            ]
+    return _with_unique_keys(found)
+
+
+def _is_own_result(source: Path) -> bool:
+    """Whether this is a map from an earlier run whose output lies among its inputs."""
+    return source.name in MAP_NAMES and (source.parent / "report.json").is_file()
+
+
+def study_key(source: Path) -> str:
+    """A folder name for a study, from the name of the file or folder it came from.
+
+    >>> study_key(Path("scans/sub-01 (T2).nii.gz"))
+    'sub-01_T2'
+    """
+    return _safe_name(_IMAGE_SUFFIX.sub("", source.name or source.resolve().name)) or "study"
+
+
+def _safe_name(text: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")
+    name = name[:_LONGEST_KEY].rstrip("._-")
+    return f"study_{name}" if _TAKEN.fullmatch(name) else name
+
+
+def _with_unique_keys(studies: Sequence[PlannedStudy]) -> tuple[PlannedStudy, ...]:
+    """Each study once; those of one place are told apart by their description, or by a hash."""
+    distinct = {_identity(study): study for study in studies}
+    for extended in (_described_key, _hashed_key):
+        # File systems that ignore case must not merge two studies.
+        count = Counter(study.key.casefold() for study in distinct.values())
+        distinct = {
+            identity: replace(study, key=extended(study)) if count[study.key.casefold()] > 1 else study
+            for identity, study in distinct.items()
+        }
+    return tuple(distinct.values())
+
+
+def _described_key(study: PlannedStudy) -> str:
+    description = "" if isinstance(study.found, SpinemetsError) else _safe_name(study.found.description)
+    return _safe_name(f"{study.key}_{description}") if description != study.key else study.key
+
+
+def _hashed_key(study: PlannedStudy) -> str:
+    return f"{study.key}-{_identity(study)[:8]}"
+
+
+def _identity(study: PlannedStudy) -> str:
+    """The same for the same study in the same place, whatever else is in the batch."""
+    parts = [str(study.source.resolve())]
+    if not isinstance(study.found, SpinemetsError):
+        # Copies of one image have one UID, and files of one folder may be several studies.
+        parts += [study.found.study_uid, study.found.description]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

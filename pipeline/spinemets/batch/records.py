@@ -1,0 +1,268 @@
+"""The truth of a batch: ``batch.jsonl``, to which each study that ends adds one line.
+
+A line is on the disk before the next study is told to have ended, so a run that is killed at
+any moment loses only what was in flight. Knows nothing of how a study is analysed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from spinemets.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: there, two runs must not share a folder.
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["RECORDS_NAME", "BatchRecord", "RecordBook", "Stage", "Stamp", "State", "read_records"]
+
+_log = logging.getLogger(__name__)
+
+RECORDS_NAME = "batch.jsonl"
+# Workers of a run that was killed a moment ago may still be ending.
+_PATIENCE_S = 20.0
+
+
+class State(Enum):
+    """How a study ended; skipped means that nothing in it is a spine MRI to analyse."""
+
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Stage(Enum):
+    """The parts of a study's way through a batch."""
+
+    READING = "reading"
+    NETWORK = "network"
+    WRITING = "writing"
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stamp(_Line):
+    """What a result follows from: equal stamps mean equal results.
+
+    Attributes
+    ----------
+    input
+        Checksum of the study's files or identifiers.
+    model
+        SHA-256 of the weights.
+    settings
+        Checksum of the configuration, the device aside.
+    version
+        Of spinemets.
+    """
+
+    input: str
+    model: str
+    settings: str
+    version: str
+
+    def difference(self, other: Stamp) -> str:
+        """What has changed since the other stamp, in words; empty where nothing has.
+
+        >>> now = Stamp(input="a", model="b", settings="c", version="1")
+        >>> now.difference(now.model_copy(update={"model": "x"}))
+        'another model'
+        """
+        words = {
+            "input": "another input",
+            "model": "another model",
+            "settings": "other settings",
+            "version": "another version of spinemets",
+        }
+        return ", ".join(word for name, word in words.items() if getattr(self, name) != getattr(other, name))
+
+
+class BatchRecord(_Line):
+    """How one study ended.
+
+    Attributes
+    ----------
+    study
+        Its key, the name of its result folder.
+    reason
+        A sentence for a study that failed or was skipped.
+    error
+        The name of the error's class, where it failed.
+    stage
+        Where it was when it failed.
+    log
+        A file with the traceback, relative to the output folder; empty where there is none.
+    columns
+        What the manifest told of the study beside its name and place.
+    summary, findings
+        The rows of the tables.
+    seconds
+        Wall time by stage.
+    run, ended
+        Which call it was, and when the study ended, in UTC.
+    """
+
+    format: Literal[1] = 1
+    study: str
+    state: State
+    source: str
+    stamp: Stamp
+    reason: str = ""
+    error: str = ""
+    stage: Stage | None = None
+    log: str = ""
+    columns: dict[str, str] = {}
+    summary: dict[str, JsonValue] = {}
+    findings: tuple[dict[str, JsonValue], ...] = ()
+    seconds: dict[str, float] = {}
+    run: str = ""
+    ended: str = ""
+
+
+@dataclass(slots=True)
+class _Content:
+    records: dict[str, BatchRecord]
+    whole_bytes: int
+
+
+class RecordBook:
+    """The records of an output folder, open for adding to; one run at a time.
+
+    Parameters
+    ----------
+    folder
+        Made where it is missing.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written to, another run is using it, or a line is not a record.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / RECORDS_NAME
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        try:
+            _lock(self._file.fileno(), folder)
+            content = _read(path)
+            # A line that a killed run left half-written would spoil the next one.
+            self._file.truncate(content.whole_bytes)
+        except BaseException:
+            self._file.close()
+            raise
+        self._records = content.records
+        self._guard = Lock()
+
+    def __enter__(self) -> RecordBook:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def records(self) -> Mapping[str, BatchRecord]:
+        """The last record of every study, by its key."""
+        return self._records
+
+    @property
+    def lock_descriptor(self) -> int:
+        """The open file that holds the lock: whoever keeps a duplicate open keeps the folder."""
+        return self._file.fileno()
+
+    def append(self, record: BatchRecord) -> None:
+        """Add a record and wait until the disk has it.
+
+        Raises
+        ------
+        OutputError
+            There is no room for it; the file is as it was before.
+        """
+        line = record.model_dump_json(exclude_defaults=True).encode() + b"\n"
+        with self._guard:
+            size = os.fstat(self._file.fileno()).st_size
+            try:
+                written = self._file.write(line)
+                if written != len(line):
+                    raise OSError(28, "No space left on device")
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                self._file.truncate(size)
+                raise _cannot_write(self.folder / RECORDS_NAME, error) from error
+            self._records[record.study] = record
+
+
+def read_records(folder: Path) -> Mapping[str, BatchRecord]:
+    """The last record of every study of an output folder.
+
+    Raises
+    ------
+    OutputError
+        There are none, or a line is not a record.
+    """
+    path = folder / RECORDS_NAME
+    if not path.is_file():
+        raise OutputError(f"{folder} holds no {RECORDS_NAME}; pass the output folder of a batch")
+    return _read(path).records
+
+
+def _read(path: Path) -> _Content:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    whole_bytes = text.rfind(b"\n") + 1
+    records: dict[str, BatchRecord] = {}
+    for number, line in enumerate(text[:whole_bytes].splitlines(), start=1):
+        try:
+            record = BatchRecord.model_validate_json(line)
+        except ValidationError as error:
+            raise OutputError(
+                f"{path}: line {number} is not a record; restore the file, or choose another folder"
+            ) from error
+        records[record.study] = record
+    return _Content(records, whole_bytes)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    if fcntl is None:
+        return
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise OutputError(
+                    f"{folder}: another run is writing to it; wait for it, or choose another folder"
+                ) from error
+            time.sleep(0.05)
+        except OSError:
+            _log.warning("%s: its file system has no locks; let only one run write to it", folder)
+            return
+        else:
+            return
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written ({error.strerror}); check space and permissions")

@@ -1,0 +1,212 @@
+"""A batch: what is missing is done, and every study ends in a record."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from spinemets.atomic import atomic_write_text, remove_leftovers
+from spinemets.batch.engine import Limits, Stages, StudyEnd, run_in_turn, run_overlapping
+from spinemets.batch.records import BatchRecord, RecordBook, Stage, Stamp, State
+from spinemets.batch.stages import Failure, StudyResult, finish, load, segment
+from spinemets.batch.tables import write_tables
+from spinemets.errors import OutputError, SpinemetsError
+
+if TYPE_CHECKING:
+    from spinemets.batch.planning import PlannedStudy
+    from spinemets.config import DetectionConfig
+    from spinemets.detection import Models
+
+__all__ = ["Again", "ModelSource", "Todo", "Watcher", "run_batch", "what_to_do"]
+
+_log = logging.getLogger(__name__)
+
+LOGS_NAME = "logs"
+_NOT_A_SPINE = ("NoUsableInputError", "UnsupportedInputError")
+
+Again = Literal["changed", "failed", "all"]
+"""Which studies that have a record are taken up again: those of which input, model, settings or
+version changed; those that failed, too; or all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model that is loaded when the first study needs it.
+
+    Attributes
+    ----------
+    sha256
+        Of its weights.
+    """
+
+    sha256: str
+    load: Callable[[], Models]
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """A planned study with the reason to analyse it, or none.
+
+    Attributes
+    ----------
+    why
+        "new", "another model", ...; empty where its record stands.
+    record
+        Of an earlier run; None where there is none.
+    """
+
+    study: PlannedStudy
+    stamp: Stamp
+    why: str
+    record: BatchRecord | None = None
+
+
+class Watcher(Protocol):
+    """Whoever wants to know how a batch proceeds; told by one thread at a time."""
+
+    def moved(self, study: PlannedStudy, stage: Stage) -> None:
+        """A stage of a study begins."""
+
+    def ended(self, record: BatchRecord, lines: tuple[str, ...]) -> None:
+        """A study has its record; the lines say what was found."""
+
+
+def what_to_do(
+    studies: Sequence[PlannedStudy],
+    records: Mapping[str, BatchRecord],
+    out: Path,
+    stamp: Callable[[PlannedStudy], Stamp],
+    again: Again = "changed",
+) -> tuple[Todo, ...]:
+    """Compare the planned studies with what is there already; in the order of the plan."""
+    todo = []
+    for study in studies:
+        record = records.get(study.key)
+        now = stamp(study)
+        why = "new" if record is None else _why(record, now, (out / study.key).is_dir(), again)
+        todo.append(Todo(study, now, why, record))
+    return tuple(todo)
+
+
+def _why(record: BatchRecord, now: Stamp, has_folder: bool, again: Again) -> str:
+    if again == "all":
+        return "asked for"
+    if again == "failed" and record.state is State.FAILED:
+        return "failed before"
+    if record.state is State.DONE and not has_folder:
+        return "its results are gone"
+    return now.difference(record.stamp)
+
+
+def run_batch(
+    todo: Sequence[Todo],
+    book: RecordBook,
+    model: ModelSource,
+    config: DetectionConfig,
+    watcher: Watcher,
+    limits: Limits | None = None,
+) -> tuple[BatchRecord, ...]:
+    """Analyse what is missing, and write results, records and tables into the book's folder.
+
+    Parameters
+    ----------
+    limits
+        None, or no workers, to do one study after the other in this process.
+
+    Returns
+    -------
+    tuple of BatchRecord
+        One for each planned study, of this run or an earlier one, in the order of the plan.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written to, so that no record can be kept.
+    """
+    out = book.folder
+    pending = [entry for entry in todo if entry.why]
+    for entry in pending:
+        _log.info("%s: %s", entry.study.key, entry.why)
+    remove_leftovers(out)
+    try:
+        if pending:
+            models = model.load()
+            stages = Stages(
+                partial(load, config=config, out=out),
+                partial(segment, models=models),
+                partial(finish, config=config, out=out),
+            )
+            registrar = _Registrar(book, {entry.study.key: entry.stamp for entry in pending}, watcher)
+            waiting = [entry.study for entry in pending]
+            if limits is None or limits.workers == 0:
+                run_in_turn(waiting, stages, registrar)
+            else:
+                run_overlapping(waiting, stages, limits, registrar, book.lock_descriptor)
+    finally:
+        remove_leftovers(out)
+        write_tables(out, book.records)
+    return tuple(book.records[entry.study.key] for entry in todo)
+
+
+class _Registrar:
+    """Turns the end of each study into its record."""
+
+    def __init__(self, book: RecordBook, stamps: Mapping[str, Stamp], watcher: Watcher) -> None:
+        self._book, self._stamps, self._watcher = book, stamps, watcher
+        self._run = uuid.uuid4().hex[:12]
+
+    def moved(self, study: PlannedStudy, stage: Stage) -> None:
+        self._watcher.moved(study, stage)
+
+    def ended(self, end: StudyEnd) -> None:
+        study, outcome = end.study, end.outcome
+        record = BatchRecord(
+            study=study.key,
+            state=State.DONE,
+            source=str(study.source),
+            stamp=self._stamps[study.key],
+            columns=dict(study.columns),
+            run=self._run,
+            ended=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        if isinstance(outcome, StudyResult):
+            record = record.model_copy(update=_result_fields(outcome))
+        else:
+            record = record.model_copy(update=self._failure_fields(study, outcome))
+        self._book.append(record)
+        self._watcher.ended(record, outcome.lines if isinstance(outcome, StudyResult) else ())
+
+    def _failure_fields(self, study: PlannedStudy, failure: Failure) -> dict[str, object]:
+        # An input that was named and gave nothing at all is a mistake, not a study to pass over.
+        named = isinstance(study.found, SpinemetsError)
+        skipped = failure.error in _NOT_A_SPINE and failure.stage is Stage.READING and not named
+        return {
+            "state": State.SKIPPED if skipped else State.FAILED,
+            "reason": failure.message,
+            "error": failure.error,
+            "stage": failure.stage,
+            "log": "" if skipped else self._write_log(study.key, failure),
+        }
+
+    def _write_log(self, key: str, failure: Failure) -> str:
+        name = f"{LOGS_NAME}/{key}.log"
+        try:
+            atomic_write_text(self._book.folder / name, failure.traceback)
+        except OutputError:
+            _log.warning("%s: no room for its traceback", key)
+            return ""
+        return name
+
+
+def _result_fields(result: StudyResult) -> dict[str, object]:
+    return {
+        "summary": dict(result.summary),
+        "findings": tuple(dict(row) for row in result.findings),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
+    }

@@ -1,0 +1,184 @@
+"""The stages of one study, as functions that any process can run: load, segment, finish.
+
+Workers import this module, so it must not import torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
+
+from spinemets.atomic import atomic_folder
+from spinemets.batch.records import Stage
+from spinemets.detection import interpret
+from spinemets.errors import OutputError, SpinemetsError
+from spinemets.io import read_study
+from spinemets.reporting import summary_lines
+from spinemets.reporting.batch_page import write_thumbnail
+from spinemets.reporting.tables import Row, finding_rows, report_row
+from spinemets.results import write_results
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spinemets.batch.planning import PlannedStudy
+    from spinemets.config import DetectionConfig
+    from spinemets.detection import Models
+    from spinemets.findings import Provenance, SpineSegmentation
+    from spinemets.volume import Study
+
+__all__ = [
+    "Failure",
+    "LoadedStudy",
+    "SegmentedStudy",
+    "StudyResult",
+    "attempt",
+    "failure_of",
+    "finish",
+    "load",
+    "segment",
+]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_RESULT_NAMES = ("report.json", "report.html", "levels.nii.gz", "overview.png")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedStudy:
+    """A study with its pixels."""
+
+    images: Study
+    reading_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentedStudy:
+    """A study that the network has seen; ``provenance`` holds the times so far."""
+
+    images: Study
+    segmentation: SpineSegmentation
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """What is kept of a finished report: rows and lines, not arrays."""
+
+    summary: Row
+    findings: tuple[Row, ...]
+    lines: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What stopped a study, in a form that passes between processes.
+
+    Attributes
+    ----------
+    error
+        The name of the error's class.
+    """
+
+    error: str
+    message: str
+    stage: Stage
+    traceback: str = ""
+
+
+def failure_of(error: Exception, stage: Stage) -> Failure:
+    """An error as a failure; one that was not raised on purpose says so."""
+    kind = type(error).__name__
+    message = str(error) if isinstance(error, SpinemetsError) else f"unexpected {kind}: {error}"
+    lines = "".join(traceback.format_exception(error))
+    return Failure(kind, "out of memory" if isinstance(error, MemoryError) else message, stage, lines)
+
+
+def attempt(function: Callable[[T], R], argument: T, stage: Stage) -> R | Failure:
+    """What the function returns, or what it raised as a failure: no study stops the others."""
+    try:
+        return function(argument)
+    except SpinemetsError as error:
+        _log.info("stopped while %s", stage.value, exc_info=True)
+        return failure_of(error, stage)
+    except Exception as error:
+        _log.exception("stopped unexpectedly while %s", stage.value)
+        return failure_of(error, stage)
+
+
+def load(study: PlannedStudy, config: DetectionConfig, out: Path) -> LoadedStudy:
+    """Read a study's pixels, unless its result could not be written in the end.
+
+    Raises
+    ------
+    InputError
+        The study cannot be used.
+    OutputError
+        A folder of its name is there that is not a result.
+    """
+    if isinstance(study.found, SpinemetsError):
+        raise study.found
+    _refuse_foreign_folder(out / study.key)
+    start = perf_counter()
+    images = read_study(study.found, config.reading)
+    return LoadedStudy(images, perf_counter() - start)
+
+
+def segment(loaded: LoadedStudy, models: Models) -> SegmentedStudy:
+    """Run the network on a study.
+
+    Raises
+    ------
+    OutOfMemoryError
+        Neither the device nor the CPU has room for the study.
+    """
+    start = perf_counter()
+    segmentation = models.segmenter.segment(loaded.images)
+    timings_s = {"reading": loaded.reading_s, "segmentation": perf_counter() - start}
+    return SegmentedStudy(loaded.images, segmentation, replace(models.provenance, timings_s=timings_s))
+
+
+def finish(job: tuple[str, SegmentedStudy], config: DetectionConfig, out: Path) -> StudyResult:
+    """Name the levels, describe the lesions and write everything into ``out/key``.
+
+    Raises
+    ------
+    ConfigError
+        An anchor contradicts what is seen.
+    OutputError
+        A file could not be written.
+    """
+    key, segmented = job
+    report = interpret(segmented.images, segmented.segmentation, segmented.provenance, config)
+    start = perf_counter()
+    with atomic_folder(out / key) as temporary:
+        write_results(report, temporary, config.report)
+        write_thumbnail(temporary)
+    return StudyResult(
+        report_row(report),
+        finding_rows(key, report),
+        tuple(summary_lines(report)),
+        {**report.provenance.timings_s, "writing": perf_counter() - start},
+    )
+
+
+def _refuse_foreign_folder(folder: Path) -> None:
+    """Only an earlier result may be replaced: the name may be that of the input itself."""
+    if (
+        folder.exists()
+        and any(folder.iterdir())
+        and not any((folder / name).exists() for name in _RESULT_NAMES)
+    ):
+        raise OutputError(
+            f"{folder} exists and is not a result of spinemets, so it is not replaced; "
+            "choose another output folder"
+        )

@@ -1,0 +1,181 @@
+"""A process that does one job at a time, and may die or hang without harm to its caller."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from logging.handlers import QueueHandler
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from threading import Lock, Thread
+from typing import Any
+
+from spinemets.errors import TimeLimitError, WorkerError
+
+__all__ = ["Worker"]
+
+# What libraries leak adds up over thousands of studies; a fresh process starts from nothing.
+_RENEWED_AFTER = 64
+_ENDING_S = 5.0
+
+# multiprocessing's own bookkeeping of children is not made for several threads.
+_bookkeeping = Lock()
+
+
+class Worker:
+    """Calls functions in a process of its own, which is replaced when it dies.
+
+    Parameters
+    ----------
+    lock_descriptor
+        An open file that the process keeps open as long as it lives; None for none.
+    """
+
+    def __init__(self, lock_descriptor: int | None = None) -> None:
+        self._lock_descriptor = lock_descriptor
+        self._process: BaseProcess | None = None
+        self._connection: Connection[Any, Any] | None = None
+        self._calls = 0
+
+    def call(self, function: Callable[[Any], Any], argument: Any, limit_s: float | None = None) -> Any:
+        """What ``function(argument)`` returns; both must be picklable.
+
+        Raises
+        ------
+        TimeLimitError
+            It took longer than the limit; the process was killed.
+        WorkerError
+            The process ended before the function did, or the function raised an error.
+        """
+        connection = self._start() if self._connection is None else self._connection
+        level = logging.getLogger("spinemets").getEffectiveLevel()
+        try:
+            connection.send((function, argument, level))
+            if not connection.poll(limit_s):
+                self.kill()
+                self._reap()
+                raise TimeLimitError(f"took longer than {limit_s:g} s; see --timeout")
+            error, value, messages = connection.recv()
+        except (EOFError, OSError) as ended:
+            raise WorkerError(_how_it_ended(self._reap())) from ended
+        for message in messages:
+            logging.getLogger(message.name).handle(message)
+        self._calls += 1
+        if self._calls >= _RENEWED_AFTER:
+            self.close()
+        if error:
+            raise WorkerError(error)
+        return value
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does; from any thread."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def close(self) -> None:
+        """Let the process end."""
+        if self._connection is not None:
+            self._connection.close()
+            self._reap()
+
+    def _start(self) -> Connection[Any, Any]:
+        context = _context()
+        ours, theirs = context.Pipe()
+        # Only connections and the like are passed on to another process, so the lock goes as one.
+        lock = None if self._lock_descriptor is None else Connection(os.dup(self._lock_descriptor))
+        process = context.Process(target=_serve, args=(theirs, lock), name="spinemets worker", daemon=True)
+        with _bookkeeping:
+            process.start()
+        theirs.close()
+        if lock is not None:
+            lock.close()
+        self._process, self._connection, self._calls = process, ours, 0
+        return ours
+
+    def _reap(self) -> int | None:
+        """Wait for the process to end, and give its exit code."""
+        process, self._process = self._process, None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if process is None:
+            return None
+        with _bookkeeping:
+            process.join(_ENDING_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            return process.exitcode
+
+
+def _context() -> SpawnContext | ForkServerContext:
+    """How processes are started: never as a copy of this one, which may hold a GPU and threads."""
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["spinemets.batch.stages"])
+    return context
+
+
+def _how_it_ended(exit_code: int | None) -> str:
+    if exit_code == -signal.SIGKILL:
+        return (
+            "the worker process was killed, most likely by the system for want of memory; "
+            "try again with --retry-failed and fewer --workers or a lower --max-memory"
+        )
+    return f"the worker process ended with exit code {exit_code}; try again with --retry-failed"
+
+
+class _Collector(QueueHandler):
+    """Keeps log records, made picklable, to be shown by the process that has the terminal."""
+
+    def __init__(self) -> None:
+        super().__init__(queue=None)  # type: ignore[arg-type]
+        self.records: list[logging.LogRecord] = []
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def _serve(connection: Connection[Any, Any], _lock: Connection[Any, Any] | None) -> None:
+    """Do what the other end asks for until it is closed."""
+    # Ctrl-C reaches every process of the terminal; the main one decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    logger = logging.getLogger("spinemets")
+    logger.propagate = False
+    while True:
+        try:
+            function, argument, level = connection.recv()
+        except (EOFError, OSError):
+            return
+        collector = _Collector()
+        logger.setLevel(level)
+        logger.handlers[:] = [collector]
+        connection.send_bytes(_answer(function, argument, collector))
+        # Nothing of the last study is kept while waiting for the next.
+        function = argument = None
+
+
+def _answer(function: Callable[[Any], Any], argument: Any, collector: _Collector) -> bytes:
+    try:
+        value = function(argument)
+        return pickle.dumps(("", value, collector.records), protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        return pickle.dumps((traceback.format_exc(), None, collector.records))
+
+
+def _end_with_parent() -> None:
+    """A worker whose caller was killed must not go on writing beside the next run's."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,158 @@
+"""What ``spinemets detect`` does with its planned studies: run, tell, and decide the exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spinemets.batch import (
+    SUMMARY_NAME,
+    Again,
+    BatchRecord,
+    Limits,
+    ModelSource,
+    PlannedStudy,
+    RecordBook,
+    Stage,
+    State,
+    run_batch,
+    stamp_of,
+    what_to_do,
+)
+from spinemets.exit_codes import DONE, PARTIAL, code_of, common_code
+from spinemets.terminal import StudyProgress
+
+if TYPE_CHECKING:
+    from spinemets.bundles import Bundle
+    from spinemets.config import DetectionConfig
+
+__all__ = ["carry_out"]
+
+# A few studies are done before worker processes have started.
+_WORKERS_PAY_FROM = 4
+_MOST_WORKERS_UNASKED = 4
+
+
+def carry_out(
+    studies: Sequence[PlannedStudy],
+    out: Path,
+    bundle: Bundle,
+    config: DetectionConfig,
+    options: Mapping[str, Any],
+) -> int:
+    """Do what is missing of a plan, say what came of it, and give the exit code."""
+    again: Again = "all" if options["rerun"] else "failed" if options["retry_failed"] else "changed"
+    with _terminated_as_interrupted(), RecordBook(out) as book:
+        todo = what_to_do(
+            studies, book.records, out, lambda study: stamp_of(study, bundle.sha256, config), again
+        )
+        pending = [entry for entry in todo if entry.why]
+        for entry in todo:
+            _say_what_stands(entry.study.key, entry.why, entry.record, out)
+        limits = _limits(len(pending), options)
+        model = ModelSource(bundle.sha256, lambda: _load(bundle, config))
+        with StudyProgress(len(pending), visible=not options["quiet"]) as progress:
+            try:
+                records = run_batch(todo, book, model, config, _Announcer(progress, out), limits)
+            except KeyboardInterrupt:
+                if len(studies) > 1:
+                    done = len(pending) - progress.left
+                    _complain(
+                        f"{done} of {len(pending)} studies have ended; the same command goes on from here"
+                    )
+                raise
+    if len(records) > 1:
+        click.echo(_tally(records, out))
+    return _exit_code(records)
+
+
+def _load(bundle: Bundle, config: DetectionConfig) -> Any:
+    from spinemets import detection
+
+    return detection.load_models(bundle, config.segmentation)
+
+
+def _limits(pending: int, options: Mapping[str, Any]) -> Limits:
+    workers = options["workers"]
+    if workers is None:
+        asked = options["timeout"] is not None or options["max_memory"] is not None
+        enough = max(1, min(_MOST_WORKERS_UNASKED, (os.cpu_count() or 1) // 2))
+        workers = enough if pending >= _WORKERS_PAY_FROM or asked else 0
+    memory = options["max_memory"]
+    return Limits(workers, options["timeout"], None if memory is None else memory * 2**30)
+
+
+def _say_what_stands(key: str, why: str, record: BatchRecord | None, out: Path) -> None:
+    """Say what is not done again and how it could be, and why something is."""
+    if record is None:
+        return
+    if why:
+        click.echo(f"{key}: again: {why}")
+    elif record.state is State.DONE:
+        click.echo(f"{key}: done before; --rerun does it again. Results: {main_file(out, key)}")
+    else:
+        hint = "--retry-failed tries again" if record.state is State.FAILED else "--rerun tries again"
+        _complain(f"{key}: {record.state.value} before ({hint}): {record.reason}")
+
+
+def main_file(out: Path, key: str) -> Path:
+    """What a reader opens first: the HTML report, or the folder where there is none."""
+    page = out / key / "report.html"
+    return page if page.is_file() else out / key
+
+
+class _Announcer:
+    """Prints what became of each study as soon as it is known."""
+
+    def __init__(self, progress: StudyProgress, out: Path) -> None:
+        self._progress, self._out = progress, out
+
+    def moved(self, study: PlannedStudy, stage: Stage) -> None:
+        self._progress.moved(study.key, stage.value)
+
+    def ended(self, record: BatchRecord, lines: tuple[str, ...]) -> None:
+        self._progress.ended()
+        if record.state is not State.DONE:
+            _complain(f"{record.study}: {record.state.value}: {record.reason}")
+            return
+        text = [f"{record.study}  ({sum(record.seconds.values()):.1f} s)", *(f"  {line}" for line in lines)]
+        click.echo("\n".join([*text, f"  Results: {main_file(self._out, record.study)}"]))
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let a request to end, as job schedulers send it, be handled as Ctrl-C is."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _complain(message: str) -> None:
+    click.echo(f"spinemets: {message}", err=True)
+
+
+def _exit_code(records: Sequence[BatchRecord]) -> int:
+    """0 if no study failed; a skipped study counts only where none was done."""
+    states = {record.state for record in records}
+    if State.DONE in states:
+        return PARTIAL if State.FAILED in states else DONE
+    return common_code(code_of(record.error) for record in records)
+
+
+def _tally(records: Sequence[BatchRecord], out: Path) -> str:
+    count = Counter(record.state for record in records)
+    counts = ", ".join(f"{count[state]} {state.value}" for state in State)
+    return f"{len(records)} studies: {counts}. Table: {out / SUMMARY_NAME}"

@@ -1,0 +1,88 @@
+"""Stages that misbehave for studies of certain names, and a run to be killed, for the batch's tests."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from spinemets.atomic import atomic_folder
+from spinemets.batch import (
+    BatchRecord,
+    Limits,
+    ModelSource,
+    RecordBook,
+    Stage,
+    plan_batch,
+    run_batch,
+    stages,
+    stamp_of,
+    what_to_do,
+)
+from spinemets.config import DetectionConfig, ReportConfig
+from standins import TruthSegmenter, lumbar_truth, models_for
+
+LEAN = DetectionConfig(report=ReportConfig(formats=("json", "nifti")))
+"""Without pictures and pages, which have tests of their own."""
+
+
+class Silent:
+    """A watcher that remembers the order of events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def moved(self, study, stage: Stage) -> None:
+        self.events.append((stage.value, study.key))
+
+    def ended(self, record: BatchRecord, _lines: tuple[str, ...]) -> None:
+        self.events.append((record.state.value, record.study))
+
+
+def load(study, config, out):
+    """As ``stages.load``, but a study may kill its process, hang or end it by its name."""
+    if "killed" in study.key:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "hung" in study.key:
+        time.sleep(100)
+    if "quits" in study.key:
+        os._exit(3)
+    return stages.load(study, config, out)
+
+
+def finish(job, config, out):
+    """As ``stages.finish``, but the disk may be full, or the process killed while it writes."""
+    key, _ = job
+    if "full" in key:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if "murdered" in key:
+        with atomic_folder(out / key) as temporary:
+            (temporary / "report.json").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    return stages.finish(job, config, out)
+
+
+class SlowSegmenter(TruthSegmenter):
+    """Takes its time, so that a run can be killed in the middle of it."""
+
+    def segment(self, study):
+        time.sleep(0.15)
+        return super().segment(study)
+
+
+def run_planned(
+    planned, out, segmenter, config=LEAN, watcher=None, limits=None, again="changed", sha256="0" * 64
+):
+    """Plan, sort out and run, as the command line does."""
+    with RecordBook(out) as book:
+        todo = what_to_do(planned, book.records, out, lambda study: stamp_of(study, sha256, config), again)
+        source = ModelSource(sha256, lambda: models_for(segmenter))
+        return run_batch(todo, book, source, config, watcher or Silent(), limits or Limits(0))
+
+
+if __name__ == "__main__":
+    scans, results = map(Path, sys.argv[1:])
+    run_planned(plan_batch([scans]), results, SlowSegmenter(lumbar_truth()), limits=Limits(2))

@@ -1,0 +1,217 @@
+"""Worker processes change nothing but the time a batch takes, and their faults cost one study each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import batch_faults
+from batch_faults import Silent, run_planned
+from spinemets.batch import Limits, RecordBook, State, plan_batch, read_records
+from spinemets.errors import OutputError, SpinemetsError
+from standins import TruthSegmenter, lumbar_truth, write_scan
+
+NAMES = [f"study{number:02d}" for number in range(10)]
+TESTS = Path(__file__).resolve().parent
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return lumbar_truth()
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory, truth):
+    folder = tmp_path_factory.mktemp("scans")
+    source = write_scan(folder / f"{NAMES[0]}.nii.gz", truth)
+    for name in NAMES[1:]:
+        (folder / f"{name}.nii.gz").hardlink_to(source)
+    (folder / "study99.nii.gz").write_bytes(b"\x1f\x8b no image")
+    return folder
+
+
+def results(out: Path) -> dict[str, object]:
+    """Everything in an output folder, times and the run's name aside."""
+    content: dict[str, object] = {}
+    for path in sorted(file for file in out.rglob("*") if file.is_file() and file.suffix != ".parquet"):
+        name = path.relative_to(out).as_posix()
+        if path.name == "report.json":
+            document = json.loads(path.read_text())
+            del document["provenance"]["timings_s"]
+            content[name] = document
+        elif path.name == "summary.csv":
+            rows = csv.DictReader(io.StringIO(path.read_text()))
+            content[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+        elif path.name == "batch.jsonl":
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            assert len({line["study"] for line in lines}) == len(lines), "a study was done twice"
+            content[name] = {
+                line["study"]: {k: v for k, v in line.items() if k not in ("seconds", "run", "ended")}
+                for line in lines
+            }
+        elif path.parent.name == "logs":
+            content[name] = path.read_text().splitlines()[-1]
+        else:
+            content[name] = path.read_bytes()
+    return content
+
+
+@pytest.fixture(scope="module")
+def in_turn(scans, truth, tmp_path_factory):
+    """The results of an undisturbed run without workers."""
+    out = tmp_path_factory.mktemp("in_turn")
+    run_planned(plan_batch([scans]), out, TruthSegmenter(truth))
+    return results(out)
+
+
+def test_workers_give_the_same_results_as_one_study_after_the_other(scans, truth, in_turn, tmp_path):
+    watcher = Silent()
+    records = run_planned(
+        plan_batch([scans]), tmp_path, TruthSegmenter(truth), watcher=watcher, limits=Limits(2)
+    )
+    assert [record.state for record in records] == [State.DONE] * 10 + [State.FAILED]
+    assert results(tmp_path) == in_turn
+    for name in NAMES:
+        stages = [event for event, study in watcher.events if study == name]
+        assert stages == ["reading", "network", "writing", "done"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "stage"),
+    [
+        ("killed", "WorkerError", "reading"),
+        ("quits", "WorkerError", "reading"),
+        ("hung", "TimeLimitError", "reading"),
+        ("full", "OSError", "writing"),
+        ("murdered", "WorkerError", "writing"),
+    ],
+)
+def test_fault_of_a_worker_costs_its_study_only(scans, truth, tmp_path, monkeypatch, fault, error, stage):
+    monkeypatch.setattr("spinemets.batch.run.load", batch_faults.load)
+    monkeypatch.setattr("spinemets.batch.run.finish", batch_faults.finish)
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    for name in ("a", f"b_{fault}", "c", "d"):
+        (inputs / f"{name}.nii.gz").hardlink_to(scans / f"{NAMES[0]}.nii.gz")
+    records = run_planned(
+        plan_batch([inputs]), tmp_path / "out", TruthSegmenter(truth), limits=Limits(2, timeout_s=5)
+    )
+    assert [record.state.value for record in records] == ["done", "failed", "done", "done"]
+    assert (records[1].error, records[1].stage.value) == (error, stage)
+    assert records[1].reason
+    assert (tmp_path / "out" / records[1].log).read_text()
+    assert not list((tmp_path / "out").glob(".*"))
+    assert not (tmp_path / "out" / f"b_{fault}").exists()
+
+
+def test_no_more_studies_are_under_way_than_memory_allows(scans, truth, tmp_path):
+    class Counting(Silent):
+        under_way = most = 0
+
+        def moved(self, _study, stage):
+            self.under_way += stage.value == "reading"
+            self.most = max(self.most, self.under_way)
+
+        def ended(self, _record, _lines):
+            self.under_way -= 1
+
+    planned = plan_batch([scans])[:5]
+    one = planned[0].memory_bytes
+    for memory, most in ((0.5 * one, 1), (2.5 * one, 2)):
+        watcher = Counting()
+        run_planned(
+            planned,
+            tmp_path / str(most),
+            TruthSegmenter(truth),
+            watcher=watcher,
+            limits=Limits(2, memory_bytes=memory),
+        )
+        assert watcher.most == most
+
+
+def killed_when(out: Path, scans: Path, lines: int) -> None:
+    """Start a run and kill it when so many studies have ended."""
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    with subprocess.Popen([sys.executable, batch_faults.__file__, scans, out], env=environment) as process:
+        records = out / "batch.jsonl"
+        while process.poll() is None:
+            if records.is_file() and records.read_bytes().count(b"\n") >= lines:
+                process.send_signal(signal.SIGKILL)
+                return
+            time.sleep(0.01)
+    assert process.returncode == 0
+
+
+def test_run_that_is_killed_thrice_ends_as_if_nothing_had_happened(scans, in_turn, tmp_path):
+    for lines in (1, 4, 7, 99):
+        killed_when(tmp_path, scans, lines)
+    assert results(tmp_path) == in_turn
+
+
+def test_half_written_record_is_dropped(scans, truth, tmp_path):
+    planned = plan_batch([scans])[:2]
+    run_planned(planned, tmp_path, TruthSegmenter(truth))
+    book = tmp_path / "batch.jsonl"
+    whole = book.read_bytes()
+    book.write_bytes(whole[:-20])
+    assert set(read_records(tmp_path)) == {planned[0].key}
+    watcher = Silent()
+    run_planned(planned, tmp_path, TruthSegmenter(truth), watcher=watcher)
+    assert watcher.events[-1] == ("done", planned[1].key)
+    assert len(book.read_text().splitlines()) == 2
+
+
+def test_line_that_is_no_record_is_refused(tmp_path):
+    (tmp_path / "batch.jsonl").write_text('{"study": "a"}\n')
+    with pytest.raises(OutputError, match="line 1 is not a record"):
+        RecordBook(tmp_path)
+
+
+def test_second_run_in_one_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("spinemets.batch.records._PATIENCE_S", 0.0)
+    with RecordBook(tmp_path), pytest.raises(OutputError, match="another run"):
+        RecordBook(tmp_path)
+
+
+def test_interruption_writes_what_the_network_has_seen_and_drops_the_rest(scans, tmp_path, truth):
+    class Interrupted(TruthSegmenter):
+        turns = 0
+
+        def segment(self, study):
+            self.turns += 1
+            if self.turns == 3:
+                raise KeyboardInterrupt
+            return super().segment(study)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_planned(plan_batch([scans]), tmp_path, Interrupted(truth), limits=Limits(2))
+    done = [record.study for record in read_records(tmp_path).values() if record.state is State.DONE]
+    assert len(done) == 2
+    assert sorted(
+        path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "logs"
+    ) == sorted(done)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_full_disk_for_the_records_themselves_stops_the_batch(scans, truth, tmp_path, monkeypatch):
+    def no_room(*_):
+        raise OutputError("batch.jsonl: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(RecordBook, "append", no_room)
+    with pytest.raises(SpinemetsError, match="No space left"):
+        run_planned(plan_batch([scans])[:4], tmp_path, TruthSegmenter(truth), limits=Limits(2))
+
+
+def test_workers_import_no_network():
+    code = "import sys, spinemets.batch.stages; print(*{name.partition('.')[0] for name in sys.modules})"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "monai"} & set(imported.stdout.split())
