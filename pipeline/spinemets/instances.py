@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemets.anatomy import Structure
-from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
+from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis, thin_out
 from spinemets.volume import Grid, Mask
 
 __all__ = ["ARCH_SLOPE", "clean_anatomy", "split_vertebrae"]
@@ -29,6 +29,8 @@ Array = npt.NDArray[np.float64]
 
 _OPENING_MM = 1.2  # breaks bridges across a disc, keeps a cervical body collapsed to 30 %
 _MINIMUM_PIECE_MM3 = 40.0
+_SAMPLED_VOXELS = 400_000
+_NEAR_SHARE = 0.5  # of an island's voxels that must lie where its structure can be
 _MINIMUM_BODY_SHARE = 0.12  # of its neighbours' volume: a collapsed or half destroyed body passes
 _MINIMUM_SACRUM_MM3 = 800.0
 _BODY_FRONT_MM = (2.0, 62.0)  # where a body's centre can lie in front of the canal's
@@ -133,34 +135,36 @@ def clean_anatomy(anatomy: Labels, grid: Grid) -> Labels:
         return cleaned
     part = np.ascontiguousarray(anatomy[box])
     islands = cc3d.connected_components(part, connectivity=18)
-    statistics = cc3d.statistics(islands, no_slice_conversion=True)
-    volume_mm3 = statistics["voxel_counts"] * grid.voxel_volume_mm3
-    first = np.zeros(len(volume_mm3), dtype=np.uint8)
-    first[islands.ravel()] = part.ravel()
-    corner = np.array([edge.start for edge in box])
-    centres = np.nan_to_num(statistics["centroids"]) + corner
-    where = axis.project(grid.to_world(centres))
-    dropped = (volume_mm3 < _MINIMUM_PIECE_MM3) | ~_near_spine(where, first)
-    dropped |= _stray_bodies(where, first, volume_mm3)
+    count = int(islands.max()) + 1
+    volume_mm3 = np.asarray(np.bincount(islands.ravel(), minlength=count) * grid.voxel_volume_mm3, np.float64)
+    structure = np.zeros(count, dtype=np.uint8)
+    structure[islands.ravel()] = part.ravel()
+    # By voxels, not by centres: the centre of a long bent sac lies in front of the sac.
+    voxels = thin_out(np.argwhere(islands), _SAMPLED_VOXELS)
+    owner = islands[tuple(voxels.T)].astype(np.intp)
+    where = axis.project(grid.to_world(voxels + np.array([edge.start for edge in box])))
+    sampled = np.maximum(np.bincount(owner, minlength=count), 1)
+    share = np.bincount(owner, _near_spine(where, structure[owner]), minlength=count) / sampled
+    centres = np.stack(
+        [np.bincount(owner, axis_mm, minlength=count) / sampled for axis_mm in where.T], axis=1
+    )
+    dropped = (volume_mm3 < _MINIMUM_PIECE_MM3) | (share < _NEAR_SHARE)
+    dropped |= _stray_bodies(centres, structure, volume_mm3) | _stray_sacrum(centres, structure, volume_mm3)
     dropped[0] = True
     cleaned[box] = np.where(dropped[islands], Structure.BACKGROUND, part)
     return cleaned
 
 
 def _near_spine(where_mm: Array, structure: Labels) -> Mask:
-    """Whether an island's centre lies where its structure can be; (n, 3) and (n,) to (n,)."""
+    """Whether a voxel lies where its structure can be; (n, 3) and (n,) to (n,)."""
     front, side = where_mm[:, 1], np.abs(where_mm[:, 2])
-    body = (front > _BODY_FRONT_MM[0]) & (front < _BODY_FRONT_MM[1]) & (side < _BODY_SIDE_MM)
-    canal = np.hypot(front, side) < 15.0
-    arch = (front > -75.0) & (front < 25.0) & (side < 60.0)
-    sacrum = np.abs(front) < 75.0
     rules = {
-        Structure.VERTEBRAL_BODY: body,
-        Structure.DISC: body,
-        Structure.THECAL_SAC: canal,
-        Structure.CORD: canal,
-        Structure.POSTERIOR_ELEMENTS: arch,
-        Structure.SACRUM: sacrum,
+        Structure.VERTEBRAL_BODY: (front > -6.0) & (front < 75.0) & (side < 45.0),
+        Structure.DISC: (front > -6.0) & (front < 75.0) & (side < 45.0),
+        Structure.THECAL_SAC: np.hypot(front, side) < 20.0,
+        Structure.CORD: np.hypot(front, side) < 20.0,
+        Structure.POSTERIOR_ELEMENTS: (front > -85.0) & (front < 30.0) & (side < 65.0),
+        Structure.SACRUM: np.abs(front) < 75.0,
     }
     kept = np.zeros(len(structure), dtype=np.bool_)
     for label, rule in rules.items():
@@ -177,6 +181,15 @@ def _stray_bodies(where_mm: Array, structure: Labels, volume_mm3: Array) -> Mask
     expected = np.interp(where_mm[:, 0], where_mm[order, 0], ndimage.median_filter(where_mm[order, 1], 5))
     loose = np.isin(structure, (Structure.VERTEBRAL_BODY, Structure.DISC)) & (volume_mm3 < 500.0)
     return loose & (np.abs(where_mm[:, 1] - expected) > 22.0)
+
+
+def _stray_sacrum(where_mm: Array, structure: Labels, volume_mm3: Array) -> Mask:
+    """What was labelled sacrum and lies above the middle of the vertebral bodies."""
+    bodies = structure == Structure.VERTEBRAL_BODY
+    if not bodies.any():
+        return np.zeros(len(structure), dtype=np.bool_)
+    middle = np.average(where_mm[bodies, 0], weights=volume_mm3[bodies])
+    return np.asarray((structure == Structure.SACRUM) & (where_mm[:, 0] < middle))
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...] | None:
@@ -260,6 +273,9 @@ def _single_bodies(
 def _measure(bodies: _Bodies, rows: npt.NDArray[np.intp]) -> _Piece:
     where = bodies.where_mm[rows]
     column = where[np.abs(where[:, 2] - np.median(where[:, 2])) < 8.0]
+    if not len(column):
+        # Two halves of one body with nothing between them.
+        column = where
     low, high = np.percentile(column[:, :2], (3, 97), axis=0)
     margin = 0.03 * (high - low) + bodies.slack_mm / 2
     return _Piece(
@@ -388,7 +404,7 @@ def _assign_bodies(
 
 
 def _find_sacrum(anatomy: Labels, grid: Grid, axis: SpinalAxis) -> tuple[Mask, float]:
-    """The sacrum's largest component and those as large as a tenth of it; its top along the axis."""
+    """The sacrum's largest component and those as large as a tenth of it; the largest's top."""
     mask = anatomy == Structure.SACRUM
     empty = np.zeros(grid.shape, dtype=np.bool_)
     box = _bounding_box(mask)
@@ -400,7 +416,8 @@ def _find_sacrum(anatomy: Labels, grid: Grid, axis: SpinalAxis) -> tuple[Mask, f
     if counts.max() * grid.voxel_volume_mm3 < _MINIMUM_SACRUM_MM3:
         return empty, float("inf")
     empty[box] = (counts > 0.1 * counts.max())[islands]
-    where = axis.project(grid.to_world(np.argwhere(empty)))
+    largest = np.argwhere(islands == int(counts.argmax())) + np.array([edge.start for edge in box])
+    where = axis.project(grid.to_world(thin_out(largest)))
     front = where[where[:, 1] > _BODY_FRONT_MM[0]]
     return empty, float(np.percentile(front[:, 0] if len(front) else where[:, 0], 2))
 

@@ -62,10 +62,6 @@ def test_a_blob_has_the_order_of_volume_of_its_ellipsoid(radii_mm):
     assert volumes.min() > 0.4
 
 
-ISLANDS = "the roughness is a field in space, not on the surface: far from the centre it cuts off islands"
-
-
-@pytest.mark.xfail(strict=True, reason=ISLANDS)
 @pytest.mark.parametrize("radii_mm", [(6.0, 6.0, 6.0), (4.0, 8.0, 12.0)])
 def test_a_blob_is_one_piece_within_its_box(radii_mm):
     for seed in range(12):

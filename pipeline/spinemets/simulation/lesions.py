@@ -209,7 +209,8 @@ def _draw_shape(
     if rng.random() < options.epidural_extension:
         depth = rng.uniform(2.0, 7.0)
         near_bone = ndimage.distance_transform_edt(~allowed, sampling=spacing_mm) < depth
-        allowed |= near_bone & np.isin(structures[box], (*_CANAL, Structure.BACKGROUND))
+        # It pushes the cord aside rather than eating it; the cord stays.
+        allowed |= near_bone & np.isin(structures[box], (Structure.THECAL_SAC, Structure.BACKGROUND))
     return box, _edge(level, radii) * allowed
 
 

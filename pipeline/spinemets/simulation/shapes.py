@@ -14,6 +14,9 @@ __all__ = ["Box", "blob", "smooth_noise"]
 Array = npt.NDArray[np.float32]
 Box = tuple[slice, slice, slice]
 
+_SURFACE_WAVES = 6
+_LARGEST_BULGE = 1.6  # of the radius
+
 
 def smooth_noise(
     shape: tuple[int, ...], spacing_mm: PointMm, scale_mm: float, rng: np.random.Generator
@@ -69,7 +72,7 @@ def blob(
     """
     spacing, middle = np.asarray(spacing_mm, dtype=float), np.asarray(centre, dtype=float)
     radii = np.asarray(radii_mm, dtype=float)
-    reach = np.ceil(radii.max() * (1 + 2 * roughness) / spacing).astype(int) + 1
+    reach = np.ceil(radii.max() * _LARGEST_BULGE / spacing).astype(int) + 1
     lower = np.maximum(np.floor(middle).astype(int) - reach, 0)
     upper = np.minimum(np.floor(middle).astype(int) + reach + 1, shape)
     box = (slice(lower[0], upper[0]), slice(lower[1], upper[1]), slice(lower[2], upper[2]))
@@ -77,12 +80,15 @@ def blob(
         (np.arange(start, stop) - m) * step
         for start, stop, m, step in zip(lower, upper, middle, spacing, strict=True)
     ]
-    offsets = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    # A sphere needs no turn, and stays round on a lattice that was squeezed on purpose.
-    if np.ptp(radii) > 0:
-        turn, _ = np.linalg.qr(rng.standard_normal((3, 3)))
-        offsets = offsets @ turn
-    level = np.linalg.norm(offsets / radii, axis=-1)
-    extent = tuple(int(n) for n in upper - lower)
-    level = level * (1 + roughness * smooth_noise(extent, spacing_mm, float(radii.mean()), rng))
+    turn, _ = np.linalg.qr(rng.standard_normal((3, 3)))
+    offsets = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1) @ turn / radii
+    level = np.linalg.norm(offsets, axis=-1)
+    # The surface is uneven by direction alone, so that every ray leaves the blob once and the
+    # blob stays in one piece.
+    directions = offsets / np.maximum(level, 1e-6)[..., None]
+    waves = rng.standard_normal((_SURFACE_WAVES, 3))
+    waves *= (rng.uniform(1.5, 5.0, _SURFACE_WAVES) / np.linalg.norm(waves, axis=1))[:, None]
+    phases = rng.uniform(0, 2 * np.pi, _SURFACE_WAVES)
+    unevenness = np.sqrt(2 / _SURFACE_WAVES) * np.cos(directions @ waves.T + phases).sum(axis=-1)
+    level = level / np.clip(1 + roughness * unevenness, 2 - _LARGEST_BULGE, _LARGEST_BULGE)
     return box, level.astype(np.float32)

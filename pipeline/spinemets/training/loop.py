@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import TerminateOnNan
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from spinemets.channels import CONDITIONS, Channel
+from spinemets.errors import TrainingError
 from spinemets.intensity import LESION_INPUTS, lesion_input
 from spinemets.network import NetworkDefinition, SpineUNet, build_network
 from spinemets.training.data import SampleStream, read_sources, read_validation
@@ -128,12 +128,16 @@ def train(recipe: Recipe, files: TrainingFiles, device: torch.device) -> float:
     step = _make_step(recipe, state, files, device)
     losses: list[float] = []
     engine = Engine(lambda _, batch: step(batch))
-    engine.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan())
     with SummaryWriter(str(files.output / "events")) as writer:
 
         @engine.on(Events.ITERATION_COMPLETED)
         def _after_step(engine: Engine) -> None:
             losses.append(float(engine.state.output))  # type: ignore[arg-type]
+            if not math.isfinite(losses[-1]):
+                raise TrainingError(
+                    f"the loss is {losses[-1]} at step {state.step}; the checkpoint before it is kept: "
+                    "lower the learning rate and go on from there"
+                )
             if state.step % 20 == 0:
                 recent = sum(losses[-20:]) / len(losses[-20:])
                 writer.add_scalar("loss", recent, state.step)
