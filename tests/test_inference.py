@@ -1,15 +1,13 @@
-"""The engine finds its device, and out of memory it goes on in tiles, then on the CPU, and says so."""
+"""The engine finds its device, and out of memory it goes on in parts, then on the CPU, and says so."""
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from torch import Tensor
 
 from spinemets import inference
 from spinemets.errors import DeviceUnavailableError, OutOfMemoryError
+from spinemets.execution import FusedNetwork
 from spinemets.inference import Engine, choose_device, choose_precision
 from spinemets.network import NetworkDefinition, SpineUNet
 
@@ -19,34 +17,32 @@ T2 = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
 ALLOCATOR_MESSAGE = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
 
 
-class LittleMemory(SpineUNet):
-    """A network that runs out of memory above so many voxels on each type of device."""
+class LittleMemory:
+    """Stands in for the network's execution: runs out of memory above so many voxels on each device."""
 
     def __init__(self, room: dict[str, int], error: type[Exception] = torch.OutOfMemoryError) -> None:
-        super().__init__(SMALL)
         self.room, self.error = room, error
-        self.place = "cpu"
-        self.moves: list[str] = []
+        self.calls: list[tuple[str, bool]] = []
 
-    def to(self, device):
-        self.place = torch.device(device).type
-        self.moves.append(self.place)
-        return self
+    def __call__(self, network, device, precision):
+        place = torch.device(device).type
+        fused = FusedNetwork(network, CPU, precision)
+        run = fused.run
 
-    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
-        if image[0, 0].numel() > self.room[self.place]:
-            raise self.error(ALLOCATOR_MESSAGE)
-        return super().forward(image, condition)
+        def run_within_memory(image, condition, part_bytes=None):
+            self.calls.append((place, part_bytes is not None))
+            if image[0, 0].numel() > self.room[f"{place} in parts" if part_bytes else place]:
+                raise self.error(ALLOCATOR_MESSAGE)
+            return run(image, condition, part_bytes)
+
+        fused.run = run_within_memory
+        return fused
 
 
-class StaysPut(Tensor):
-    """A tensor that pretends to move, for a machine that has one device only."""
-
-    def to(self, *args, **kwargs):
-        return self if args and isinstance(args[0], torch.device) else super().to(*args, **kwargs)
-
-    def cpu(self):
-        return self.as_subclass(Tensor)
+def engine_with(monkeypatch, network, device, memory):
+    monkeypatch.setattr(inference, "FusedNetwork", memory)
+    monkeypatch.setattr(inference, "_free_bytes", lambda _: 1e12)
+    return Engine(network, torch.device(device), torch.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -138,83 +134,63 @@ def test_one_pass_is_said_in_the_report(network):
     assert report.cautions == []
 
 
-def without_normalisation(network):
-    """The same network with nothing that depends on a tile's statistics."""
-    bare = copy.deepcopy(network)
-    for module in list(bare.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, torch.nn.InstanceNorm3d):
-                setattr(module, name, torch.nn.Identity())
-    return bare
-
-
-def whole_and_tiled(network, image, monkeypatch):
-    engine = Engine(network, CPU, torch.float32)
-    whole = engine.run(image, T2, engine.new_report())
-    monkeypatch.setattr(inference, "_free_bytes", lambda _: 0.0)
-    report = engine.new_report()
-    tiled = engine.run(image, T2, report)
-    assert report.strategy == "tiles"
-    inner = (..., slice(8, -8), slice(8, -8))
-    return whole[inner], tiled[inner]
-
-
-def test_tiles_agree_with_the_whole_volume(network, monkeypatch):
-    """Where they do not, a tile's border is within the network's reach; tile centres agree exactly."""
-    whole, tiled = whole_and_tiled(without_normalisation(network), noise(6, 128, 128), monkeypatch)
-    assert float((tiled - whole).abs().mean() / whole.std()) < 0.12
-    assert float((tiled.argmax(1) == whole.argmax(1)).float().mean()) > 0.94
-    assert float(((tiled - whole).abs() < 1e-4).float().mean()) > 0.1
-
-
-def test_tiles_that_are_normalised_one_by_one_still_agree_for_the_most_part(network, monkeypatch):
-    whole, tiled = whole_and_tiled(network, noise(6, 128, 128), monkeypatch)
-    assert float((tiled.argmax(1) == whole.argmax(1)).float().mean()) > 0.8
-
-
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
-def test_a_volume_that_does_not_fit_is_computed_in_tiles_and_the_report_says_so(error):
-    engine = Engine(LittleMemory({"cpu": 2 * 64 * 64}, error), CPU, torch.float32)
+def test_a_volume_that_does_not_fit_the_gpu_is_computed_in_parts_and_the_report_says_so(
+    monkeypatch, network, error
+):
+    memory = LittleMemory({"cuda": 0, "cuda in parts": 10**9}, error)
+    engine = engine_with(monkeypatch, network, "cuda:0", memory)
     report = engine.new_report()
-    logits = engine.run(noise(2, 96, 96), T2, report)
-    assert logits.shape == (1, 3, 2, 96, 96)
-    assert report.strategy == "tiles"
+    image = noise(3, 40, 56)
+    logits = engine.run(image, T2, report)
+    monkeypatch.undo()
+    assert memory.calls == [("cuda", False), ("cuda", True)]
+    assert report.strategy == "parts"
     assert len(report.cautions) == 1
-    assert "tiles" in report.cautions[0]
+    assert "cuda:0 has no room" in report.cautions[0]
+    whole = Engine(network, CPU, torch.float32)
+    assert torch.allclose(logits, whole_logits(whole, image), atol=1e-4)
 
 
-def test_a_volume_that_cannot_fit_is_not_even_tried_in_one_pass(monkeypatch, network):
+def whole_logits(engine, image):
+    return engine.run(image, T2, engine.new_report())
+
+
+def test_a_volume_that_cannot_fit_the_gpu_is_not_even_tried_in_one_pass(monkeypatch, network):
+    memory = LittleMemory({"cuda": 10**9, "cuda in parts": 10**9})
+    engine = engine_with(monkeypatch, network, "cuda", memory)
     monkeypatch.setattr(inference, "_free_bytes", lambda _: 1e5)
-    engine = Engine(network, CPU, torch.float32)
-    report = engine.new_report()
-    engine.run(noise(2, 80, 80), T2, report)
-    assert report.strategy == "tiles"
+    engine.run(noise(2, 80, 80), T2, engine.new_report())
+    assert memory.calls == [("cuda", True)]
 
 
-def test_out_of_memory_on_the_device_goes_on_on_the_cpu_and_says_so(monkeypatch):
-    monkeypatch.setattr(inference, "_free_bytes", lambda _: float("inf"))
-    network = LittleMemory({"cuda": 0, "cpu": 10**9})
-    engine = Engine(network, torch.device("cuda:0"), torch.float32)
-    report = engine.new_report()
-    image, condition = (t.as_subclass(StaysPut) for t in (noise(2, 16, 16), T2))
-    logits = engine.run(image, condition, report)
-    assert logits.shape == (1, 3, 2, 16, 16)
-    assert (report.device, report.precision, report.strategy) == ("cpu", "float32", "tiles")
-    assert any("cuda:0 ran out of memory" in caution and "CPU" in caution for caution in report.cautions)
-    # The next study starts on the device again.
-    assert network.moves == ["cuda", "cpu", "cuda"]
+def test_a_gpu_without_room_for_a_part_leaves_the_study_to_the_cpu_and_the_report_says_so(
+    monkeypatch, network
+):
+    memory = LittleMemory({"cuda": 0, "cuda in parts": 0, "cpu": 10**9})
+    engine = engine_with(monkeypatch, network, "cuda:0", memory)
+    for _ in range(2):  # the next study starts on the device again
+        report = engine.new_report()
+        logits = engine.run(noise(2, 16, 16), T2, report)
+        assert logits.shape == (1, 3, 2, 16, 16)
+        assert (report.device, report.precision, report.strategy) == ("cpu", "float32", "whole volume")
+        assert any("cuda:0 ran out of memory" in caution and "CPU" in caution for caution in report.cautions)
+    assert memory.calls == 2 * [("cuda", False), ("cuda", True), ("cpu", False)]
 
 
-def test_no_room_anywhere_is_an_error_of_its_own_and_leaves_the_network_on_its_device(monkeypatch):
-    monkeypatch.setattr(inference, "_free_bytes", lambda _: float("inf"))
-    network = LittleMemory({"cuda": 0, "cpu": 0})
-    engine = Engine(network, torch.device("cuda"), torch.float32)
-    image, condition = (t.as_subclass(StaysPut) for t in (noise(2, 16, 16), T2))
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_no_room_anywhere_is_an_error_of_its_own(monkeypatch, network, device):
+    memory = LittleMemory({"cuda": 0, "cuda in parts": 0, "cpu": 0})
+    engine = engine_with(monkeypatch, network, device, memory)
     with pytest.raises(OutOfMemoryError, match="close other programs"):
-        engine.run(image, condition, engine.new_report())
-    assert network.place == "cuda"
-    with pytest.raises(OutOfMemoryError):
-        Engine(LittleMemory({"cpu": 0}), CPU, torch.float32).run(noise(2, 16, 16), T2, engine.new_report())
+        engine.run(noise(2, 16, 16), T2, engine.new_report())
+
+
+def test_a_volume_beyond_the_cpu_s_free_memory_is_refused_before_the_machine_swaps(monkeypatch, network):
+    monkeypatch.setattr(inference, "_free_bytes", lambda _: 1e6)
+    engine = Engine(network, CPU, torch.float32)
+    with pytest.raises(OutOfMemoryError, match=r"0\.3 million voxels needs about"):
+        engine.run(noise(3, 320, 320), T2, engine.new_report())
 
 
 def test_another_error_of_the_network_is_not_taken_for_a_lack_of_memory(network):

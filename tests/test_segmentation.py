@@ -323,7 +323,7 @@ def test_a_bundle_s_networks_are_built_with_its_weights(tmp_path):
     assert (anatomy.definition, lesion.definition) == (ANATOMY, LESION)
     torch.manual_seed(9)
     expected = build_network(ANATOMY).state_dict()
-    for name, value in anatomy.state_dict().items():
+    for name, value in anatomy.named_parameters():
         assert value.dtype == torch.float32
         assert torch.equal(value, expected[name].half().float())
 

@@ -1,4 +1,4 @@
-"""The engine below the segmenter: device, precision, one pass or tiles, and what to do out of memory.
+"""The engine below the segmenter: device, precision, and what to do out of memory.
 
 Knows nothing of studies, spines or lesions: tensors in, tensors out.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,18 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spinemets.errors import DeviceUnavailableError, OutOfMemoryError
-from spinemets.network import SpineUNet
+from spinemets.execution import FusedNetwork, NetworkWeights, TrainedNetwork, peak_bytes
 
 __all__ = ["Engine", "EngineReport", "choose_device", "choose_precision"]
 
 _log = logging.getLogger(__name__)
 
-# Peak working memory of one pass, bytes per voxel of the padded image and byte of precision:
-# on the CPU 62 in float32 and 85 in bfloat16 for the anatomy network's size, 117 for the lesion
-# network's eight channels; rounded up.
-_ACTIVATION_BYTES_PER_VOXEL = 120
-_TILE_OVERLAP = 0.25
-_NO_ROOM = "neither the device nor the CPU has memory for one tile; close other programs"
+_USABLE = 0.9  # of the free memory: the rest is for libraries
+_SMALLEST_PART, _LARGEST_PART = 16 * 2**20, 2**30
+_NO_ROOM = "neither the device nor the CPU has memory for this volume; close other programs"
 
 
 def choose_device(name: str) -> torch.device:
@@ -71,21 +68,30 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 @dataclass(slots=True)
 class EngineReport:
-    """What the engine did, for a report's provenance and cautions."""
+    """What the engine did, for a report's provenance and cautions.
+
+    Attributes
+    ----------
+    passes
+        Images that went through a network.
+    """
 
     device: str
     precision: str
     strategy: str = "whole volume"
+    passes: int = 0
     cautions: list[str] = field(default_factory=list)
 
 
 class Engine:
-    """Runs one network, over the whole volume where it fits and over tiles where it does not.
+    """Runs one network: over the whole volume where it fits, else on the GPU in parts, else on the CPU.
+
+    The result is the same each way but for rounding.
 
     Parameters
     ----------
     network
-        Moved to the device; run without gradients.
+        A ``SpineUNet`` or what a bundle holds of one. Its weights are copied.
     device, precision
         As ``choose_device`` and ``choose_precision`` give them.
     deterministic
@@ -93,9 +99,17 @@ class Engine:
     """
 
     def __init__(
-        self, network: SpineUNet, device: torch.device, precision: torch.dtype, deterministic: bool = False
+        self,
+        network: TrainedNetwork,
+        device: torch.device,
+        precision: torch.dtype,
+        deterministic: bool = False,
     ) -> None:
-        self._network = network.to(device).eval()
+        if deterministic:
+            # NVIDIA's cuBLAS repeats itself bit by bit only with a fixed workspace, and reads this once.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        self._network = FusedNetwork(network, device, precision)
+        self._spare = NetworkWeights(network.definition, dict(network.named_parameters()))
         self._device = device
         self._precision = precision
         self._deterministic = deterministic
@@ -130,71 +144,54 @@ class Engine:
         Raises
         ------
         OutOfMemoryError
-            Not even one tile fits into the CPU's memory.
+            The CPU's memory has no room for the volume either.
         """
         with torch.inference_mode(), _determinism(self._deterministic):
             padded = _pad(image, self._network.definition.in_plane_multiple)
             logits = self._run_padded(padded, condition, report)
-            return logits[..., : image.shape[3], : image.shape[4]].float()
+            return logits[..., : image.shape[3], : image.shape[4]]
 
     def _run_padded(self, image: Tensor, condition: Tensor, report: EngineReport) -> Tensor:
-        needed = image[0, 0].numel() * _ACTIVATION_BYTES_PER_VOXEL * self._precision.itemsize
-        if needed < 0.9 * _free_bytes(self._device):
+        voxels = image[0, 0].numel()
+        report.passes += 1
+        needed = peak_bytes(self._network.definition, voxels, self._precision.itemsize)
+        free = _free_bytes(self._device)
+        if needed < _USABLE * free:
             try:
                 with _memory_errors():
-                    return self._whole(image.to(self._device), condition.to(self._device))
+                    return self._network.run(image, condition)
             except OutOfMemoryError:
-                _log.warning(
-                    "the whole volume does not fit the memory of %s; going on in tiles", self._device
-                )
-        return self._fall_back(image, condition, report)
+                if self._device.type == "cpu":
+                    raise
+                _log.warning("the volume does not fit the memory of %s; going on in parts", self._device)
+        elif self._device.type == "cpu":
+            raise OutOfMemoryError(
+                f"a volume of {voxels / 1e6:.1f} million voxels needs about {needed / 2**30:.1f} GiB of "
+                f"memory and {free / 2**30:.1f} GiB are free; close other programs"
+            )
+        return self._fall_back(image.cpu(), condition.cpu(), report)
 
     def _fall_back(self, image: Tensor, condition: Tensor, report: EngineReport) -> Tensor:
+        """Everything but the convolutions in main memory, then those as well; both say so."""
         try:
             with _memory_errors():
-                logits = self._tiled(image.to(self._device), condition.to(self._device))
+                logits = self._network.run(image, condition, self._part_bytes())
         except OutOfMemoryError:
-            if self._device.type == "cpu":
-                raise
+            pass
         else:
-            report.strategy = "tiles"
+            report.strategy = "parts"
             report.cautions.append(
-                f"{self._device} has no room for the whole volume; this study was computed in tiles"
+                f"{self._device} has no room for the whole volume; it was computed in parts, which is slower"
             )
             return logits
         report.cautions.append(f"{self._device} ran out of memory; this study was computed on the CPU")
-        report.device, report.precision, report.strategy = "cpu", "float32", "tiles"
-        spare = Engine(self._network, torch.device("cpu"), torch.float32, self._deterministic)
-        try:
-            with _memory_errors():
-                return spare._tiled(image.cpu(), condition.cpu())
-        finally:
-            self._network.to(self._device)
+        report.device, report.precision = "cpu", "float32"
+        spare = FusedNetwork(self._spare, torch.device("cpu"), torch.float32)
+        with _memory_errors():
+            return spare.run(image, condition)
 
-    def _whole(self, image: Tensor, condition: Tensor) -> Tensor:
-        autocast = (
-            nullcontext()
-            if self._precision == torch.float32
-            else torch.autocast(self._device.type, dtype=self._precision)
-        )
-        with autocast:
-            logits: Tensor = self._network(image, condition)
-        return logits
-
-    def _tiled(self, image: Tensor, condition: Tensor) -> Tensor:
-        from monai.inferers.utils import sliding_window_inference
-
-        multiple = self._network.definition.in_plane_multiple
-        tile = (min(image.shape[2], 16), *(min(n, 8 * multiple) for n in image.shape[3:]))
-        logits = sliding_window_inference(
-            image,
-            tile,
-            1,
-            lambda patch: self._whole(patch, condition).float(),
-            _TILE_OVERLAP,
-            mode="gaussian",
-        )
-        return torch.as_tensor(logits)
+    def _part_bytes(self) -> int:
+        return max(_SMALLEST_PART, int(min(_LARGEST_PART, _USABLE * _free_bytes(self._device))))
 
 
 def _pad(image: Tensor, multiple: int) -> Tensor:

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from monai.networks.nets.dynunet import DynUNet
 from torch import Tensor, nn
 
 from spinemets.errors import ModelIncompatibleError
 
-__all__ = ["NetworkDefinition", "SpineUNet", "build_network"]
+__all__ = ["FOLD", "NetworkDefinition", "SpineUNet", "build_network"]
 
-_FOLD = 2
+FOLD = 2
+"""In-plane pixels along each axis that are folded into channels."""
+
 _MINIMUM_DEPTH = 3  # DynUNet takes no fewer
 
 
@@ -72,7 +73,7 @@ class NetworkDefinition:
     @property
     def in_plane_multiple(self) -> int:
         """In-plane sizes must be multiples of this."""
-        return int(_FOLD * 2 ** (len(self.filters) - 1))
+        return int(FOLD * 2 ** (len(self.filters) - 1))
 
 
 class SpineUNet(nn.Module):
@@ -83,14 +84,17 @@ class SpineUNet(nn.Module):
 
     def __init__(self, definition: NetworkDefinition) -> None:
         super().__init__()
+        # MONAI takes seconds to import, and inference does without this class.
+        from monai.networks.nets.dynunet import DynUNet
+
         depth = len(definition.filters)
         kernels = [(1, 3, 3)] + [(3, 3, 3)] * (depth - 1)
         strides = [(1, 1, 1)] + [(1, 2, 2)] * (depth - 1)
         self.definition = definition
         self.body = DynUNet(
             spatial_dims=3,
-            in_channels=definition.image_channels * _FOLD**2 + definition.conditions,
-            out_channels=definition.outputs * _FOLD**2,
+            in_channels=definition.image_channels * FOLD**2 + definition.conditions,
+            out_channels=definition.outputs * FOLD**2,
             kernel_size=kernels,
             strides=strides,
             upsample_kernel_size=strides[1:],
@@ -130,17 +134,17 @@ def _integer(value: object) -> int:
 
 def _fold(image: Tensor) -> Tensor:
     batch, channels, slices, rows, columns = image.shape
-    blocks = image.reshape(batch, channels, slices, rows // _FOLD, _FOLD, columns // _FOLD, _FOLD)
+    blocks = image.reshape(batch, channels, slices, rows // FOLD, FOLD, columns // FOLD, FOLD)
     return blocks.permute(0, 1, 4, 6, 2, 3, 5).reshape(
-        batch, channels * _FOLD**2, slices, rows // _FOLD, columns // _FOLD
+        batch, channels * FOLD**2, slices, rows // FOLD, columns // FOLD
     )
 
 
 def _unfold(folded: Tensor) -> Tensor:
     batch, channels, slices, rows, columns = folded.shape
-    blocks = folded.reshape(batch, channels // _FOLD**2, _FOLD, _FOLD, slices, rows, columns)
+    blocks = folded.reshape(batch, channels // FOLD**2, FOLD, FOLD, slices, rows, columns)
     return blocks.permute(0, 1, 4, 5, 2, 6, 3).reshape(
-        batch, channels // _FOLD**2, slices, rows * _FOLD, columns * _FOLD
+        batch, channels // FOLD**2, slices, rows * FOLD, columns * FOLD
     )
 
 

@@ -23,11 +23,12 @@ from spinemets.bundles import Bundle, SpacingMm
 from spinemets.channels import STRUCTURE_OF_CHANNEL, Channel, condition_vector
 from spinemets.config import SegmentationConfig
 from spinemets.errors import ModelIncompatibleError
+from spinemets.execution import NetworkWeights, parameter_shapes
 from spinemets.findings import InstanceEvidence, Provenance, SpineSegmentation
 from spinemets.inference import Engine, EngineReport, choose_device, choose_precision
 from spinemets.instances import clean_anatomy, split_vertebrae
 from spinemets.intensity import lesion_input, normalise
-from spinemets.network import NetworkDefinition, SpineUNet, build_network
+from spinemets.network import NetworkDefinition
 from spinemets.registration import Alignment, align, coverage
 from spinemets.sampling import NetworkFrame, network_frame
 from spinemets.volume import Grid, Mask, Study, Volume
@@ -149,7 +150,7 @@ class CascadeSegmenter:
 
 
 def load_segmenter(bundle: Bundle, config: SegmentationConfig) -> CascadeSegmenter:
-    """Build a bundle's networks on the configured device.
+    """Put a bundle's networks on the configured device.
 
     Raises
     ------
@@ -174,8 +175,8 @@ def load_segmenter(bundle: Bundle, config: SegmentationConfig) -> CascadeSegment
     return CascadeSegmenter((anatomy, lesion), bundle.facts.spacing_mm, config, provenance)
 
 
-def read_networks(bundle: Bundle) -> tuple[SpineUNet, SpineUNet]:
-    """The anatomy and the lesion network of a bundle, with its weights.
+def read_networks(bundle: Bundle) -> tuple[NetworkWeights, NetworkWeights]:
+    """The anatomy and the lesion network of a bundle.
 
     Raises
     ------
@@ -192,25 +193,24 @@ def read_networks(bundle: Bundle) -> tuple[SpineUNet, SpineUNet]:
     expected = tuple(channel.name.lower() for channel in Channel)
     if bundle.facts.channels != expected:
         raise ModelIncompatibleError(f"{bundle.name}: output channels are not {', '.join(expected)}")
-    weights = load_file(bundle.weights)
-    anatomy, lesion = (_build(bundle, network, weights, part) for part in ("anatomy", "lesion"))
+    stored = load_file(bundle.weights)
+    anatomy, lesion = (_weights(bundle, network, stored, part) for part in ("anatomy", "lesion"))
     return anatomy, lesion
 
 
-def _build(bundle: Bundle, network: dict[str, object], weights: dict[str, Tensor], part: str) -> SpineUNet:
-    definition = network.get(part)
-    if not isinstance(definition, dict):
+def _weights(
+    bundle: Bundle, network: dict[str, object], stored: dict[str, Tensor], part: str
+) -> NetworkWeights:
+    described = network.get(part)
+    if not isinstance(described, dict):
         raise ModelIncompatibleError(f"{bundle.name}: its metadata describe no {part} network")
-    built = build_network(NetworkDefinition.from_mapping(cast(dict[str, object], definition)))
-    own = {k.removeprefix(f"{part}."): v.float() for k, v in weights.items() if k.startswith(f"{part}.")}
-    # By parameters, not by state: DynUNet's state lists its layers under two names.
-    expected = {name: parameter.shape for name, parameter in built.named_parameters()}
-    if expected != {name: value.shape for name, value in own.items()}:
+    definition = NetworkDefinition.from_mapping(cast(dict[str, object], described))
+    own = {k.removeprefix(f"{part}."): v.float() for k, v in stored.items() if k.startswith(f"{part}.")}
+    if parameter_shapes(definition) != {name: tuple(value.shape) for name, value in own.items()}:
         raise ModelIncompatibleError(
             f"{bundle.name}: the {part} weights do not fit the network that its metadata describe"
         )
-    built.load_state_dict(own, strict=False)
-    return built.eval()
+    return NetworkWeights(definition, own)
 
 
 def _to_network(array: npt.NDArray[np.float32], frame: NetworkFrame, device: torch.device) -> Tensor:

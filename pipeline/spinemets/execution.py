@@ -1,0 +1,293 @@
+"""A trained network run as fast as the device allows: ``SpineUNet`` step by step, without MONAI.
+
+The arithmetic and its order are those of ``SpineUNet``; what differs is how it is carried out.
+Weights are cast once. Each instance normalisation is one batch normalisation of a batch of one,
+whose kernels know channels-last memory, and each skip connection is copied once. MONAI, which takes
+seconds to import, is not needed.
+
+A volume that does not fit a GPU is convolved there in parts while everything else stays in main
+memory. Every part brings the rows around it along, and the normalisation sees the whole volume, so
+that the result is that of one pass, which independent tiles, each with its own mean and spread,
+cannot give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spinemets.network import FOLD, NetworkDefinition
+
+__all__ = ["FusedNetwork", "NetworkWeights", "TrainedNetwork", "parameter_shapes", "peak_bytes"]
+
+_SLOPE = 0.01
+_EPSILON = 1e-5
+_LIBRARY_SHARE = 1.8
+
+
+class TrainedNetwork(Protocol):
+    """A network's shape and its weights: a ``SpineUNet``, or what a bundle holds of one."""
+
+    @property
+    def definition(self) -> NetworkDefinition:
+        """What it takes to build the network."""
+        ...
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Every weight once, by the name that ``SpineUNet`` gives it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkWeights:
+    """A trained network as a bundle holds it.
+
+    Attributes
+    ----------
+    parameters
+        By the names that ``SpineUNet`` gives them.
+    """
+
+    definition: NetworkDefinition
+    parameters: dict[str, Tensor]
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Every weight once, by its name."""
+        return self.parameters.items()
+
+
+def parameter_shapes(definition: NetworkDefinition) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter of ``SpineUNet``, without building one.
+
+    Examples
+    --------
+    >>> shapes = parameter_shapes(NetworkDefinition(1, 4, 3, (4, 6, 8)))
+    >>> shapes["body.output_block.conv.conv.weight"]
+    (12, 4, 1, 1, 1)
+    """
+    filters = definition.filters
+    shapes: dict[str, tuple[int, ...]] = {}
+    entering = definition.image_channels * FOLD**2 + definition.conditions
+    for level, (block, count) in enumerate(zip(_encoder(definition), filters, strict=True)):
+        shapes |= _block_shapes(block, entering, count, 1 if level == 0 else 3)
+        entering = count
+    for step, block in enumerate(_decoder(definition)):
+        count = filters[-2 - step]
+        shapes[f"{block}.transp_conv.conv.weight"] = (filters[-1 - step], count, 1, 2, 2)
+        shapes |= _block_shapes(f"{block}.conv_block", 2 * count, count, 3)
+    outputs = definition.outputs * FOLD**2
+    shapes["body.output_block.conv.conv.weight"] = (outputs, filters[0], 1, 1, 1)
+    shapes["body.output_block.conv.conv.bias"] = (outputs,)
+    return shapes
+
+
+def peak_bytes(definition: NetworkDefinition, voxels: int, itemsize: int) -> int:
+    """Memory that one pass takes at its peak, the weights aside.
+
+    The peak is at the full resolution on the way up. There live the upsampled features, the skip
+    connection and both of them side by side, or both side by side and what the first convolution
+    makes of them; then the features, the outputs, and the outputs as float32. What libraries lay
+    aside comes on top: 1.3 to 1.75 times these tensors were measured on a CPU.
+
+    Parameters
+    ----------
+    voxels
+        Of the padded image, before 2×2 of them are folded into one.
+    itemsize
+        Bytes of one number of the arithmetic.
+    """
+    folded = voxels // FOLD**2
+    features = definition.filters[0] * folded * itemsize
+    logits = definition.outputs * voxels
+    tensors = 4 * definition.image_channels * voxels + max(4 * features, features + logits * (itemsize + 4))
+    return int(_LIBRARY_SHARE * tensors)
+
+
+class FusedNetwork:
+    """One trained network on one device in one precision, for inference.
+
+    Parameters
+    ----------
+    network
+        Its weights are copied, not shared.
+    device, precision
+        Where, and in what arithmetic. Means, variances and outputs are float32 in any case.
+    """
+
+    def __init__(self, network: TrainedNetwork, device: torch.device, precision: torch.dtype) -> None:
+        self.definition = network.definition
+        self.device = device
+        self.precision = precision
+        self._weights = {
+            name: _stored(parameter.detach(), device, precision)
+            for name, parameter in network.named_parameters()
+        }
+
+    def run(self, image: Tensor, condition: Tensor, part_bytes: int | None = None) -> Tensor:
+        """Logits of one image.
+
+        Parameters
+        ----------
+        image
+            (1, image channels, slices, rows, columns); rows and columns are multiples of
+            ``definition.in_plane_multiple``.
+        condition
+            (1, conditions).
+        part_bytes
+            Convolve in parts of about this many bytes, and keep the rest where the image is;
+            None: in one piece, on the device.
+
+        Returns
+        -------
+        Tensor
+            float32, (1, outputs, slices, rows, columns), on the device, or where the image is.
+        """
+        if part_bytes is None:
+            image = image.to(self.device)
+        return self._outputs(self._features(image, condition, part_bytes), part_bytes)
+
+    def _features(self, image: Tensor, condition: Tensor, part_bytes: int | None) -> Tensor:
+        features = self._fold(image, condition)
+        skips: list[Tensor] = []
+        for level, block in enumerate(_encoder(self.definition)):
+            if level:
+                skips.append(features)
+            features = self._block(block, features, 2 if level else 1, part_bytes)
+        for block in _decoder(self.definition):
+            weight = self._weights[f"{block}.transp_conv.conv.weight"]
+            # No name keeps what was joined alive while the block computes.
+            features = self._block(
+                f"{block}.conv_block",
+                _joined(self._upsampled(features, weight, part_bytes), skips.pop()),
+                1,
+                part_bytes,
+            )
+        return features
+
+    def _fold(self, image: Tensor, condition: Tensor) -> Tensor:
+        """2×2 in-plane blocks as channels, then the condition as constant channels."""
+        _, channels, slices, rows, columns = image.shape
+        count = channels * FOLD**2
+        folded = torch.empty(
+            (1, count + self.definition.conditions, slices, rows // FOLD, columns // FOLD),
+            dtype=self.precision,
+            device=image.device,
+            memory_format=torch.channels_last_3d,
+        )
+        blocks = image.reshape(1, channels, slices, rows // FOLD, FOLD, columns // FOLD, FOLD)
+        target = folded[:, :count].view(1, channels, FOLD, FOLD, *folded.shape[2:])
+        target.copy_(blocks.permute(0, 1, 4, 6, 2, 3, 5))
+        folded[:, count:] = condition.to(folded.device, folded.dtype)[:, :, None, None, None]
+        return folded
+
+    def _block(self, name: str, features: Tensor, stride: int, part_bytes: int | None) -> Tensor:
+        for place in (1, 2):
+            weight = self._weights[f"{name}.conv{place}.conv.weight"]
+            convolved = self._convolved(features, weight, stride if place == 1 else 1, part_bytes)
+            gain, shift = (
+                self._weights[f"{name}.norm{place}.{kind}"].to(convolved.device)
+                for kind in ("weight", "bias")
+            )
+            # Over a batch of one, the statistics of a batch are those of the instance.
+            normalised = torch.batch_norm(convolved, gain, shift, None, None, True, 0.0, _EPSILON, False)
+            del convolved
+            features = F.leaky_relu_(normalised, _SLOPE)
+        return features
+
+    def _convolved(self, features: Tensor, weight: Tensor, stride: int, part_bytes: int | None) -> Tensor:
+        strides = (1, stride, stride)
+        padding = tuple(size // 2 for size in weight.shape[2:])
+        if part_bytes is None:
+            return F.conv3d(features, weight, None, strides, padding)
+        rows = features.shape[3]
+        made = _empty(features, weight.shape[0], rows // stride, features.shape[4] // stride)
+        for start, stop in _parts(features, made, part_bytes):
+            first, last = start * stride - 1, (stop - 1) * stride + 2
+            part = features[:, :, :, max(0, first) : last].to(self.device)
+            part = F.pad(part, (0, 0, max(0, -first), max(0, last - rows)))
+            part = part.contiguous(memory_format=torch.channels_last_3d)
+            made[:, :, :, start:stop] = F.conv3d(part, weight, None, strides, (padding[0], 0, padding[2]))
+        return made
+
+    def _upsampled(self, features: Tensor, weight: Tensor, part_bytes: int | None) -> Tensor:
+        if part_bytes is None:
+            return F.conv_transpose3d(features, weight, stride=(1, 2, 2))
+        made = _empty(features, weight.shape[1], 2 * features.shape[3], 2 * features.shape[4])
+        for start, stop in _parts(made, features, part_bytes):
+            part = features[:, :, :, start:stop].to(self.device)
+            made[:, :, :, 2 * start : 2 * stop] = F.conv_transpose3d(part, weight, stride=(1, 2, 2))
+        return made
+
+    def _outputs(self, features: Tensor, part_bytes: int | None) -> Tensor:
+        """The last layer, unfolded to pixels, as float32."""
+        weight = self._weights["body.output_block.conv.conv.weight"].flatten(1)
+        bias = self._weights["body.output_block.conv.conv.bias"].to(self.precision)
+        _, _, slices, rows, columns = features.shape
+        outputs = self.definition.outputs
+        logits = torch.empty((1, outputs, slices, rows * FOLD, columns * FOLD), device=features.device)
+        pixels = logits.view(1, outputs, slices, rows, FOLD, columns, FOLD)
+        whole = [(0, rows)] if part_bytes is None else _parts(features, logits, part_bytes)
+        for start, stop in whole:
+            part = features[:, :, :, start:stop].to(self.device).permute(0, 2, 3, 4, 1)
+            folded = F.linear(part, weight, bias).view(1, slices, -1, columns, outputs, FOLD, FOLD)
+            pixels[:, :, :, start:stop] = folded.permute(0, 4, 1, 2, 5, 3, 6)
+        return logits
+
+
+def _empty(like: Tensor, channels: int, rows: int, columns: int) -> Tensor:
+    shape = (1, channels, like.shape[2], rows, columns)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last_3d)
+
+
+def _parts(larger: Tensor, smaller: Tensor, part_bytes: int) -> Iterator[tuple[int, int]]:
+    """The fewest even ranges of the rows of ``smaller`` whose share of both is small enough."""
+    rows = min(larger.shape[3], smaller.shape[3])
+    # Twice: a library may lay the numbers out anew to compute on them.
+    needed = 2 * (larger.nbytes + smaller.nbytes)
+    count = min(rows, -(-needed // part_bytes))
+    edges = [rows * place // count for place in range(count + 1)]
+    yield from pairwise(edges)
+
+
+def _encoder(definition: NetworkDefinition) -> list[str]:
+    between = [f"body.downsamples.{level}" for level in range(len(definition.filters) - 2)]
+    return ["body.input_block", *between, "body.bottleneck"]
+
+
+def _decoder(definition: NetworkDefinition) -> list[str]:
+    return [f"body.upsamples.{step}" for step in range(len(definition.filters) - 1)]
+
+
+def _block_shapes(name: str, entering: int, count: int, slices: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for place, channels in ((1, entering), (2, count)):
+        shapes[f"{name}.conv{place}.conv.weight"] = (count, channels, slices, 3, 3)
+        shapes[f"{name}.norm{place}.weight"] = shapes[f"{name}.norm{place}.bias"] = (count,)
+    return shapes
+
+
+def _stored(parameter: Tensor, device: torch.device, precision: torch.dtype) -> Tensor:
+    """Kernels in the arithmetic's precision and channels-last; gains and shifts stay float32."""
+    if parameter.dim() != 5:
+        return parameter.to(device, torch.float32, copy=True)
+    return parameter.to(device, precision, copy=True, memory_format=torch.channels_last_3d)
+
+
+def _joined(upsampled: Tensor, skip: Tensor) -> Tensor:
+    """Both along the channels; a copy into place, which is faster than ``torch.cat`` channels-last."""
+    count = upsampled.shape[1]
+    joined = torch.empty(
+        (1, 2 * count, *skip.shape[2:]),
+        dtype=skip.dtype,
+        device=skip.device,
+        memory_format=torch.channels_last_3d,
+    )
+    joined[:, :count].copy_(upsampled)
+    joined[:, count:].copy_(skip)
+    return joined

@@ -1,0 +1,150 @@
+"""The fast execution computes what ``SpineUNet`` computes, in one piece or in parts, without MONAI."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from spinemets.execution import FusedNetwork, NetworkWeights, parameter_shapes, peak_bytes
+from spinemets.network import NetworkDefinition, build_network
+
+CPU = torch.device("cpu")
+DEFINITIONS = [
+    NetworkDefinition(image_channels=1, conditions=4, outputs=10, filters=(6, 8, 12, 16)),
+    NetworkDefinition(image_channels=8, conditions=4, outputs=1, filters=(4, 6, 8)),
+    NetworkDefinition(image_channels=2, conditions=0, outputs=3, filters=(5, 7, 9)),
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def trained(definition):
+    """A network whose gains and shifts are not those of a fresh one."""
+    torch.manual_seed(4)
+    network = build_network(definition).eval()
+    for name, parameter in network.named_parameters():
+        if "norm" in name or name.endswith("bias"):
+            parameter.data.uniform_(-0.5, 1.5)
+    return network
+
+
+def image_for(definition, shape=(3, 48, 64)):
+    random = torch.Generator().manual_seed(8)
+    image = torch.randn(1, definition.image_channels, *shape, generator=random)
+    return image, torch.rand(1, definition.conditions, generator=random)
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS)
+def test_the_execution_computes_what_the_trained_network_does(definition):
+    network, (image, condition) = trained(definition), image_for(definition)
+    with torch.inference_mode():
+        expected = network(image, condition)
+        found = FusedNetwork(network, CPU, torch.float32).run(image, condition)
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, atol=1e-5 * float(expected.std()))
+
+
+@pytest.mark.parametrize("part_bytes", [1, 20_000, 300_000])
+@pytest.mark.parametrize("definition", DEFINITIONS)
+def test_parts_give_the_result_of_one_piece(definition, part_bytes):
+    """Rounding aside: the normalisation sees the whole volume, and every part its neighbours."""
+    fused, (image, condition) = FusedNetwork(trained(definition), CPU, torch.float32), image_for(definition)
+    with torch.inference_mode():
+        whole, parts = fused.run(image, condition), fused.run(image, condition, part_bytes)
+    assert torch.allclose(parts, whole, atol=1e-4 * float(whole.std()))
+
+
+def test_a_part_large_enough_for_everything_is_the_only_one(monkeypatch):
+    definition = DEFINITIONS[0]
+    fused, (image, condition) = FusedNetwork(trained(definition), CPU, torch.float32), image_for(definition)
+    calls = []
+    original = torch.nn.functional.conv3d
+    monkeypatch.setattr(torch.nn.functional, "conv3d", lambda *a: (calls.append(1), original(*a))[1])
+    with torch.inference_mode():
+        fused.run(image, condition, 2**30)
+    assert len(calls) == 2 * (4 + 3)  # two in each block of four levels down and three up
+
+
+def test_bfloat16_agrees_with_float32_as_well_as_autocast_does():
+    definition = DEFINITIONS[0]
+    network, (image, condition) = trained(definition), image_for(definition)
+    with torch.inference_mode():
+        exact = network(image, condition)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            autocast = network(image, condition).float()
+        found = FusedNetwork(network, CPU, torch.bfloat16).run(image, condition)
+    assert found.dtype == torch.float32
+    assert float((found - exact).std()) < 1.2 * float((autocast - exact).std()) < 0.05 * float(exact.std())
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS)
+def test_the_parameters_are_those_of_the_trained_network(definition):
+    expected = {name: tuple(p.shape) for name, p in build_network(definition).named_parameters()}
+    assert parameter_shapes(definition) == expected
+
+
+def test_a_volume_of_one_pixel_per_channel_at_the_bottom_is_no_error():
+    definition = DEFINITIONS[1]
+    image, condition = image_for(definition, (1, 8, 8))
+    logits = FusedNetwork(trained(definition), CPU, torch.float32).run(image, condition)
+    assert bool(torch.isfinite(logits).all())
+
+
+def operations(voxels_slices):
+    definition = DEFINITIONS[0]
+    fused = FusedNetwork(trained(definition), CPU, torch.float32)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        fused.run(*image_for(definition, (voxels_slices, 64, 96)))
+    return counter.get_total_flops()
+
+
+def test_operations_grow_with_the_voxels_and_no_faster():
+    few, many = operations(2), operations(20)
+    assert many == 10 * few
+
+
+def test_the_execution_does_no_more_operations_than_the_trained_network():
+    definition = DEFINITIONS[0]
+    network = trained(definition)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(*image_for(definition, (2, 64, 96)))
+    assert operations(2) == counter.get_total_flops()
+
+
+def test_the_memory_of_one_pass_is_linear_in_the_voxels_and_falls_with_the_precision():
+    released = NetworkDefinition(1, 4, 10, (24, 48, 96, 128, 160))
+    assert peak_bytes(released, 2_000_000, 4) == pytest.approx(2 * peak_bytes(released, 1_000_000, 4), abs=4)
+    whole_spine = 20 * 720 * 320
+    assert peak_bytes(released, whole_spine, 2) < peak_bytes(released, whole_spine, 4) < 2.5e9
+
+
+def test_inference_does_not_import_monai():
+    code = (
+        "import sys, spinemets.segmentation, spinemets.execution as e, torch;"
+        "from spinemets.network import NetworkDefinition as D;"
+        "d = D(1, 4, 3, (4, 6, 8));"
+        "w = e.NetworkWeights(d, {k: torch.zeros(s) for k, s in e.parameter_shapes(d).items()});"
+        "f = e.FusedNetwork(w, torch.device('cpu'), torch.float32);"
+        "f.run(torch.zeros(1, 1, 2, 8, 8), torch.zeros(1, 4));"
+        "sys.exit('monai' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_weights_are_a_copy():
+    definition = DEFINITIONS[2]
+    network, (image, condition) = trained(definition), image_for(definition)
+    fused = FusedNetwork(NetworkWeights(definition, dict(network.named_parameters())), CPU, torch.float32)
+    with torch.inference_mode():
+        before = fused.run(image, condition)
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    with torch.inference_mode():
+        assert torch.equal(fused.run(image, condition), before)
