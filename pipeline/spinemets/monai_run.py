@@ -5,7 +5,18 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from spinemets.batch import PlannedStudy, State, StudyOutcome, plan_batch, run_batch
+from spinemets.batch import (
+    BatchRecord,
+    ModelSource,
+    PlannedStudy,
+    RecordBook,
+    Stage,
+    State,
+    plan_batch,
+    run_batch,
+    stamp_of,
+    what_to_do,
+)
 from spinemets.bundles import load_bundle
 from spinemets.config import DetectionConfig, SegmentationConfig
 from spinemets.detection import load_models
@@ -19,11 +30,11 @@ _log = logging.getLogger(__name__)
 class _LoggingWatcher:
     """Tells the log, which MONAI's runner shows, how the batch proceeds."""
 
-    def started(self, study: PlannedStudy) -> None:
-        _log.info("%s: started", study.key)
+    def moved(self, study: PlannedStudy, stage: Stage) -> None:
+        _log.info("%s: %s", study.key, stage.value)
 
-    def finished(self, outcome: StudyOutcome) -> None:
-        _log.info("%s: %s %s", outcome.study.key, outcome.state.value, outcome.reason)
+    def ended(self, record: BatchRecord, lines: tuple[str, ...]) -> None:
+        _log.info("%s: %s %s", record.study, record.state.value, record.reason or "; ".join(lines))
 
 
 class BundleDetector:
@@ -52,8 +63,17 @@ class BundleDetector:
         if not source:
             raise ConfigError("no input; add --input PATH")
         studies = plan_batch([Path(source)], self._config.reading)
-        outcomes = run_batch(studies, Path(output), self._models, self._config, _LoggingWatcher())
-        return sum(outcome.state is State.DONE for outcome in outcomes)
+        model = ModelSource(self._models.provenance.model_sha256, lambda: self._models)
+        with RecordBook(Path(output)) as book:
+            todo = what_to_do(
+                studies,
+                book.records,
+                book.folder,
+                lambda study: stamp_of(study, model.sha256, self._config),
+                "all",
+            )
+            records = run_batch(todo, book, model, self._config, _LoggingWatcher())
+        return sum(record.state is State.DONE for record in records)
 
 
 class BundleTrainer:
