@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from spinemets.anatomy import Structure
 from spinemets.channels import Channel
-from spinemets.errors import UnreadableFileError
+from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
 from spinemets.findings import PointMm
 from spinemets.sampling import resampling_matrix
 from spinemets.volume import Weighting
@@ -70,10 +70,19 @@ def read_spider(image_path: Path, labels_path: Path, subject: str) -> LabelledSc
     not labelled there; the block below the last disc stands in for it, and what surrounds that
     block stays unknown, as does everything above the highest labelled vertebra.
 
+    Raises
+    ------
+    GeometryError, UnreadableFileError, UnsupportedInputError
+        The files do not fit together, cannot be read, or lack a label.
+
+    Notes
+    -----
     Source: van der Graaf et al., Sci Data 2024, doi:10.1038/s41597-024-03090-w.
     """
-    image, spacing = _load(image_path)
-    labels, _ = _load(labels_path)
+    image, labels, spacing = _load_pair(image_path, labels_path)
+    for value, name in ((1, "vertebra"), (3, "spinal canal")):
+        if not (labels == value).any():
+            raise UnsupportedInputError(f"{labels_path}: no voxel is labelled {value} ({name}), as in SPIDER")
     image, spacing_mm = _to_1_mm(image, spacing)
     labels, _ = _to_1_mm(labels, spacing, nearest=True)
     structures = _spider_structures(labels, spacing_mm)
@@ -93,10 +102,21 @@ def read_sct(image_path: Path, cord_path: Path, subject: str) -> LabelledScan:
 
     Bright voxels touching the cord are its CSF. Nothing is known of the bones.
 
+    Raises
+    ------
+    GeometryError, UnreadableFileError, UnsupportedInputError
+        The files do not fit together, cannot be read, hold no cord, or are not of 1 mm.
+
+    Notes
+    -----
     Source: Spinal Cord Toolbox, https://spinalcordtoolbox.com.
     """
-    image, spacing = _load(image_path)
-    cord, _ = _load(cord_path)
+    image, cord, spacing = _load_pair(image_path, cord_path)
+    if not (cord > 0.5).any():
+        raise UnsupportedInputError(f"{cord_path}: no voxel is labelled cord")
+    if max(abs(s - 1.0) for s in spacing) > 0.05:
+        # The reach of the sac around the cord is counted in voxels.
+        raise UnsupportedInputError(f"{image_path}: spacing {spacing} mm; this reader takes 1 mm scans")
     scale = 255 / max(float(np.percentile(image, 99.8)), 1e-3)
     image = np.clip(image * scale, 0, 255)
     structures = np.zeros(image.shape, dtype=np.uint8)
@@ -115,6 +135,16 @@ def read_sct(image_path: Path, cord_path: Path, subject: str) -> LabelledScan:
     structures[csf] = Structure.THECAL_SAC
     structures[inside] = Structure.CORD
     return LabelledScan(subject, image.astype(np.uint8), allowed, structures, spacing, Weighting.T2)
+
+
+def _load_pair(
+    image_path: Path, labels_path: Path
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], PointMm]:
+    """An image and its labels in RAS+ order, and their spacing in mm."""
+    (image, spacing), (labels, _) = _load(image_path), _load(labels_path)
+    if image.shape != labels.shape:
+        raise GeometryError(f"{labels_path}: shape {labels.shape} is not the image's, {image.shape}")
+    return image, labels, spacing
 
 
 def _load(path: Path) -> tuple[npt.NDArray[np.float32], PointMm]:
