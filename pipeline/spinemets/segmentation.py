@@ -28,6 +28,7 @@ from spinemets.findings import InstanceEvidence, Provenance, SpineSegmentation
 from spinemets.inference import Engine, EngineReport, choose_device, choose_precision
 from spinemets.instances import clean_anatomy, split_vertebrae
 from spinemets.intensity import lesion_input, normalise
+from spinemets.interpolation import to_source
 from spinemets.network import NetworkDefinition
 from spinemets.registration import Alignment, align, coverage
 from spinemets.sampling import NetworkFrame, network_frame
@@ -103,25 +104,24 @@ class CascadeSegmenter:
         report = self._anatomy.new_report()
         with torch.inference_mode():
             evidence = self._fused(alignment, frame, report)
-            probabilities = _to_source(evidence.anatomy, frame)
-            lesion = _to_source(evidence.lesion[None], frame)[0].cpu().numpy()
-            channels = probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
-            bodies = probabilities[Channel.C2 : Channel.SACRUM + 1].cpu().numpy()
-        anatomy = clean_anatomy(STRUCTURE_OF_CHANNEL[channels], grid)
-        vertebrae = split_vertebrae(anatomy, bodies[:-1].sum(axis=0), grid)
-        lesion = np.where(_near_spine(anatomy, grid), lesion, 0).astype(np.float32)
+            maps = to_source(evidence.anatomy, evidence.lesion, frame, _lesion_reach(grid))
+        anatomy = clean_anatomy(STRUCTURE_OF_CHANNEL[maps.channels], grid)
+        vertebrae = split_vertebrae(anatomy, maps.bodies, grid)
         return SpineSegmentation(
             grid=grid,
             anatomy=anatomy,
             vertebrae=vertebrae,
-            lesion_probability=lesion,
-            evidence=_level_evidence(vertebrae, bodies),
+            lesion_probability=np.where(_near_spine(anatomy, grid), maps.lesion, np.float32(0)),
+            evidence=_level_evidence(vertebrae, maps.regions),
             volumes=alignment.volumes,
             cautions=(*alignment.cautions, *dict.fromkeys(report.cautions)),
         )
 
     def _fused(self, alignment: Alignment, frame: NetworkFrame, report: EngineReport) -> _Evidence:
         """The mean over the series, each weighted by where it has values."""
+        if len(alignment.volumes) == 1:
+            only = self._one_series(alignment.volumes[0], frame, report)
+            return _Evidence(only.anatomy, torch.sigmoid(only.lesion))
         anatomy = lesion = total = torch.zeros(())
         for volume, transform, source in zip(
             alignment.volumes, alignment.transforms, alignment.sources, strict=True
@@ -222,14 +222,6 @@ def _to_network(array: npt.NDArray[np.float32], frame: NetworkFrame, device: tor
     return _apply(tensor[None], frame.down)[None]
 
 
-def _to_source(tensor: Tensor, frame: NetworkFrame) -> Tensor:
-    """(channels, slices, rows, columns) on the network's grid to (channels, ...) on the source's."""
-    canonical = _apply(tensor, frame.up)
-    flips = [axis + 1 for axis, flip in enumerate(frame.flipped) if flip]
-    back = np.argsort(frame.order)
-    return canonical.flip(flips).permute(0, *(int(axis) + 1 for axis in back)).contiguous()
-
-
 def _apply(tensor: Tensor, matrices: Sequence[npt.NDArray[np.float32]]) -> Tensor:
     """One resampling matrix along each of the last three axes."""
     for axis, matrix in enumerate(matrices, start=1):
@@ -264,12 +256,17 @@ def _near_spine(anatomy: npt.NDArray[np.uint8], grid: Grid) -> Mask:
     if not anatomy.any():
         return np.zeros(anatomy.shape, dtype=np.bool_)
     # Dilating along each axis in turn is a box, which is close enough and far cheaper than a ball.
-    reach = [2 * int(np.ceil(_LESION_REACH_MM / s)) + 1 for s in grid.spacing_mm]
-    return np.asarray(ndimage.maximum_filter(anatomy > 0, size=reach), dtype=np.bool_)
+    size = [2 * reach + 1 for reach in _lesion_reach(grid)]
+    return np.asarray(ndimage.maximum_filter(anatomy > 0, size=size), dtype=np.bool_)
+
+
+def _lesion_reach(grid: Grid) -> list[int]:
+    """How far from the spine a lesion can be, in voxels along each axis."""
+    return [int(np.ceil(_LESION_REACH_MM / spacing)) for spacing in grid.spacing_mm]
 
 
 def _level_evidence(
-    vertebrae: npt.NDArray[np.uint8], bodies: npt.NDArray[np.float32]
+    vertebrae: npt.NDArray[np.uint8], bodies: npt.NDArray[np.float16]
 ) -> tuple[InstanceEvidence, ...]:
     """The mean of the regional body probabilities over each instance.
 
