@@ -140,8 +140,8 @@ _analysis = _options(
     click.option(
         "--formats",
         metavar="NAME,...",
-        help="What to write: json, html, nifti, png; for DICOM studies also dicom-seg and dicom-sr, which "
-        "carry the patient's name as the source does.  [default: json,html,nifti,png]",
+        help="What to write: json, html, nifti, png, pdf; for DICOM studies also dicom-seg, dicom-sr, "
+        "dicom-pdf and dicom-sc, which carry the patient's name.  [default: json,html,nifti,png]",
     ),
     click.option(
         "--seg-type",

@@ -140,7 +140,7 @@ class ClassificationConfig(_Settings):
     )
 
 
-Format = Literal["json", "html", "nifti", "png", "dicom-seg", "dicom-sr"]
+Format = Literal["json", "html", "nifti", "png", "pdf", "dicom-seg", "dicom-sr", "dicom-pdf", "dicom-sc"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -149,8 +149,8 @@ class ReportConfig(_Settings):
 
     formats: tuple[Format, ...] = Field(
         default=("json", "html", "nifti", "png"),
-        description="any of json, html, nifti, png, and for DICOM studies dicom-seg and "
-        "dicom-sr, which carry the patient's name as the source does",
+        description="any of json, html, nifti, png, pdf, and for DICOM studies dicom-seg, dicom-sr, "
+        "dicom-pdf and dicom-sc, which carry the patient's name as the source does",
     )
     segmentation_type: Literal["binary", "labelmap"] = Field(
         default="binary", description="of dicom-seg: binary (read everywhere) or labelmap (smaller, newer)"

@@ -46,18 +46,18 @@ def write_results(report: StudyReport, folder: Path, config: ReportConfig) -> No
         write_label_map(folder / _LESIONS, lesion_map(report), segmentation.grid, names)
     if config.save_probabilities:
         write_probability_map(folder / _PROBABILITY, segmentation.lesion_probability, segmentation.grid)
-    write_report(report, folder, config)
+    written = write_report(report, folder, config)
     if any(name.startswith("dicom-") for name in config.formats):
-        _write_dicom(report, folder, config)
+        _write_dicom(report, folder, config, written.pdf)
 
 
-def _write_dicom(report: StudyReport, folder: Path, config: ReportConfig) -> None:
+def _write_dicom(report: StudyReport, folder: Path, config: ReportConfig, pdf: Path | None) -> None:
     if not is_dicom_series(report.study.reference.series):
         _log.warning("no DICOM objects are written: the study was not read from DICOM files")
         return
     from spinemets.reporting.dicom import write_dicom
 
-    write_dicom(report, folder, config)
+    write_dicom(report, folder, config, pdf)
 
 
 def level_map(report: StudyReport) -> npt.NDArray[np.uint8]:

@@ -53,11 +53,12 @@ def render_html(document: ReportDocument, pictures: Pictures, viewer: Mapping[st
         As made by :func:`spinemets.reporting.viewer.viewer_data`; None for a page to print, which
         has no viewer and no scripts.
     """
-    style, library, script = (
-        packaged_text("templates", "report.css"),
-        _library(),
-        packaged_text("templates", "viewer.js"),
-    )
+    style = packaged_text("templates", "report.css")
+    library, script = "", ""
+    if viewer is None:
+        style += packaged_text("templates", "print.css")
+    else:
+        library, script = _library(), packaged_text("templates", "viewer.js")
     return (
         _environment()
         .get_template("report.html.j2")

@@ -22,7 +22,7 @@ from spinemets.reporting.scene import Scene, make_scene
 from spinemets.reporting.words import percent, volume_text
 from spinemets.volume import Plane
 
-__all__ = ["Overlays", "draw_lesion", "draw_overlays", "plane_through"]
+__all__ = ["KeyImage", "Overlays", "draw_key_images", "draw_lesion", "draw_overlays", "plane_through"]
 
 _GAP = 6
 _SAGITTAL_SIZE, _REFORMAT_SIZE = (336, 450), (280, 211)
@@ -44,6 +44,25 @@ class Overlays:
 
     overview: Image.Image
     lesions: Mapping[int, Image.Image]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeyImage:
+    """One outlined slice through a lesion, 8-bit RGB, as an archive can keep it."""
+
+    plane: PicturePlane
+    image: Image.Image
+
+
+def draw_key_images(report: StudyReport, uncertain_below: float = 0.8) -> dict[int, tuple[KeyImage, ...]]:
+    """A sagittal and an axial slice through each lesion, outlined; by lesion number."""
+    scene = make_scene(report, uncertain_below)
+    pictures = {}
+    for finding in report.findings:
+        number = finding.lesion.number
+        planes = [_lesion_plane(scene, finding, kind) for kind in (Plane.SAGITTAL, Plane.AXIAL)]
+        pictures[number] = tuple(KeyImage(plane, panel(scene, plane, named=[number])) for plane in planes)
+    return pictures
 
 
 def draw_overlays(report: StudyReport, uncertain_below: float = 0.8) -> Overlays:

@@ -1,4 +1,4 @@
-"""A report on the disk: ``report.json``, ``report.html``, ``overview.png`` and ``overlays/``."""
+"""A report on the disk: ``report.json``, ``report.html``, ``report.pdf``, ``overview.png``, ``overlays/``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ from spinemets.reporting.document import (
 )
 from spinemets.reporting.html import Pictures, render_html
 from spinemets.reporting.overlays import draw_overlays
+from spinemets.reporting.pdf import render_pdf
 from spinemets.reporting.viewer import viewer_data
 
 __all__ = ["WrittenReport", "write_report"]
 
 _log = logging.getLogger(__name__)
+
+# The object in DICOM holds the file.
+_PDF_FORMATS = frozenset({"pdf", "dicom-pdf"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +37,26 @@ class WrittenReport:
 
     json: Path | None
     html: Path | None
+    pdf: Path | None
     overview: Path | None
     overlays: tuple[Path, ...]
 
 
 def write_report(report: StudyReport, folder: Path, config: ReportConfig) -> WrittenReport:
-    """Write the report in every format of the configuration but the label maps.
+    """Write the report in every format of the configuration but the label maps and DICOM.
 
     Each file appears whole or not at all; the page comes last.
 
     Raises
     ------
     OutputError
-        A file cannot be written.
+        A file cannot be written, or what makes a PDF is not installed.
     """
     wanted = set(config.formats)
     document = report_document(report, config.identifiers, with_pictures="png" in wanted)
-    json_path = html_path = overview_path = None
+    json_path = html_path = pdf_path = overview_path = None
     overlays: tuple[Path, ...] = ()
-    pictures = _pictures(report) if wanted & {"png", "html"} else Pictures(b"", {})
+    pictures = _pictures(report) if wanted & {"png", "html", *_PDF_FORMATS} else Pictures(b"", {})
     if "png" in wanted:
         overview_path = folder / OVERVIEW_NAME
         atomic_write_bytes(overview_path, pictures.overview)
@@ -61,11 +66,14 @@ def write_report(report: StudyReport, folder: Path, config: ReportConfig) -> Wri
     if "json" in wanted:
         json_path = folder / "report.json"
         atomic_write_text(json_path, document.model_dump_json(indent=2) + "\n")
+    if wanted & _PDF_FORMATS:
+        pdf_path = folder / "report.pdf"
+        atomic_write_bytes(pdf_path, render_pdf(document, pictures))
     if "html" in wanted:
         html_path = folder / "report.html"
         atomic_write_text(html_path, render_html(document, pictures, viewer_data(report, document)))
     _log.info("report with %d findings written to %s", len(report.findings), folder)
-    return WrittenReport(json_path, html_path, overview_path, overlays)
+    return WrittenReport(json_path, html_path, pdf_path, overview_path, overlays)
 
 
 def _pictures(report: StudyReport) -> Pictures:

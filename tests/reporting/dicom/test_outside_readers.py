@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from spinemets.config import ReportConfig
+from spinemets.reporting.dicom import write_dicom
 from spinemets.results import write_results
 
 KINDS = ("sagittal", "axial", "oblique", "feet-first", "enhanced", "gap")
@@ -47,6 +48,16 @@ def test_dciodvfy_finds_no_error_where_there_is_no_lesion(case):
     for path in case("sagittal", *FORMATS, lesions=0).objects.iterdir():
         done = subprocess.run([tool("dciodvfy"), path], capture_output=True, text=True, check=False)
         assert "Error" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", ["sagittal", "enhanced"])
+def test_dciodvfy_finds_no_error_in_documents_and_key_images(case, kind, tmp_path):
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.7")
+    report = case(kind, *FORMATS).report
+    config = ReportConfig(formats=("dicom-pdf", "dicom-sc"))
+    for path in write_dicom(report, tmp_path, config, tmp_path / "report.pdf"):
+        done = subprocess.run([tool("dciodvfy"), path], capture_output=True, text=True, check=False)
+        assert "Error" not in done.stdout + done.stderr, path.name
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,8 +20,9 @@ from spinemets.reporting.dicom.concepts import (
     own_concept,
     probability_concept,
 )
+from spinemets.reporting.dicom.equipment import MANUFACTURER, SERIES_NUMBERS
 from spinemets.reporting.dicom.identifiers import Identifiers, uid_of
-from spinemets.reporting.dicom.segmentation import MANUFACTURER, SERIES_NUMBERS, lesion_name
+from spinemets.reporting.dicom.segmentation import lesion_name
 from spinemets.reporting.dicom.source import SourceSeries
 from spinemets.reporting.document import report_document
 from spinemets.reporting.schema import FindingRecord

@@ -20,17 +20,14 @@ from spinemets import __version__
 from spinemets.anatomy import Structure
 from spinemets.findings import Provenance, StudyReport
 from spinemets.reporting.dicom.concepts import LESION_TYPES, STRUCTURES, level_concept
+from spinemets.reporting.dicom.equipment import MANUFACTURER, SERIES_NUMBERS
 from spinemets.reporting.dicom.identifiers import Identifiers, uid_of
 from spinemets.reporting.dicom.source import SourceSeries
 from spinemets.reporting.palette import COMPARTMENT_COLOURS, CORD_COLOUR, SAC_COLOUR
 
-__all__ = ["MANUFACTURER", "SERIES_NUMBERS", "SegmentationType", "lesion_name", "make_segmentations"]
+__all__ = ["SegmentationType", "lesion_name", "make_segmentations"]
 
 SegmentationType = Literal["binary", "labelmap"]
-
-MANUFACTURER = "spinemets"
-SERIES_NUMBERS = {"levels": 9601, "anatomy": 9602, "lesions": 9603, "report": 9604}
-"""Beyond what scanners number; one series for each kind of object."""
 
 _STRUCTURE_COLOURS = {
     Structure.VERTEBRAL_BODY: (215, 190, 150),

@@ -11,24 +11,30 @@ from pydicom.dataset import Dataset
 from spinemets.atomic import atomic_write_bytes
 from spinemets.config import ReportConfig
 from spinemets.findings import StudyReport
-from spinemets.reporting.dicom.identifiers import report_identifiers
+from spinemets.reporting.dicom.captures import make_captures
+from spinemets.reporting.dicom.documents import make_document
+from spinemets.reporting.dicom.identifiers import Identifiers, report_identifiers
 from spinemets.reporting.dicom.measurements import make_measurement_report
 from spinemets.reporting.dicom.segmentation import make_segmentations
-from spinemets.reporting.dicom.source import lenient_values, read_source
+from spinemets.reporting.dicom.source import SourceSeries, lenient_values, read_source
 
-__all__ = ["DICOM_FORMATS", "write_dicom"]
+__all__ = ["write_dicom"]
 
 _log = logging.getLogger(__name__)
 
-DICOM_FORMATS = frozenset({"dicom-seg", "dicom-sr"})
-"""The formats of the configuration that are written here."""
 
-
-def write_dicom(report: StudyReport, folder: Path, config: ReportConfig) -> tuple[Path, ...]:
+def write_dicom(
+    report: StudyReport, folder: Path, config: ReportConfig, pdf: Path | None = None
+) -> tuple[Path, ...]:
     """Write the DICOM objects that the configuration asks for into ``folder/dicom``.
 
     The reference series must have been read from DICOM files, which are still in place: their
     headers give the objects their patient, study, frame of reference and geometry.
+
+    Parameters
+    ----------
+    pdf
+        The report as a PDF, for the object that holds it.
 
     Raises
     ------
@@ -39,15 +45,13 @@ def write_dicom(report: StudyReport, folder: Path, config: ReportConfig) -> tupl
         source = read_source(report.study.reference)
         identifiers = report_identifiers(report)
         objects: dict[str, Dataset] = {}
-        segmentations = make_segmentations(report, source, identifiers, config.segmentation_type)
-        if "dicom-seg" in config.formats:
-            objects |= {f"{name}.seg.dcm": dataset for name, dataset in segmentations.items()}
-        if "dicom-sr" in config.formats:
-            lesions = segmentations.get("lesions")
-            objects["findings.sr.dcm"] = make_measurement_report(report, source, identifiers, lesions)
-            if lesions is not None:
-                # The report refers to it.
-                objects["lesions.seg.dcm"] = lesions
+        if {"dicom-seg", "dicom-sr"} & set(config.formats):
+            objects |= _measured_objects(report, source, identifiers, config)
+        if "dicom-pdf" in config.formats and pdf is not None:
+            objects["report.pdf.dcm"] = make_document(pdf.read_bytes(), source, identifiers)
+        if "dicom-sc" in config.formats:
+            captures = make_captures(report, source, identifiers)
+            objects |= {f"key-image-{rank:02d}.sc.dcm": image for rank, image in enumerate(captures, start=1)}
         paths = []
         for name, dataset in objects.items():
             buffer = io.BytesIO()
@@ -56,3 +60,19 @@ def write_dicom(report: StudyReport, folder: Path, config: ReportConfig) -> tupl
             paths.append(folder / "dicom" / name)
     _log.info("%d DICOM objects written", len(paths))
     return tuple(paths)
+
+
+def _measured_objects(
+    report: StudyReport, source: SourceSeries, identifiers: Identifiers, config: ReportConfig
+) -> dict[str, Dataset]:
+    """The segmentations, and the structured report with the segmentation that it refers to."""
+    segmentations = make_segmentations(report, source, identifiers, config.segmentation_type)
+    lesions = segmentations.get("lesions")
+    objects: dict[str, Dataset] = {}
+    if "dicom-seg" in config.formats:
+        objects |= {f"{name}.seg.dcm": dataset for name, dataset in segmentations.items()}
+    if "dicom-sr" in config.formats:
+        objects["findings.sr.dcm"] = make_measurement_report(report, source, identifiers, lesions)
+        if lesions is not None:
+            objects["lesions.seg.dcm"] = lesions
+    return objects

@@ -1,0 +1,35 @@
+"""The PDF report as a DICOM object, for archives that show documents only."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import EncapsulatedPDFStorage
+
+from spinemets.reporting.dicom.equipment import new_object
+from spinemets.reporting.dicom.identifiers import Identifiers
+from spinemets.reporting.dicom.source import SourceSeries
+
+__all__ = ["make_document"]
+
+
+def make_document(pdf: bytes, source: SourceSeries, identifiers: Identifiers) -> Dataset:
+    """The report's PDF as an Encapsulated PDF of the source's study."""
+    dataset = new_object("document", EncapsulatedPDFStorage, "DOC", source, identifiers)
+    dataset.ConversionType = "WSD"
+    dataset.BurnedInAnnotation = "YES"
+    dataset.AcquisitionDateTime = ""
+    dataset.DocumentTitle = "Spine MRI lesion report, research use only"
+    title = codes.cid7021.ImagingMeasurementReport
+    dataset.ConceptNameCodeSequence = [_code_item(title.value, title.scheme_designator, title.meaning)]
+    dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    dataset.EncapsulatedDocumentLength = len(pdf)
+    # The value must have an even length; the attribute above says where the document ends.
+    dataset.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)
+    return dataset
+
+
+def _code_item(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item

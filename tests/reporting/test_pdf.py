@@ -1,0 +1,68 @@
+"""The PDF: what poppler's tools say of it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from spinemets.config import ReportConfig
+from spinemets.errors import OutputError
+from spinemets.reporting import write_report
+from spinemets.reporting.document import report_document
+from spinemets.reporting.words import volume_text
+
+
+def poppler(tool: str, *arguments: object) -> str:
+    if shutil.which(tool) is None:
+        pytest.skip(f"tool missing: {tool}")
+    return subprocess.run([tool, *map(str, arguments)], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def pdf(report, tmp_path_factory):
+    try:
+        import weasyprint  # noqa: F401
+    except (ImportError, OSError) as error:
+        pytest.skip(f"tool missing: WeasyPrint with Pango ({error})")
+    usual = replace(report, findings=report.findings[:2])
+    return write_report(usual, tmp_path_factory.mktemp("pdf"), ReportConfig(formats=("pdf",))).pdf
+
+
+def test_usual_study_takes_two_tagged_pages(pdf):
+    told = dict(line.split(":", 1) for line in poppler("pdfinfo", pdf).splitlines() if ":" in line)
+    assert told["Pages"].strip() == "2"
+    assert told["Tagged"].strip() == "yes"
+    assert told["Title"].strip() == "Spine MRI lesion report"
+    assert told["JavaScript"].strip() == "no"
+
+
+def test_every_font_is_embedded(pdf):
+    fonts = poppler("pdffonts", pdf).splitlines()[2:]
+    assert fonts
+    # The columns from the right: object and its generation, Unicode map, subset, embedded.
+    assert all(line.split()[-5] == "yes" for line in fonts)
+
+
+def test_text_says_what_the_report_says(pdf, report):
+    text = " ".join(poppler("pdftotext", "-layout", pdf, "-").split())
+    assert "Research use only. Not a medical device." in text
+    assert "2 lesions were found" in text
+    for finding in report_document(report).findings[:2]:
+        assert volume_text(finding.volume_mm3) in text
+        assert finding.compartment.value in text
+    assert "PATIENT-4711" not in text
+
+
+def test_pictures_are_in_it(pdf):
+    # Two lesions and the overview.
+    assert len(poppler("pdfimages", "-list", pdf).splitlines()[2:]) >= 3
+
+
+def test_missing_weasyprint_is_an_output_error_that_says_what_to_do(report, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "weasyprint", None)
+    with pytest.raises(OutputError, match=r"spinemets\[pdf\]"):
+        write_report(report, tmp_path, ReportConfig(formats=("pdf",)))
