@@ -149,3 +149,17 @@ def test_the_weights_are_a_copy():
         parameter.data.zero_()
     with torch.inference_mode():
         assert torch.equal(fused.run(image, condition), before)
+
+
+@pytest.fixture(scope="module")
+def imported():
+    modules = "spinemets.cli, spinemets.batch, spinemets.detection, spinemets.segmentation"
+    code = f"import sys, {modules}; print(*sys.modules)"
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
+
+
+@pytest.mark.parametrize("package", ["scipy.stats", "monai", "matplotlib", "pandas", "highdicom"])
+def test_what_a_detection_imports_leaves_out_what_is_slow_and_not_needed(package, imported):
+    assert package not in imported

@@ -14,8 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
-from scipy.stats import norm
+from scipy.special import logsumexp, ndtr
 
 from spinemets.anatomy import SpineRegion, VertebralLevel
 from spinemets.config import LevelConfig
@@ -135,7 +134,7 @@ def number_column(
         allowed = np.arange(len(LEVELS)) == _RANK[level]
         emission[:, place] = np.where(allowed, emission[:, place], -np.inf)
     steps = [_step(gap, config) for gap in _gap_ratios(bodies)]
-    prior = norm.logpdf(_SCALES, _SCALE_MEAN, _SCALE_SD)
+    prior = np.log(_normal_density(_SCALES, _SCALE_MEAN, _SCALE_SD))
     forward = [emission[:, 0] + prior[:, None]]
     for place, step in enumerate(steps, start=1):
         forward.append(logsumexp(forward[-1][:, :, None] + step, axis=1) + emission[:, place])
@@ -203,7 +202,7 @@ def _size_likelihood(body: BodyMeasures) -> Array:
         if size is None or size <= 0:
             continue
         expected = _LOG_SIZES[None, :, column] + _SCALES[:, None]
-        fit = norm.pdf(np.log(size), expected, _LOG_SIZE_SD[column])
+        fit = _normal_density(np.log(size), expected, _LOG_SIZE_SD[column])
         too_tall = (np.log(size) > expected) & (column == 0)
         spoilt = np.where(too_tall, _TOO_TALL_DENSITY, _SPOILT_DENSITY)
         total += np.log((1 - _SPOILT[column]) * fit + _SPOILT[column] * spoilt)
@@ -250,16 +249,16 @@ def _conus_likelihood(measures: SpineMeasures) -> tuple[int, Array]:
     if conus.place == "unknown":
         return 0, np.zeros(len(LEVELS))
     if conus.place == "above":
-        chance = norm.cdf(_PLACES, _CONUS_MEAN, _CONUS_SD)
+        chance = ndtr((_PLACES - _CONUS_MEAN) / _CONUS_SD)
         return 0, np.log(chance + 5 * _CONUS_FLOOR)
     tops = np.array([body.top_mm for body in bodies])
     place = int(np.clip(np.searchsorted(tops, conus.along_mm) - 1, 0, len(bodies) - 1))
     pitch = tops[place + 1] - tops[place] if place + 1 < len(bodies) else 1.3 * bodies[place].nominal_mm
     offset = float(np.clip((conus.along_mm - tops[place]) / pitch, -3.0, 3.0))
     if conus.place == "below":
-        chance = norm.sf(_PLACES + offset, _CONUS_MEAN, _CONUS_SD)
+        chance = ndtr((_CONUS_MEAN - _PLACES - offset) / _CONUS_SD)
         return place, np.log(chance + _CONUS_FLOOR)
-    density = norm.pdf(_PLACES + offset, _CONUS_MEAN, _CONUS_SD)
+    density = _normal_density(_PLACES + offset, _CONUS_MEAN, _CONUS_SD)
     return place, np.log(density + _CONUS_FLOOR)
 
 
@@ -336,3 +335,8 @@ def _neighbours(config: LevelConfig) -> Array:
     table[_RANK[_L.T13], _RANK[_L.L1]] = 1.0
     table[_RANK[_L.L6], _RANK[_L.S1]] = 1.0
     return table
+
+
+def _normal_density(values: npt.ArrayLike, mean: npt.ArrayLike, sd: float) -> Array:
+    """As ``scipy.stats.norm.pdf``, whose import would take most of a second."""
+    return np.asarray(np.exp(-0.5 * ((np.asarray(values) - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi)))
