@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import signal
 import subprocess
@@ -15,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import batch_faults
-from batch_faults import Silent, run_planned
+from batch_faults import Silent, results, run_planned
 from spinemets.batch import Limits, RecordBook, State, plan_batch, read_records
 from spinemets.errors import OutputError, SpinemetsError
 from standins import TruthSegmenter, lumbar_truth, write_scan
@@ -37,32 +34,6 @@ def scans(tmp_path_factory, truth):
         (folder / f"{name}.nii.gz").hardlink_to(source)
     (folder / "study99.nii.gz").write_bytes(b"\x1f\x8b no image")
     return folder
-
-
-def results(out: Path) -> dict[str, object]:
-    """Everything in an output folder, times and the run's name aside."""
-    content: dict[str, object] = {}
-    for path in sorted(file for file in out.rglob("*") if file.is_file() and file.suffix != ".parquet"):
-        name = path.relative_to(out).as_posix()
-        if path.name == "report.json":
-            document = json.loads(path.read_text())
-            del document["provenance"]["timings_s"]
-            content[name] = document
-        elif path.name == "summary.csv":
-            rows = csv.DictReader(io.StringIO(path.read_text()))
-            content[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-        elif path.name == "batch.jsonl":
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            assert len({line["study"] for line in lines}) == len(lines), "a study was done twice"
-            content[name] = {
-                line["study"]: {k: v for k, v in line.items() if k not in ("seconds", "run", "ended")}
-                for line in lines
-            }
-        elif path.parent.name == "logs":
-            content[name] = path.read_text().splitlines()[-1]
-        else:
-            content[name] = path.read_bytes()
-    return content
 
 
 @pytest.fixture(scope="module")

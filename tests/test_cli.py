@@ -275,6 +275,9 @@ def test_unexpected_error_exits_with_1(run, scan, tmp_path, capsys):
         ["detect", "SCAN", "-o", "out", "--identifiers", "maybe"],
         ["detect", "SCAN", "-o", "out", "--anchor", "L9=lowest"],
         ["detect", "SCAN", "-o", "out", "--config", "absent.yaml"],
+        ["detect", "SCAN", "-o", "out", "--shard", "3/2"],
+        ["detect", "SCAN", "-o", "out", "--workers", "-1"],
+        ["merge", "absent", "-o", "out"],
         ["inspect"],
     ],
     ids=lambda arguments: " ".join(arguments),
@@ -407,3 +410,55 @@ def test_closed_pipe_is_no_error(scan):
     )
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+def test_second_call_does_nothing_again_and_keeps_the_exit_code(run, scan, tmp_path, capsys):
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"\x1f\x8b no image")
+    out = tmp_path / "out"
+    assert run(broken, scan, "-o", out) == 7
+    capsys.readouterr()
+    assert run(broken, scan, "-o", out, segmenter=Raises(AssertionError("done twice"))) == 7
+    printed = capsys.readouterr()
+    assert "anna: done before" in printed.out
+    assert "broken: failed before (--retry-failed tries again)" in printed.err
+    assert run(broken, scan, "-o", out, "--rerun", segmenter=Raises(AssertionError("done twice"))) == 7
+    assert "anna: again: asked for" in capsys.readouterr().out
+
+
+def test_studies_in_workers_are_printed_as_in_turn(run, scan, tmp_path, capsys):
+    assert run(scan, "-o", tmp_path / "turn") == 0
+    in_turn = capsys.readouterr().out.splitlines()
+    assert run(scan, "-o", tmp_path / "work", "--workers", 1, "--timeout", 100, "--max-memory", 2) == 0
+    assert [line.replace("/work/", "/turn/") for line in capsys.readouterr().out.splitlines()][1:] == in_turn[
+        1:
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["plan"], ["detect", "--dry-run"]])
+def test_plan_tells_what_would_be_done_and_writes_nothing(scan, tmp_path, lean, arguments):
+    from spinemets.bundles import reading_checksum
+    from test_bundles import make_bundle
+
+    bundle = make_bundle(tmp_path / "mine")
+    model = ["--model", bundle, "--trust-model", reading_checksum(bundle), "--config", lean]
+    junk = tmp_path / "notes.txt"
+    junk.write_text("nothing")
+    done = spinemets(*arguments, scan, junk, "-o", tmp_path / "out", *model)
+    assert done.returncode == 0, done.stderr
+    assert f"anna: new: 1 of 1 series, {scan}" in done.stdout
+    assert "notes.txt: will fail: " in done.stdout
+    assert "2 studies, 2 to be done, 0 as they are" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_are_merged_into_one_folder(run, scan, tmp_path, capsys):
+    parts = [tmp_path / f"part{number}" for number in (1, 2)]
+    for number, part in enumerate(parts, start=1):
+        assert run(scan, "-o", part, "--shard", f"{number}/2") == 0
+    assert sorted((part / "anna").is_dir() for part in parts) == [False, True]
+    with pytest.raises(SystemExit) as ended:
+        main(["merge", *map(str, parts), "-o", str(tmp_path / "all")])
+    assert ended.value.code == 0
+    assert f"1 studies in {tmp_path / 'all'}" in capsys.readouterr().out
+    assert (tmp_path / "all/anna/report.json").is_file()

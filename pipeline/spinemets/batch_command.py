@@ -12,20 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spinemets.atomic import atomic_write_text
 from spinemets.batch import (
+    RECORDS_NAME,
     SUMMARY_NAME,
     Again,
     BatchRecord,
     Limits,
+    ManifestRow,
     ModelSource,
     PlannedStudy,
     RecordBook,
     Stage,
     State,
+    Todo,
+    manifest_text,
+    read_records,
     run_batch,
     stamp_of,
     what_to_do,
 )
+from spinemets.errors import SpinemetsError
 from spinemets.exit_codes import DONE, PARTIAL, code_of, common_code
 from spinemets.terminal import StudyProgress
 
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
     from spinemets.bundles import Bundle
     from spinemets.config import DetectionConfig
 
-__all__ = ["carry_out"]
+__all__ = ["carry_out", "show_plan", "write_manifest"]
 
 # A few studies are done before worker processes have started.
 _WORKERS_PAY_FROM = 4
@@ -48,7 +55,7 @@ def carry_out(
     options: Mapping[str, Any],
 ) -> int:
     """Do what is missing of a plan, say what came of it, and give the exit code."""
-    again: Again = "all" if options["rerun"] else "failed" if options["retry_failed"] else "changed"
+    again = _again(options)
     with _terminated_as_interrupted(), RecordBook(out) as book:
         todo = what_to_do(
             studies, book.records, out, lambda study: stamp_of(study, bundle.sha256, config), again
@@ -71,6 +78,56 @@ def carry_out(
     if len(records) > 1:
         click.echo(_tally(records, out))
     return _exit_code(records)
+
+
+def show_plan(
+    studies: Sequence[PlannedStudy],
+    out: Path,
+    bundle: Bundle,
+    config: DetectionConfig,
+    options: Mapping[str, Any],
+) -> int:
+    """Print what a run would do, study by study; nothing is written."""
+    records = read_records(out) if (out / RECORDS_NAME).is_file() else {}
+    todo = what_to_do(
+        studies, records, out, lambda study: stamp_of(study, bundle.sha256, config), _again(options)
+    )
+    for entry in todo:
+        click.echo(_planned_line(entry))
+    count = sum(bool(entry.why) for entry in todo)
+    click.echo(f"{len(todo)} studies, {count} to be done, {len(todo) - count} as they are")
+    return DONE
+
+
+def write_manifest(path: Path, studies: Sequence[PlannedStudy]) -> None:
+    """Write the planned studies as a manifest; inputs that are no study are left out.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    rows = [
+        ManifestRow(study.key, study.source, study.columns)
+        for study in studies
+        if not isinstance(study.found, SpinemetsError)
+    ]
+    atomic_write_text(path, manifest_text(rows))
+
+
+def _planned_line(entry: Todo) -> str:
+    study = entry.study
+    if not entry.why:
+        state = entry.record.state.value if entry.record else ""
+        return f"{study.key}: stays {state}"
+    if isinstance(study.found, SpinemetsError):
+        return f"{study.key}: will fail: {study.found}"
+    used = sum(series.kept for series in study.found.series)
+    return f"{study.key}: {entry.why}: {used} of {len(study.found.series)} series, {study.source}"
+
+
+def _again(options: Mapping[str, Any]) -> Again:
+    return "all" if options["rerun"] else "failed" if options["retry_failed"] else "changed"
 
 
 def _load(bundle: Bundle, config: DetectionConfig) -> Any:
@@ -147,6 +204,9 @@ def _complain(message: str) -> None:
 def _exit_code(records: Sequence[BatchRecord]) -> int:
     """0 if no study failed; a skipped study counts only where none was done."""
     states = {record.state for record in records}
+    if not states:
+        # A shard of a small batch may be empty.
+        return DONE
     if State.DONE in states:
         return PARTIAL if State.FAILED in states else DONE
     return common_code(code_of(record.error) for record in records)

@@ -18,6 +18,8 @@ from spinemets.errors import SpinemetsError
 from spinemets.exit_codes import DONE, EPILOG, INTERRUPTED, PARTIAL, USAGE, code_of, common_code
 
 if TYPE_CHECKING:
+    from spinemets.batch import PlannedStudy
+    from spinemets.bundles import Bundle
     from spinemets.config import DetectionConfig
     from spinemets.io import StudyListing
 
@@ -141,7 +143,8 @@ _analysis = _options(
         "--formats",
         metavar="NAME,...",
         help="What to write: json, html, nifti, png, pdf; for DICOM studies also dicom-seg, dicom-sr, "
-        "dicom-pdf and dicom-sc, which carry the patient's name.  [default: json,html,nifti,png]",
+        "dicom-pdf, dicom-sc and dicom-rtstruct, which carry the patient's name.  "
+        "[default: json,html,nifti,png]",
     ),
     click.option(
         "--seg-type",
@@ -172,6 +175,11 @@ _batch = _options(
         type=click.FloatRange(min=0, min_open=True),
         metavar="GIB",
         help="Begin no study that would take the arrays of those under way beyond this.",
+    ),
+    click.option(
+        "--shard",
+        metavar="I/N",
+        help="Do only the I-th of N equal parts, told by the names of the studies; see merge.",
     ),
     click.option("--retry-failed", is_flag=True, help="Also do again what failed in an earlier run."),
     click.option("--rerun", is_flag=True, help="Do everything again, also what is done and unchanged."),
@@ -223,31 +231,88 @@ def inspect(
 
 
 @spinemets.command(epilog=EPILOG)
+@click.option("--dry-run", is_flag=True, help="Show what would be done, as plan does; do nothing.")
 @_analysis
 @_batch
 @_common
 def detect(inputs: tuple[Path, ...], out: Path, verbose: int, quiet: bool, **options: Any) -> int:
     """Find and describe the lesions of the studies in INPUT.
 
-    INPUT is a folder with one or several studies, a file (DICOM, NIfTI, NRRD, MetaImage) or a
-    .zip. The findings are printed, and each study gets OUT/<name>/ with report.html,
+    INPUT is a folder with one or several studies (DICOM, BIDS or plain files), a file (DICOM,
+    NIfTI, NRRD, MetaImage), a .zip, or a manifest: a .csv or .parquet table with the columns
+    study and path. The findings are printed, and each study gets OUT/<name>/ with report.html,
     report.json, overlays and label maps. OUT/index.html, OUT/summary.csv and OUT/findings.csv
     list what OUT holds. The same command again does only what is missing or has changed.
     """
     _set_up_logging(verbose, quiet)
+    config, bundle, studies = _prepared(inputs, options)
+    from spinemets.batch_command import carry_out, show_plan
+
+    if options["dry_run"]:
+        return show_plan(studies, out, bundle, config, options)
+    problems = [study.found for study in studies if isinstance(study.found, SpinemetsError)]
+    if len(problems) == len(studies) and options["shard"] is None:
+        return _refuse(problems)
+    return carry_out(studies, out, bundle, config, {**options, "quiet": quiet})
+
+
+@spinemets.command(epilog=EPILOG)
+@click.option(
+    "--manifest",
+    metavar="CSV",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the studies found into a manifest, for detect and its --shard.",
+)
+@_analysis
+@_batch
+@_common
+def plan(
+    inputs: tuple[Path, ...], out: Path, manifest: Path | None, verbose: int, quiet: bool, **options: Any
+) -> int:
+    """Show what detect would do with INPUT and OUT; no study is analysed."""
+    _set_up_logging(verbose, quiet)
+    config, bundle, studies = _prepared(inputs, options)
+    from spinemets.batch_command import show_plan, write_manifest
+
+    if manifest is not None:
+        write_manifest(manifest, studies)
+    return show_plan(studies, out, bundle, config, options)
+
+
+@spinemets.command(epilog=EPILOG)
+@click.argument(
+    "folders", nargs=-1, required=True, metavar="FOLDER...", type=click.Path(exists=True, path_type=Path)
+)
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    metavar="OUT",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for all results; may be one of FOLDER, to make its tables anew.",
+)
+def merge(folders: tuple[Path, ...], out: Path) -> int:
+    """Join the results of several output folders, such as those of shards, into OUT."""
+    _set_up_logging(0, False)
+    from spinemets.batch import merge_batches
+
+    count = merge_batches(folders, out)
+    click.echo(f"{count} studies in {out}")
+    return DONE
+
+
+def _prepared(
+    inputs: tuple[Path, ...], options: dict[str, Any]
+) -> tuple[DetectionConfig, Bundle, tuple[PlannedStudy, ...]]:
+    """The settings, the model's files and the studies that a command line names."""
     config = _effective_config(options)
+    from spinemets.batch import Shard, plan_batch
     from spinemets.bundles import load_bundle
 
+    shard = Shard(1, 1) if options["shard"] is None else Shard.parse(options["shard"])
     bundle = load_bundle(options["model"], options["trust_model"])
-    from spinemets.batch import plan_batch
-
-    studies = plan_batch(inputs, config.reading)
-    problems = [study.found for study in studies if isinstance(study.found, SpinemetsError)]
-    if len(problems) == len(studies):
-        return _refuse(problems)
-    from spinemets.batch_command import carry_out
-
-    return carry_out(studies, out, bundle, config, {**options, "quiet": quiet})
+    return config, bundle, plan_batch(inputs, config.reading, shard)
 
 
 def _effective_config(options: dict[str, Any]) -> DetectionConfig:

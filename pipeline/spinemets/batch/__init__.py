@@ -6,8 +6,10 @@ index page are made from it. Knows nothing of how a study is analysed.
 """
 
 from spinemets.batch.engine import Limits
-from spinemets.batch.planning import PlannedStudy, plan_batch, study_key
-from spinemets.batch.records import BatchRecord, RecordBook, Stage, Stamp, State, read_records
+from spinemets.batch.manifest import ManifestRow, manifest_text
+from spinemets.batch.merge import merge_batches
+from spinemets.batch.planning import PlannedStudy, Shard, plan_batch, study_key
+from spinemets.batch.records import RECORDS_NAME, BatchRecord, RecordBook, Stage, Stamp, State, read_records
 from spinemets.batch.run import Again, ModelSource, Todo, Watcher, run_batch, what_to_do
 from spinemets.batch.stamps import stamp_of
 from spinemets.batch.tables import FINDINGS_NAME, INDEX_NAME, SUMMARY_NAME, write_tables
@@ -15,18 +17,23 @@ from spinemets.batch.tables import FINDINGS_NAME, INDEX_NAME, SUMMARY_NAME, writ
 __all__ = [
     "FINDINGS_NAME",
     "INDEX_NAME",
+    "RECORDS_NAME",
     "SUMMARY_NAME",
     "Again",
     "BatchRecord",
     "Limits",
+    "ManifestRow",
     "ModelSource",
     "PlannedStudy",
     "RecordBook",
+    "Shard",
     "Stage",
     "Stamp",
     "State",
     "Todo",
     "Watcher",
+    "manifest_text",
+    "merge_batches",
     "plan_batch",
     "read_records",
     "run_batch",

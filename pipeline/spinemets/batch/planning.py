@@ -6,19 +6,20 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spinemets.errors import NoUsableInputError, SpinemetsError
+from spinemets.batch.manifest import ManifestRow, is_manifest, read_manifest
+from spinemets.errors import ConfigError, NoUsableInputError, SpinemetsError
 from spinemets.io import StudyListing, discover
 from spinemets.results import MAP_NAMES
 
 if TYPE_CHECKING:
     from spinemets.config import ReadingConfig
 
-__all__ = ["PlannedStudy", "plan_batch", "study_key"]
+__all__ = ["PlannedStudy", "Shard", "plan_batch", "study_key"]
 
 _IMAGE_SUFFIX = re.compile(r"(\.nii|\.nii\.gz|\.mha|\.mhd|\.nrrd|\.nhdr|\.dcm|\.ima|\.zip)$", re.IGNORECASE)
 _LONGEST_KEY = 80
@@ -62,23 +63,106 @@ class PlannedStudy:
         return replace(self, found=replace(self.found, archive=None, ignored=damaged))
 
 
-def plan_batch(inputs: Sequence[Path], config: ReadingConfig | None = None) -> tuple[PlannedStudy, ...]:
-    """Find every study of every input; an input that cannot be read is planned as a problem."""
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of several equal parts of a batch, told by the names of the studies.
+
+    >>> Shard.parse("2/8")
+    Shard(number=2, count=8)
+    """
+
+    number: int
+    count: int
+
+    @staticmethod
+    def parse(text: str) -> Shard:
+        """Read a shard as given on the command line.
+
+        Raises
+        ------
+        ConfigError
+            The text is not I/N with 1 <= I <= N.
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ConfigError(f"shard {text!r}: expected I/N with I from 1 to N, as in 2/8")
+        return Shard(int(match[1]), int(match[2]))
+
+    def holds(self, key: str) -> bool:
+        """Whether a study of this name is in it; the same in every run, whatever else is planned."""
+        return int(hashlib.sha256(key.encode()).hexdigest(), 16) % self.count == self.number - 1
+
+
+_WHOLE = Shard(1, 1)
+
+
+def plan_batch(
+    inputs: Sequence[Path], config: ReadingConfig | None = None, shard: Shard = _WHOLE
+) -> tuple[PlannedStudy, ...]:
+    """Find every study of every input; an input that cannot be read is planned as a problem.
+
+    Parameters
+    ----------
+    inputs
+        Files, folders, archives, and manifests (``.csv``, ``.parquet``).
+    shard
+        Only its studies are planned. Of a manifest, only their files are opened.
+
+    Raises
+    ------
+    ConfigError, UnreadableFileError
+        A manifest is not one.
+    """
+    listed: list[PlannedStudy] = []
     found: list[PlannedStudy] = []
     for path in inputs:
-        try:
-            listings = [listing for listing in discover(path, config) if not _is_own_result(listing.source)]
-            if not listings:
-                raise NoUsableInputError(
-                    f"{path}: holds results of spinemets only; pass the scans themselves"
-                )
-        except SpinemetsError as error:
-            found.append(PlannedStudy(study_key(path), path, error))
+        if is_manifest(path):
+            listed += _plan_manifest(path, config, shard)
         else:
-            found += [
-                PlannedStudy(study_key(listing.source), listing.source, listing) for listing in listings
-            ]
-    return _with_unique_keys(found)
+            found += _plan_input(path, config)
+    unique = _with_unique_keys(found, taken={study.key.casefold() for study in listed})
+    return (*listed, *(study for study in unique if shard.holds(study.key)))
+
+
+def _plan_input(path: Path, config: ReadingConfig | None) -> list[PlannedStudy]:
+    try:
+        listings = [listing for listing in discover(path, config) if not _is_own_result(listing.source)]
+        if not listings:
+            raise NoUsableInputError(f"{path}: holds results of spinemets only; pass the scans themselves")
+    except SpinemetsError as error:
+        return [PlannedStudy(study_key(path), path, error)]
+    return [PlannedStudy(study_key(listing.source), listing.source, listing) for listing in listings]
+
+
+def _plan_manifest(path: Path, config: ReadingConfig | None, shard: Shard) -> list[PlannedStudy]:
+    studies: list[PlannedStudy] = []
+    seen: set[str] = set()
+    for number, row in enumerate(read_manifest(path), start=1):
+        key = _safe_name(row.study) or "study"
+        is_repeated = key.casefold() in seen
+        if is_repeated:
+            key = f"{key}-row{number}"
+        seen.add(key.casefold())
+        if not shard.holds(key):
+            continue
+        found: StudyListing | SpinemetsError = (
+            ConfigError(f"{path.name}: row {number} names the study {row.study!r} a second time")
+            if is_repeated
+            else _of_row(row, key, config)
+        )
+        studies.append(PlannedStudy(key, row.path, found, row.columns))
+    return studies
+
+
+def _of_row(row: ManifestRow, key: str, config: ReadingConfig | None) -> StudyListing | SpinemetsError:
+    """The one study of a row's path; of several, the one of the row's name."""
+    found = _with_unique_keys(_plan_input(row.path, config))
+    chosen = found if len(found) == 1 else [study for study in found if study.key == key]
+    if chosen:
+        return chosen[0].found
+    return NoUsableInputError(
+        f"{row.path}: holds {len(found)} studies, none of them named {key}; give each a row with its own path"
+    )
 
 
 def _is_own_result(source: Path) -> bool:
@@ -101,12 +185,14 @@ def _safe_name(text: str) -> str:
     return f"study_{name}" if _TAKEN.fullmatch(name) else name
 
 
-def _with_unique_keys(studies: Sequence[PlannedStudy]) -> tuple[PlannedStudy, ...]:
+def _with_unique_keys(
+    studies: Sequence[PlannedStudy], taken: Collection[str] = ()
+) -> tuple[PlannedStudy, ...]:
     """Each study once; those of one place are told apart by their description, or by a hash."""
     distinct = {_identity(study): study for study in studies}
     for extended in (_described_key, _hashed_key):
         # File systems that ignore case must not merge two studies.
-        count = Counter(study.key.casefold() for study in distinct.values())
+        count = Counter([*taken, *(study.key.casefold() for study in distinct.values())])
         distinct = {
             identity: replace(study, key=extended(study)) if count[study.key.casefold()] > 1 else study
             for identity, study in distinct.items()
@@ -116,7 +202,8 @@ def _with_unique_keys(studies: Sequence[PlannedStudy]) -> tuple[PlannedStudy, ..
 
 def _described_key(study: PlannedStudy) -> str:
     description = "" if isinstance(study.found, SpinemetsError) else _safe_name(study.found.description)
-    return _safe_name(f"{study.key}_{description}") if description != study.key else study.key
+    # BIDS descriptions begin with the subject, which is the folder's name too.
+    return description if description.startswith(study.key) else _safe_name(f"{study.key}_{description}")
 
 
 def _hashed_key(study: PlannedStudy) -> str:

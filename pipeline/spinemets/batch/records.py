@@ -198,7 +198,7 @@ class RecordBook:
         OutputError
             There is no room for it; the file is as it was before.
         """
-        line = record.model_dump_json(exclude_defaults=True).encode() + b"\n"
+        line = record.model_dump_json().encode() + b"\n"
         with self._guard:
             size = os.fstat(self._file.fileno()).st_size
             try:

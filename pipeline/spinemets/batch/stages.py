@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-_RESULT_NAMES = ("report.json", "report.html", "levels.nii.gz", "overview.png", "dicom/levels.seg.dcm")
+_RESULT_NAMES = ("report.json", "report.html", "report.pdf", "levels.nii.gz", "overview.png", "dicom")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

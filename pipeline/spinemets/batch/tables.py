@@ -11,13 +11,13 @@ from spinemets.batch.records import BatchRecord
 from spinemets.reporting.batch_page import BatchEntry, render_batch_page
 from spinemets.reporting.tables import FINDING_COLUMNS, REPORT_COLUMNS, Row, csv_text, write_parquet
 
-__all__ = ["FINDINGS_NAME", "INDEX_NAME", "SUMMARY_NAME", "write_tables"]
+__all__ = ["FINDINGS_NAME", "INDEX_NAME", "SUMMARY_COLUMNS", "SUMMARY_NAME", "write_tables"]
 
 SUMMARY_NAME = "summary.csv"
 FINDINGS_NAME = "findings.csv"
 INDEX_NAME = "index.html"
-_BEFORE = ("study", "state", "reason", "error", "stage")
-_AFTER = ("seconds", "source")
+SUMMARY_COLUMNS = ("study", "state", "reason", "error", "stage", *REPORT_COLUMNS, "seconds", "source")
+"""Of ``summary.csv``; the columns of a manifest come after them."""
 
 
 def write_tables(out: Path, records: Mapping[str, BatchRecord]) -> None:
@@ -32,7 +32,7 @@ def write_tables(out: Path, records: Mapping[str, BatchRecord]) -> None:
     """
     ordered = [records[key] for key in sorted(records)]
     extra = tuple(dict.fromkeys(name for record in ordered for name in record.columns))
-    columns = (*_BEFORE, *REPORT_COLUMNS, *_AFTER, *extra)
+    columns = (*SUMMARY_COLUMNS, *extra)
     summary = [_summary_row(record) for record in ordered]
     findings: list[Row] = [row for record in ordered for row in record.findings]
     _write(out / SUMMARY_NAME, columns, summary)

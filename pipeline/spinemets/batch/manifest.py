@@ -1,0 +1,105 @@
+"""Manifests: tables that list the studies of a batch, one in each row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spinemets.batch.tables import SUMMARY_COLUMNS
+from spinemets.errors import ConfigError, UnreadableFileError
+from spinemets.reporting.tables import csv_text
+
+__all__ = ["ManifestRow", "is_manifest", "manifest_text", "read_manifest"]
+
+_OWN = ("study", "path")
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """One study as a manifest names it.
+
+    Attributes
+    ----------
+    path
+        Absolute, or relative to the manifest's folder in the file.
+    columns
+        Whatever else the row holds, as text.
+    """
+
+    study: str
+    path: Path
+    columns: Mapping[str, str]
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether an input is a manifest, by its suffix."""
+    return path.suffix.lower() in (".csv", ".parquet") and path.is_file()
+
+
+def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
+    """Read a CSV or Parquet file with the columns ``study`` and ``path`` and any others.
+
+    Raises
+    ------
+    ConfigError
+        A column is absent or has the name of one of the summary's, or a row names no study or path.
+    UnreadableFileError
+        The file is damaged, or pyarrow is needed and not there.
+    """
+    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    missing = [name for name in _OWN if name not in names]
+    if missing:
+        raise ConfigError(f"{path}: has no column {missing[0]!r}; a manifest needs study and path")
+    taken = [name for name in names if name in SUMMARY_COLUMNS and name not in _OWN]
+    if taken:
+        raise ConfigError(f"{path}: the column {taken[0]!r} is one of summary.csv's own; rename it")
+    return tuple(_row(path, number, row) for number, row in enumerate(rows, start=1))
+
+
+def manifest_text(rows: Iterable[ManifestRow]) -> str:
+    """Rows as the text of a CSV manifest, with absolute paths."""
+    rows = list(rows)
+    extra = list(dict.fromkeys(name for row in rows for name in row.columns))
+    values = [{"study": row.study, "path": str(row.path.resolve()), **row.columns} for row in rows]
+    return csv_text((*_OWN, *extra), values)
+
+
+def _row(manifest: Path, number: int, row: Mapping[str, str]) -> ManifestRow:
+    study, path = (row.get(name, "").strip() for name in _OWN)
+    if not study or not path:
+        raise ConfigError(f"{manifest}: row {number} names no {'path' if study else 'study'}")
+    others = {name: value for name, value in row.items() if name not in _OWN}
+    return ManifestRow(study, manifest.parent / path, others)
+
+
+def _csv_rows(path: Path) -> Sequence[Mapping[str, str]]:
+    try:
+        # Spreadsheets begin their files with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
+        rows = [{name: value or "" for name, value in row.items()} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UnreadableFileError(f"{path}: cannot be read as CSV ({error})") from error
+    for number, row in enumerate(rows, start=1):
+        if "" in row:
+            raise ConfigError(f"{path}: row {number} has more values than the head line has columns")
+    return rows
+
+
+def _parquet_rows(path: Path) -> Sequence[Mapping[str, str]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UnreadableFileError(
+            f"{path}: pyarrow is needed to read Parquet; install spinemets[parquet] or pass a CSV file"
+        ) from error
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UnreadableFileError(f"{path}: cannot be read as Parquet ({error})") from error
+    return [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
