@@ -140,7 +140,10 @@ class ClassificationConfig(_Settings):
     )
 
 
-Format = Literal["json", "html", "nifti", "png", "pdf", "dicom-seg", "dicom-sr", "dicom-pdf", "dicom-sc"]
+Format = Literal[
+    "json", "html", "nifti", "png", "pdf",
+    "dicom-seg", "dicom-sr", "dicom-pdf", "dicom-sc", "dicom-rtstruct",
+]  # fmt: skip
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -150,7 +153,7 @@ class ReportConfig(_Settings):
     formats: tuple[Format, ...] = Field(
         default=("json", "html", "nifti", "png"),
         description="any of json, html, nifti, png, pdf, and for DICOM studies dicom-seg, dicom-sr, "
-        "dicom-pdf and dicom-sc, which carry the patient's name as the source does",
+        "dicom-pdf, dicom-sc and dicom-rtstruct, which carry the patient's name as the source does",
     )
     segmentation_type: Literal["binary", "labelmap"] = Field(
         default="binary", description="of dicom-seg: binary (read everywhere) or labelmap (smaller, newer)"

@@ -176,3 +176,9 @@ def case(tmp_path_factory) -> Callable[..., Case]:
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def report_of() -> Callable[[Path], StudyReport]:
+    """The report of whatever files a folder holds."""
+    return lambda folder: make_report(read_source_study(folder))

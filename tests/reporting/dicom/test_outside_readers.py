@@ -54,7 +54,7 @@ def test_dciodvfy_finds_no_error_where_there_is_no_lesion(case):
 def test_dciodvfy_finds_no_error_in_documents_and_key_images(case, kind, tmp_path):
     (tmp_path / "report.pdf").write_bytes(b"%PDF-1.7")
     report = case(kind, *FORMATS).report
-    config = ReportConfig(formats=("dicom-pdf", "dicom-sc"))
+    config = ReportConfig(formats=("dicom-pdf", "dicom-sc", "dicom-rtstruct"))
     for path in write_dicom(report, tmp_path, config, tmp_path / "report.pdf"):
         done = subprocess.run([tool("dciodvfy"), path], capture_output=True, text=True, check=False)
         assert "Error" not in done.stdout + done.stderr, path.name

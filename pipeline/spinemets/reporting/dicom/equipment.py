@@ -22,6 +22,7 @@ SERIES_NUMBERS = {
     "report": 9604,
     "document": 9605,
     "key": 9606,
+    "contours": 9607,
 }
 """Beyond what scanners number; one series for each kind of object."""
 

@@ -17,6 +17,7 @@ from spinemets.reporting.dicom.identifiers import Identifiers, report_identifier
 from spinemets.reporting.dicom.measurements import make_measurement_report
 from spinemets.reporting.dicom.segmentation import make_segmentations
 from spinemets.reporting.dicom.source import SourceSeries, lenient_values, read_source
+from spinemets.reporting.dicom.structures import make_structure_set
 
 __all__ = ["write_dicom"]
 
@@ -47,6 +48,11 @@ def write_dicom(
         objects: dict[str, Dataset] = {}
         if {"dicom-seg", "dicom-sr"} & set(config.formats):
             objects |= _measured_objects(report, source, identifiers, config)
+        contours = (
+            make_structure_set(report, source, identifiers) if "dicom-rtstruct" in config.formats else None
+        )
+        if contours is not None:
+            objects["contours.rtstruct.dcm"] = contours
         if "dicom-pdf" in config.formats and pdf is not None:
             objects["report.pdf.dcm"] = make_document(pdf.read_bytes(), source, identifiers)
         if "dicom-sc" in config.formats:

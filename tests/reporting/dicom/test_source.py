@@ -1,0 +1,102 @@
+"""Headers as anonymisers and scanners leave them: the objects made from them are sound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pydicom
+import pytest
+
+from dicom_files import SAGITTAL, write_classic
+from spinemets.config import ReportConfig
+from spinemets.errors import OutputError
+from spinemets.reporting.dicom import write_dicom
+from spinemets.reporting.dicom.source import lenient_values, read_source
+
+STUDY_ATTRIBUTES = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber",
+    "StudyTime", "ReferringPhysicianName", "StudyDate",
+)  # fmt: skip
+SHAPE = (12, 40, 32)
+
+
+def jittered(index: int) -> dict[str, object]:
+    """Almost nothing but pixels, and an orientation that differs from slice to slice in the fifth digit."""
+    turn = 2e-5 * index
+    return {
+        **dict.fromkeys(STUDY_ATTRIBUTES),
+        "FrameOfReferenceUID": None,
+        "SliceThickness": None,
+        "ImageOrientationPatient": [0.0, 1.0, turn, 0.0, turn, -1.0],
+    }
+
+
+def malformed(_index: int) -> dict[str, object]:
+    return {
+        "PatientSex": "W",
+        "StudyDate": "2024.01.02",
+        "StudyTime": "half past ten",
+        "PatientBirthDate": "1950",
+        "PatientName": "A=B=C=D^^^^^^E",
+    }
+
+
+def voxels() -> np.ndarray:
+    return np.arange(np.prod(SHAPE), dtype=np.uint16).reshape(SHAPE)
+
+
+@pytest.mark.parametrize("tags", [jittered, malformed])
+@pytest.mark.parametrize("formats", [("dicom-seg", "dicom-sr", "dicom-sc")])
+def test_bare_and_malformed_headers_give_every_object(tmp_path, tags, formats, report_of):
+    with lenient_values():
+        write_classic(tmp_path / "source", voxels(), SAGITTAL, tags=tags)
+    report = report_of(tmp_path / "source")
+    paths = write_dicom(report, tmp_path, ReportConfig(formats=formats))
+    assert len(paths) == 8
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        for keyword in STUDY_ATTRIBUTES:
+            assert keyword in dataset
+        assert dataset.StudyInstanceUID == report.study.uid
+        assert dataset.PatientSex in ("", None)
+
+
+def test_frame_of_reference_is_made_where_the_source_has_none(tmp_path, report_of):
+    write_classic(tmp_path / "source", voxels(), SAGITTAL, tags=jittered)
+    report = report_of(tmp_path / "source")
+    write_dicom(report, tmp_path, ReportConfig(formats=("dicom-seg",)))
+    made = {pydicom.dcmread(path).FrameOfReferenceUID for path in (tmp_path / "dicom").iterdir()}
+    assert len(made) == 1
+    assert made.pop().is_valid
+
+
+def test_positions_are_those_of_the_headers(case):
+    report = case("sagittal", "dicom-seg").report
+    source = read_source(report.study.reference)
+    for place, entry in enumerate(source.slices):
+        position = [float(x) for x in source.headers[entry[0]].ImagePositionPatient]
+        assert source.positions_mm[place].tolist() == position
+
+
+def test_missing_slices_have_no_image_and_lie_on_the_grid(case):
+    report = case("gap", "dicom-seg").report
+    source = read_source(report.study.reference)
+    assert [place for place, entry in enumerate(source.slices) if entry is None] in ([4, 5], [6, 7])
+    steps = np.diff(source.positions_mm, axis=0)
+    assert np.abs(steps - steps[0]).max() < 1e-6
+
+
+def test_files_without_uids_of_their_own_are_refused(tmp_path, report_of):
+    write_classic(tmp_path / "source", voxels(), SAGITTAL, tags={"SOPInstanceUID": "1.2.3"})
+    report = report_of(tmp_path / "source")
+    with pytest.raises(OutputError, match="share one UID"):
+        read_source(report.study.reference)
+
+
+def test_file_that_lies_elsewhere_by_now_is_refused(case):
+    volume = case("sagittal", "dicom-seg").report.study.reference
+    moved = case("axial", "dicom-seg").report.study.reference
+    mixed = replace(volume, series=replace(volume.series, files=moved.series.files))
+    with pytest.raises(OutputError, match="does not lie on its grid"):
+        read_source(mixed)
