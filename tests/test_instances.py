@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from phantoms import Phantom, draw_phantom, ellipsoid
 from spinemets.anatomy import Structure, VertebralLevel
 from spinemets.instances import clean_anatomy, split_vertebrae
+from spinemets.volume import Grid
 
 LEVELS = list(VertebralLevel)
 
@@ -143,3 +144,11 @@ def test_an_empty_map_has_no_instances(lumbar_spine):
     empty = np.zeros(grid.shape, np.uint8)
     assert not split_vertebrae(empty, None, grid).any()
     assert not clean_anatomy(empty, grid).any()
+
+
+def test_a_thin_sheet_mistaken_for_bodies_is_no_error():
+    grid = Grid((9, 60, 90), np.diag([4.0, 1.0, 1.0, 1.0]))
+    anatomy = np.zeros(grid.shape, dtype=np.uint8)
+    anatomy[2:7, 10:20] = Structure.THECAL_SAC
+    anatomy[2:7, 30:31, 20:70] = Structure.VERTEBRAL_BODY
+    assert split_vertebrae(anatomy, None, grid).max() <= 1

@@ -37,6 +37,7 @@ _BODY_FRONT_MM = (2.0, 62.0)  # where a body's centre can lie in front of the ca
 _BODY_SIDE_MM = 22.0
 _HEIGHT_PER_DEPTH = 0.75  # of a body, C3 to L5: 0.67-0.83 [Panjabi 1991, 1992]
 _DISC_PER_HEIGHT = 0.28
+_SLIVER_MM = 4.0  # where bodies are expected to be no higher, nothing seen is a body to cut
 _SPLIT_HEIGHT = 1.5  # times the expected height
 _JOIN_HEIGHT = 1.3
 _DENS_HEIGHT = 3.6  # C2 with its dens against C3's height
@@ -342,7 +343,7 @@ def _cut(bodies: _Bodies, piece: _Piece, pieces: list[_Piece]) -> list[_Piece]:
     Only the wide part of it counts: the dens makes C2 high, but not two bodies.
     """
     expected = _expected_height_mm(piece, pieces)
-    if piece.height_mm < _SPLIT_HEIGHT * expected:
+    if piece.height_mm < _SPLIT_HEIGHT * expected or expected < _SLIVER_MM:
         return [piece]
     edges = np.arange(piece.top_mm, piece.bottom_mm + 1.0)
     along = bodies.where_mm[piece.rows, 0]
