@@ -462,3 +462,29 @@ def test_shards_are_merged_into_one_folder(run, scan, tmp_path, capsys):
     assert ended.value.code == 0
     assert f"1 studies in {tmp_path / 'all'}" in capsys.readouterr().out
     assert (tmp_path / "all/anna/report.json").is_file()
+
+
+def test_progress_json_prints_every_event_and_nothing_else(run, scan, tmp_path, capsys):
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"\x1f\x8b no image")
+    assert run(broken, scan, "-o", tmp_path / "out", "--progress", "json") == 7
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [(event["event"], event["study"], event.get("stage") or event["state"]) for event in events]
+    assert told == [
+        ("stage", "broken", "reading"),
+        ("ended", "broken", "failed"),
+        ("stage", "anna", "reading"),
+        ("stage", "anna", "network"),
+        ("stage", "anna", "writing"),
+        ("ended", "anna", "done"),
+    ]
+    assert (events[-1]["ended"], events[-1]["planned"], events[-1]["lesions"]) == (2, 2, 2)
+
+
+def test_plain_progress_tells_what_each_stage_does(run, scan, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("spinemets.batch_command._PLAIN_EVERY_S", 0.0)
+    other = tmp_path / "bert.nii.gz"
+    other.hardlink_to(scan)
+    assert run(other, scan, "-o", tmp_path / "out", "--progress", "plain") == 0
+    assert "0 of 2: none has ended; reading 1" in capsys.readouterr().err
+    assert run(other, scan, "-o", tmp_path / "live", "--progress", "rich") == 0

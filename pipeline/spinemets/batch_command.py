@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +27,7 @@ from spinemets.batch import (
     RecordBook,
     Stage,
     State,
+    Tally,
     Todo,
     manifest_text,
     read_records,
@@ -34,7 +37,7 @@ from spinemets.batch import (
 )
 from spinemets.errors import SpinemetsError
 from spinemets.exit_codes import DONE, PARTIAL, code_of, common_code
-from spinemets.terminal import StudyProgress
+from spinemets.terminal import LiveProgress, has_terminal
 
 if TYPE_CHECKING:
     from spinemets.bundles import Bundle
@@ -45,6 +48,7 @@ __all__ = ["carry_out", "show_plan", "write_manifest"]
 # A few studies are done before worker processes have started.
 _WORKERS_PAY_FROM = 4
 _MOST_WORKERS_UNASKED = 4
+_PLAIN_EVERY_S = 30.0
 
 
 def carry_out(
@@ -61,21 +65,21 @@ def carry_out(
             studies, book.records, out, lambda study: stamp_of(study, bundle.sha256, config), again
         )
         pending = [entry for entry in todo if entry.why]
-        for entry in todo:
+        for entry in todo if options["progress"] != "json" else ():
             _say_what_stands(entry.study.key, entry.why, entry.record, out)
         limits = _limits(len(pending), options)
         model = ModelSource(bundle.sha256, lambda: _load(bundle, config))
-        with StudyProgress(len(pending), visible=not options["quiet"]) as progress:
-            try:
-                records = run_batch(todo, book, model, config, _Announcer(progress, out), limits)
-            except KeyboardInterrupt:
-                if len(studies) > 1:
-                    done = len(pending) - progress.left
-                    _complain(
-                        f"{done} of {len(pending)} studies have ended; the same command goes on from here"
-                    )
-                raise
-    if len(records) > 1:
+        tally = Tally(len(pending))
+        try:
+            with _announcer(tally, out, options) as announcer:
+                records = run_batch(todo, book, model, config, announcer, limits)
+        except KeyboardInterrupt:
+            if len(studies) > 1:
+                _complain(
+                    f"{tally.count} of {len(pending)} studies have ended; the same command goes on from here"
+                )
+            raise
+    if len(records) > 1 and options["progress"] != "json":
         click.echo(_tally(records, out))
     return _exit_code(records)
 
@@ -168,19 +172,79 @@ def main_file(out: Path, key: str) -> Path:
 class _Announcer:
     """Prints what became of each study as soon as it is known."""
 
-    def __init__(self, progress: StudyProgress, out: Path) -> None:
-        self._progress, self._out = progress, out
+    def __init__(self, tally: Tally, out: Path, show: Callable[[Tally], None]) -> None:
+        self._tally, self._out, self._show = tally, out, show
 
     def moved(self, study: PlannedStudy, stage: Stage) -> None:
-        self._progress.moved(study.key, stage.value)
+        self._tally.moved(study.key, stage)
+        self._show(self._tally)
 
     def ended(self, record: BatchRecord, lines: tuple[str, ...]) -> None:
-        self._progress.ended()
+        self._tally.ended(record.study, record.state)
+        self._show(self._tally)
         if record.state is not State.DONE:
             _complain(f"{record.study}: {record.state.value}: {record.reason}")
             return
         text = [f"{record.study}  ({sum(record.seconds.values()):.1f} s)", *(f"  {line}" for line in lines)]
         click.echo("\n".join([*text, f"  Results: {main_file(self._out, record.study)}"]))
+
+
+class _JsonAnnouncer:
+    """Prints every event as a line of JSON."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def moved(self, study: PlannedStudy, stage: Stage) -> None:
+        self._tally.moved(study.key, stage)
+        self._print(event="stage", study=study.key, stage=stage.value)
+
+    def ended(self, record: BatchRecord, _lines: tuple[str, ...]) -> None:
+        self._tally.ended(record.study, record.state)
+        left_s = self._tally.left_s
+        self._print(
+            event="ended",
+            study=record.study,
+            state=record.state.value,
+            reason=record.reason,
+            seconds=record.seconds,
+            lesions=record.summary.get("lesions"),
+            ended=self._tally.count,
+            planned=self._tally.studies,
+            left_s=None if left_s is None else round(left_s, 1),
+        )
+
+    def _print(self, **event: object) -> None:
+        click.echo(json.dumps(event))
+
+
+@contextmanager
+def _announcer(tally: Tally, out: Path, options: Mapping[str, Any]) -> Iterator[_Announcer | _JsonAnnouncer]:
+    """Whoever tells the user, in the way that was asked for or that suits where stderr goes."""
+    way = options["progress"]
+    if way == "auto":
+        way = "rich" if has_terminal() else "plain"
+    if way == "json":
+        yield _JsonAnnouncer(tally)
+    elif options["quiet"] or tally.studies == 0:
+        yield _Announcer(tally, out, lambda _: None)
+    elif way == "rich":
+        with LiveProgress(tally.studies) as live:
+            yield _Announcer(tally, out, live.show)
+    else:
+        yield _Announcer(tally, out, _PlainProgress().show)
+
+
+class _PlainProgress:
+    """A line on stderr now and then, for a log."""
+
+    def __init__(self) -> None:
+        self._last_s = monotonic()
+
+    def show(self, tally: Tally) -> None:
+        if monotonic() - self._last_s >= _PLAIN_EVERY_S and tally.studies > 1:
+            self._last_s = monotonic()
+            click.echo(tally.line(), err=True)
 
 
 @contextmanager

@@ -177,6 +177,13 @@ _batch = _options(
         help="Begin no study that would take the arrays of those under way beyond this.",
     ),
     click.option(
+        "--progress",
+        type=click.Choice(["auto", "rich", "plain", "json"]),
+        default="auto",
+        help="A live view (rich), a line now and then (plain), or every event as a line of JSON on stdout "
+        "instead of the findings.  [default: rich on a terminal, else plain]",
+    ),
+    click.option(
         "--shard",
         metavar="I/N",
         help="Do only the I-th of N equal parts, told by the names of the studies; see merge.",

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -22,9 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from spinemets.batch import Tally
     from spinemets.io import SeriesListing, StudyListing
 
-__all__ = ["StudyProgress", "log_handler", "print_listings"]
+__all__ = ["LiveProgress", "has_terminal", "log_handler", "print_listings"]
 
 # Without a terminal, rich would fold tables at 80 columns.
 _FILE_WIDTH = 160
@@ -69,35 +69,29 @@ def _count(listings: Sequence[StudyListing]) -> str:
     )
 
 
-class StudyProgress:
-    """A bar over the studies of a batch on stderr; nothing where that is no terminal.
+class LiveProgress:
+    """A bar over the studies of a batch on stderr, with what each stage is doing.
 
     Parameters
     ----------
     studies
         How many there are.
-    visible
-        False to show nothing at all.
     """
 
-    def __init__(self, studies: int, *, visible: bool) -> None:
-        console = _stderr()
+    def __init__(self, studies: int) -> None:
         self._progress = Progress(
             SpinnerColumn(),
+            BarColumn(bar_width=24),
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=console,
+            console=_stderr(),
             transient=True,
             # Piped output must stay on stdout, where rich would move it to the console.
             redirect_stdout=Console().is_terminal,
-            disable=not (visible and console.is_terminal),
         )
-        self._task = self._progress.add_task("reading", total=studies)
-        self.left = studies
+        self._task = self._progress.add_task("", total=studies)
 
-    def __enter__(self) -> StudyProgress:
+    def __enter__(self) -> LiveProgress:
         self._progress.start()
         return self
 
@@ -106,14 +100,14 @@ class StudyProgress:
     ) -> None:
         self._progress.stop()
 
-    def moved(self, study: str, stage: str) -> None:
-        """Say which study begins which stage."""
-        self._progress.update(self._task, description=f"{stage} {study}")
+    def show(self, tally: Tally) -> None:
+        """Show how far the batch is."""
+        self._progress.update(self._task, completed=tally.count, description=tally.line())
 
-    def ended(self) -> None:
-        """Count one study more."""
-        self.left -= 1
-        self._progress.advance(self._task)
+
+def has_terminal() -> bool:
+    """Whether stderr is a terminal, on which a bar can live."""
+    return _stderr().is_terminal
 
 
 def log_handler() -> logging.Handler:

@@ -13,6 +13,7 @@ from spinemets.batch.records import RECORDS_NAME, BatchRecord, RecordBook, Stage
 from spinemets.batch.run import Again, ModelSource, Todo, Watcher, run_batch, what_to_do
 from spinemets.batch.stamps import stamp_of
 from spinemets.batch.tables import FINDINGS_NAME, INDEX_NAME, SUMMARY_NAME, write_tables
+from spinemets.batch.tally import Tally
 
 __all__ = [
     "FINDINGS_NAME",
@@ -30,6 +31,7 @@ __all__ = [
     "Stage",
     "Stamp",
     "State",
+    "Tally",
     "Todo",
     "Watcher",
     "manifest_text",
