@@ -22,6 +22,7 @@ from spinemets import __version__
 from spinemets.cli import main
 from spinemets.errors import DeviceUnavailableError, ModelIncompatibleError, OutOfMemoryError
 from spinemets.exit_codes import DONE, EXIT_CODES, INTERNAL, INTERRUPTED, PARTIAL, USAGE
+from spinemets.findings import SpineSegmentation
 from standins import TruthSegmenter, lumbar_truth, models_for, write_scan
 
 TESTS = Path(__file__).resolve().parent
@@ -257,6 +258,41 @@ def test_header_text_cannot_command_the_terminal(tmp_path):
     assert "[red]" in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
+
+
+class Empty:
+    """A segmenter that sees nothing at all."""
+
+    def segment(self, study):
+        grid = study.reference.grid
+        nothing = np.zeros(grid.shape, dtype=np.uint8)
+        return SpineSegmentation(grid, nothing, nothing, nothing.astype(np.float32), (), study.volumes)
+
+
+@pytest.mark.parametrize("segmenter", [Empty(), Raises(RuntimeError("SECRET-7 in NOBODY/19500203"))])
+def test_batch_of_a_folder_named_for_a_patient_keeps_the_name_out_of_everything(
+    run, tmp_path, capsys, segmenter
+):
+    folder = write_dicom(tmp_path / "exam", [4.0 * n for n in range(9)])
+    for file in folder.iterdir():
+        image = pydicom.dcmread(file)
+        image.PatientBirthDate = "19500203"
+        image.save_as(file)
+    inputs = tmp_path / f"in/nobody_KNOWN_1950-02-03/{image.StudyInstanceUID}"
+    inputs.parent.mkdir(parents=True)
+    folder.rename(inputs)
+    out = tmp_path / "out"
+    for _ in range(2):
+        run(inputs, "-o", out, "-vv", segmenter=segmenter)
+    assert len((out / "batch.jsonl").read_text().splitlines()) == 1
+    names = [path.relative_to(out).as_posix() for path in out.rglob("*")]
+    texts = [path.read_text(errors="replace") for path in out.rglob("*") if path.is_file()]
+    printed = capsys.readouterr()
+    everything = "\n".join([*names, *texts, printed.out, printed.err]).casefold()
+    for secret in ("nobody", "known_1950", "secret-7", "19500203", "1950-02-03", image.StudyInstanceUID):
+        assert secret.casefold() not in everything, secret
+    run(inputs, "-o", tmp_path / "kept", "--identifiers", "keep", segmenter=segmenter)
+    assert image.StudyInstanceUID in (tmp_path / "kept/summary.csv").read_text()
 
 
 def test_unexpected_error_exits_with_1(run, scan, tmp_path, capsys):

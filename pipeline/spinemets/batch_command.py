@@ -29,12 +29,14 @@ from spinemets.batch import (
     State,
     Tally,
     Todo,
+    conceal,
     manifest_text,
     read_records,
     run_batch,
     stamp_of,
     what_to_do,
 )
+from spinemets.batch.privacy import redact
 from spinemets.errors import SpinemetsError
 from spinemets.exit_codes import DONE, PARTIAL, code_of, common_code
 from spinemets.terminal import LiveProgress, has_terminal
@@ -61,6 +63,8 @@ def carry_out(
     """Do what is missing of a plan, say what came of it, and give the exit code."""
     again = _again(options)
     with _terminated_as_interrupted(), RecordBook(out) as book:
+        if config.report.identifiers == "hash":
+            studies = conceal(studies, out)
         todo = what_to_do(
             studies, book.records, out, lambda study: stamp_of(study, bundle.sha256, config), again
         )
@@ -93,6 +97,8 @@ def show_plan(
 ) -> int:
     """Print what a run would do, study by study; nothing is written."""
     records = read_records(out) if (out / RECORDS_NAME).is_file() else {}
+    if config.report.identifiers == "hash":
+        studies = conceal(studies, out, write=False)
     todo = what_to_do(
         studies, records, out, lambda study: stamp_of(study, bundle.sha256, config), _again(options)
     )
@@ -127,7 +133,8 @@ def _planned_line(entry: Todo) -> str:
     if isinstance(study.found, SpinemetsError):
         return f"{study.key}: will fail: {study.found}"
     used = sum(series.kept for series in study.found.series)
-    return f"{study.key}: {entry.why}: {used} of {len(study.found.series)} series, {study.source}"
+    source = redact(str(study.source), study.private)
+    return f"{study.key}: {entry.why}: {used} of {len(study.found.series)} series, {source}"
 
 
 def _again(options: Mapping[str, Any]) -> Again:

@@ -12,6 +12,7 @@ from spinemets.batch import (
     RecordBook,
     Stage,
     State,
+    conceal,
     plan_batch,
     run_batch,
     stamp_of,
@@ -65,6 +66,7 @@ class BundleDetector:
         studies = plan_batch([Path(source)], self._config.reading)
         model = ModelSource(self._models.provenance.model_sha256, lambda: self._models)
         with RecordBook(Path(output)) as book:
+            studies = conceal(studies, book.folder)
             todo = what_to_do(
                 studies,
                 book.records,

@@ -9,6 +9,7 @@ from spinemets.batch.engine import Limits
 from spinemets.batch.manifest import ManifestRow, manifest_text
 from spinemets.batch.merge import merge_batches
 from spinemets.batch.planning import PlannedStudy, Shard, plan_batch, study_key
+from spinemets.batch.privacy import conceal
 from spinemets.batch.records import RECORDS_NAME, BatchRecord, RecordBook, Stage, Stamp, State, read_records
 from spinemets.batch.run import Again, ModelSource, Todo, Watcher, run_batch, what_to_do
 from spinemets.batch.stamps import stamp_of
@@ -34,6 +35,7 @@ __all__ = [
     "Tally",
     "Todo",
     "Watcher",
+    "conceal",
     "manifest_text",
     "merge_batches",
     "plan_batch",

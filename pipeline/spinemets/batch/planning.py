@@ -39,12 +39,15 @@ class PlannedStudy:
         The study's listing, or why the input cannot be read.
     columns
         What a manifest tells of the study beside its name and place.
+    private
+        Words that may stand in no name, record or log; see ``privacy``.
     """
 
     key: str
     source: Path
     found: StudyListing | SpinemetsError
     columns: Mapping[str, str] = field(default_factory=dict)
+    private: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def memory_bytes(self) -> float:

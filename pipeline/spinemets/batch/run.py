@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from spinemets.atomic import atomic_write_text, remove_leftovers
 from spinemets.batch.engine import Limits, Stages, StudyEnd, run_in_turn, run_overlapping
+from spinemets.batch.privacy import redact
 from spinemets.batch.records import BatchRecord, RecordBook, Stage, Stamp, State
 from spinemets.batch.stages import Failure, StudyResult, finish, load, segment
 from spinemets.batch.tables import write_tables
@@ -169,9 +170,9 @@ class _Registrar:
         record = BatchRecord(
             study=study.key,
             state=State.DONE,
-            source=str(study.source),
+            source=redact(str(study.source), study.private),
             stamp=self._stamps[study.key],
-            columns=dict(study.columns),
+            columns={name: redact(value, study.private) for name, value in study.columns.items()},
             run=self._run,
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -185,19 +186,22 @@ class _Registrar:
     def _failure_fields(self, study: PlannedStudy, failure: Failure) -> dict[str, object]:
         # An input that was named and gave nothing at all is a mistake, not a study to pass over.
         named = isinstance(study.found, SpinemetsError)
+        traceback = redact(failure.traceback, study.private)
+        level = logging.DEBUG if failure.on_purpose else logging.ERROR
+        _log.log(level, "%s: stopped while %s\n%s", study.key, failure.stage.value, traceback)
         skipped = failure.error in _NOT_A_SPINE and failure.stage is Stage.READING and not named
         return {
             "state": State.SKIPPED if skipped else State.FAILED,
-            "reason": failure.message,
+            "reason": redact(failure.message, study.private),
             "error": failure.error,
             "stage": failure.stage,
-            "log": "" if skipped else self._write_log(study.key, failure),
+            "log": "" if skipped else self._write_log(study.key, traceback),
         }
 
-    def _write_log(self, key: str, failure: Failure) -> str:
+    def _write_log(self, key: str, traceback: str) -> str:
         name = f"{LOGS_NAME}/{key}.log"
         try:
-            atomic_write_text(self._book.folder / name, failure.traceback)
+            atomic_write_text(self._book.folder / name, traceback)
         except OutputError:
             _log.warning("%s: no room for its traceback", key)
             return ""

@@ -5,7 +5,6 @@ Workers import this module, so it must not import torch.
 
 from __future__ import annotations
 
-import logging
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -43,8 +42,6 @@ __all__ = [
     "load",
     "segment",
 ]
-
-_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -87,31 +84,30 @@ class Failure:
     ----------
     error
         The name of the error's class.
+    on_purpose
+        Whether it is one that spinemets raises itself, with a message for the user.
     """
 
     error: str
     message: str
     stage: Stage
     traceback: str = ""
+    on_purpose: bool = True
 
 
 def failure_of(error: Exception, stage: Stage) -> Failure:
     """An error as a failure; one that was not raised on purpose says so."""
     kind = type(error).__name__
-    message = str(error) if isinstance(error, SpinemetsError) else f"unexpected {kind}: {error}"
-    lines = "".join(traceback.format_exception(error))
-    return Failure(kind, "out of memory" if isinstance(error, MemoryError) else message, stage, lines)
+    on_purpose = isinstance(error, SpinemetsError | MemoryError)
+    message = (str(error) or "out of memory") if on_purpose else f"unexpected {kind}: {error}"
+    return Failure(kind, message, stage, "".join(traceback.format_exception(error)), on_purpose)
 
 
 def attempt(function: Callable[[T], R], argument: T, stage: Stage) -> R | Failure:
     """What the function returns, or what it raised as a failure: no study stops the others."""
     try:
         return function(argument)
-    except SpinemetsError as error:
-        _log.info("stopped while %s", stage.value, exc_info=True)
-        return failure_of(error, stage)
     except Exception as error:
-        _log.exception("stopped unexpectedly while %s", stage.value)
         return failure_of(error, stage)
 
 

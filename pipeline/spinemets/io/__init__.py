@@ -9,8 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from spinemets.io.bids_names import bids_description, bids_stem
     from spinemets.io.discovery import discover
     from spinemets.io.files import is_dicom_series
+    from spinemets.io.identity import private_words
     from spinemets.io.label_maps import write_label_map, write_probability_map
     from spinemets.io.label_values import ANATOMY_LABELS, COMPARTMENT_LABELS, LEVEL_LABELS, VERSE_LABELS
     from spinemets.io.listing import IgnoredFile, Rejection, SeriesListing, StudyListing, describe
@@ -27,9 +29,12 @@ __all__ = [
     "Rejection",
     "SeriesListing",
     "StudyListing",
+    "bids_description",
+    "bids_stem",
     "describe",
     "discover",
     "is_dicom_series",
+    "private_words",
     "read_study",
     "weighting_from_header",
     "write_label_map",
@@ -37,8 +42,11 @@ __all__ = [
 ]
 
 _MODULES = {
+    "bids_description": "bids_names",
+    "bids_stem": "bids_names",
     "discover": "discovery",
     "is_dicom_series": "files",
+    "private_words": "identity",
     "read_study": "reading",
     "write_label_map": "label_maps",
     "write_probability_map": "label_maps",
