@@ -142,7 +142,7 @@ _analysis = _options(
     click.option(
         "--formats",
         metavar="NAME,...",
-        help="What to write: json, html, nifti, png, pdf; for DICOM studies also dicom-seg, dicom-sr, "
+        help="What to write: json, html, nifti, png, pdf, bids; for DICOM studies also dicom-seg, dicom-sr, "
         "dicom-pdf, dicom-sc and dicom-rtstruct, which carry the patient's name.  "
         "[default: json,html,nifti,png]",
     ),

@@ -141,7 +141,7 @@ class ClassificationConfig(_Settings):
 
 
 Format = Literal[
-    "json", "html", "nifti", "png", "pdf",
+    "json", "html", "nifti", "png", "pdf", "bids",
     "dicom-seg", "dicom-sr", "dicom-pdf", "dicom-sc", "dicom-rtstruct",
 ]  # fmt: skip
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -152,7 +152,7 @@ class ReportConfig(_Settings):
 
     formats: tuple[Format, ...] = Field(
         default=("json", "html", "nifti", "png"),
-        description="any of json, html, nifti, png, pdf, and for DICOM studies dicom-seg, dicom-sr, "
+        description="any of json, html, nifti, png, pdf, bids, and for DICOM studies dicom-seg, dicom-sr, "
         "dicom-pdf, dicom-sc and dicom-rtstruct, which carry the patient's name as the source does",
     )
     segmentation_type: Literal["binary", "labelmap"] = Field(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from spinemets.atomic import atomic_write_text
 from spinemets.config import ReportConfig
 from spinemets.findings import LesionFinding, StudyReport
 from spinemets.io import (
     ANATOMY_LABELS,
     LEVEL_LABELS,
     VERSE_LABELS,
+    bids_description,
+    bids_stem,
     is_dicom_series,
     write_label_map,
     write_probability_map,
@@ -26,6 +30,15 @@ _log = logging.getLogger(__name__)
 
 _ANATOMY, _LEVELS, _LESIONS = "anatomy.nii.gz", "levels.nii.gz", "lesions.nii.gz"
 _PROBABILITY = "lesion_probability.nii.gz"
+_BIDS_README = """\
+Label maps of spine MRI, made by spinemets. Research use only, not a medical device.
+
+- `desc-levels`: every vertebra by its VerSe number
+- `desc-anatomy`: vertebral bodies, posterior elements, discs, thecal sac, cord, sacrum
+- `desc-lesions`: every lesion by its number in the study's report
+
+The `.tsv` beside each image names the numbers.
+"""
 MAP_NAMES = frozenset({_ANATOMY, _LEVELS, _LESIONS, _PROBABILITY})
 """The images that a result folder may hold."""
 
@@ -40,15 +53,37 @@ def write_results(report: StudyReport, folder: Path, config: ReportConfig) -> No
     """
     segmentation = report.segmentation
     if "nifti" in config.formats:
-        write_label_map(folder / _ANATOMY, segmentation.anatomy, segmentation.grid, ANATOMY_LABELS)
-        write_label_map(folder / _LEVELS, level_map(report), segmentation.grid, LEVEL_LABELS)
-        names = {finding.lesion.number: _lesion_name(finding) for finding in report.findings}
-        write_label_map(folder / _LESIONS, lesion_map(report), segmentation.grid, names)
+        _write_label_maps(report, {name: folder / name for name in (_ANATOMY, _LEVELS, _LESIONS)})
+    if "bids" in config.formats:
+        _write_bids(report, folder / "bids")
     if config.save_probabilities:
         write_probability_map(folder / _PROBABILITY, segmentation.lesion_probability, segmentation.grid)
     written = write_report(report, folder, config)
     if any(name.startswith("dicom-") for name in config.formats):
         _write_dicom(report, folder, config, written.pdf)
+
+
+def _write_label_maps(report: StudyReport, paths: Mapping[str, Path]) -> None:
+    """Write each of the three maps to its path."""
+    segmentation = report.segmentation
+    names = {finding.lesion.number: _lesion_name(finding) for finding in report.findings}
+    write_label_map(paths[_ANATOMY], segmentation.anatomy, segmentation.grid, ANATOMY_LABELS)
+    write_label_map(paths[_LEVELS], level_map(report), segmentation.grid, LEVEL_LABELS)
+    write_label_map(paths[_LESIONS], lesion_map(report), segmentation.grid, names)
+
+
+def _write_bids(report: StudyReport, root: Path) -> None:
+    """Write the maps as a BIDS derivative dataset of one study."""
+    stem = root / bids_stem(report.study.reference.series)
+    parts = {name: name.removesuffix(".nii.gz") for name in (_ANATOMY, _LEVELS, _LESIONS)}
+    _write_label_maps(
+        report,
+        {name: stem.with_name(f"{stem.name}_desc-{part}_dseg.nii.gz") for name, part in parts.items()},
+    )
+    provenance = report.provenance
+    description = bids_description(provenance.version, provenance.model, provenance.model_version)
+    atomic_write_text(root / "dataset_description.json", description)
+    atomic_write_text(root / "README.md", _BIDS_README)
 
 
 def _write_dicom(report: StudyReport, folder: Path, config: ReportConfig, pdf: Path | None) -> None:

@@ -46,7 +46,7 @@ __all__ = [
 T = TypeVar("T")
 R = TypeVar("R")
 
-_RESULT_NAMES = ("report.json", "report.html", "report.pdf", "levels.nii.gz", "overview.png", "dicom")
+_RESULT_NAMES = ("report.json", "report.html", "report.pdf", "levels.nii.gz", "overview.png", "dicom", "bids")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
