@@ -18,6 +18,7 @@ from torch import Tensor
 
 from spinemets.errors import DeviceUnavailableError, OutOfMemoryError
 from spinemets.execution import FusedNetwork, NetworkWeights, TrainedNetwork, peak_bytes
+from spinemets.network import NetworkDefinition
 
 __all__ = ["Engine", "EngineReport", "choose_device", "choose_precision"]
 
@@ -113,6 +114,11 @@ class Engine:
         self._device = device
         self._precision = precision
         self._deterministic = deterministic
+
+    @property
+    def definition(self) -> NetworkDefinition:
+        """The network's shape."""
+        return self._network.definition
 
     @property
     def device(self) -> torch.device:

@@ -88,6 +88,16 @@ class CascadeSegmenter:
         self._config = config
         self.provenance = provenance
 
+    @property
+    def engines(self) -> tuple[Engine, Engine]:
+        """The anatomy and the lesion network's."""
+        return self._anatomy, self._lesion
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks run."""
+        return self._anatomy.device
+
     def segment(self, study: Study) -> SpineSegmentation:
         """Label maps and lesion probabilities on the grid of the study's reference series.
 
@@ -149,8 +159,15 @@ class CascadeSegmenter:
         return _Evidence(anatomy[0], logits)
 
 
-def load_segmenter(bundle: Bundle, config: SegmentationConfig) -> CascadeSegmenter:
+def load_segmenter(
+    bundle: Bundle, config: SegmentationConfig, engine: type[Engine] = Engine
+) -> CascadeSegmenter:
     """Put a bundle's networks on the configured device.
+
+    Parameters
+    ----------
+    engine
+        What runs them.
 
     Raises
     ------
@@ -162,7 +179,7 @@ def load_segmenter(bundle: Bundle, config: SegmentationConfig) -> CascadeSegment
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     anatomy, lesion = (
-        Engine(network, device, precision, config.deterministic) for network in read_networks(bundle)
+        engine(network, device, precision, config.deterministic) for network in read_networks(bundle)
     )
     provenance = Provenance(
         version=__version__,

@@ -88,6 +88,7 @@ _UNSEEN_AT_END = 0.25  # chance that an end vertebra with room in the image is n
 _UNSEEN_SACRUM = 0.5
 _END_FLOOR = 0.02
 _GAP_LOG_SD = 0.18
+_LEAST_GAP = 0.1
 _GAP_FLOOR = 1e-3
 _MAXIMUM_MISSED = 3
 
@@ -304,7 +305,8 @@ def _step(gap_ratio: float, config: LevelConfig) -> Array:
     power = np.eye(len(LEVELS))
     for missed in range(_MAXIMUM_MISSED + 1):
         power = power @ once
-        ratio = max(gap_ratio, 1.0) if missed == 0 and gap_ratio < 1.0 else gap_ratio
+        # Bodies that overlap, as bad segmentations show them, are still one below the other.
+        ratio = max(gap_ratio, _LEAST_GAP if missed else 1.0)
         fit = np.exp(-0.5 * (np.log(ratio / (missed + 1)) / _GAP_LOG_SD) ** 2)
         total += (
             (1 - config.missed_detection) * config.missed_detection**missed * max(fit, _GAP_FLOOR) * power
