@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 _Command = Callable[..., int]
 
+_BENCHMARK_CASES = ("lumbar", "three sequences", "whole spine", "isotropic")
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code."""
@@ -114,6 +116,11 @@ _analysis = _options(
         metavar="DEVICE",
         callback=_checked_device,
         help="auto, cpu, cuda, cuda:N or mps.  [default: auto]",
+    ),
+    click.option(
+        "--deterministic",
+        is_flag=True,
+        help="The same result bit by bit on every run, at some cost in speed.",
     ),
     click.option("--model", metavar="NAME|PATH", help="A model bundle.  [default: the one that is included]"),
     click.option(
@@ -309,6 +316,60 @@ def merge(folders: tuple[Path, ...], out: Path) -> int:
     return DONE
 
 
+@spinemets.command(epilog=EPILOG)
+@click.argument("studies", nargs=-1, metavar="[STUDY]...", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-d",
+    "--device",
+    default="auto",
+    metavar="DEVICE",
+    callback=_checked_device,
+    help="auto, cpu, cuda, cuda:N or mps.  [default: auto]",
+)
+@click.option("--model", metavar="NAME|PATH", help="A model bundle.  [default: the one that is included]")
+@click.option("--trust-model", metavar="SHA256", help="Checksum of a bundle that is not registered.")
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    type=click.Choice(_BENCHMARK_CASES),
+    help="A synthetic study; may be repeated.  [default: all, or none where a STUDY is given]",
+)
+@click.option(
+    "--repeats", default=3, show_default=True, type=click.IntRange(1), help="Runs; the median counts."
+)
+@click.option("--no-peers", is_flag=True, help="Leave MONAI's sliding windows out, which take longest.")
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write everything measured.",
+)
+@click.option("-v", "--verbose", count=True, help="Say more; -vv also shows tracebacks.")
+@click.option("-q", "--quiet", is_flag=True, help="The table only.")
+def benchmark(
+    studies: tuple[Path, ...], json_path: Path | None, verbose: int, quiet: bool, **options: Any
+) -> int:
+    """Measure how fast a detection is on this machine, stage by stage.
+
+    STUDY is a folder or file of one study, measured beside synthetic ones of usual sizes. The
+    network is compared with MONAI's SlidingWindowInferer on the same weights.
+    """
+    _set_up_logging(verbose, quiet)
+    from spinemets.bundles import load_bundle
+    from spinemets.config import DetectionConfig, SegmentationConfig
+
+    bundle = load_bundle(options["model"], options["trust_model"])
+    config = DetectionConfig(segmentation=SegmentationConfig(device=options["device"]))
+    from spinemets.benchmark import BenchmarkPlan
+    from spinemets.benchmark_command import carry_out
+
+    cases = options["cases"] or (() if studies else _BENCHMARK_CASES)
+    plan = BenchmarkPlan(cases, studies, options["repeats"], not options["no_peers"])
+    return carry_out(bundle, config, plan, json_path, quiet)
+
+
 def _prepared(
     inputs: tuple[Path, ...], options: dict[str, Any]
 ) -> tuple[DetectionConfig, Bundle, tuple[PlannedStudy, ...]]:
@@ -330,7 +391,10 @@ def _effective_config(options: dict[str, Any]) -> DetectionConfig:
     config = DetectionConfig() if path is None else load_config(path)
     changes: dict[str, dict[str, object]] = {
         "reading": {"allow_missing": options["allow_missing"] or None},
-        "segmentation": {"device": options["device"]},
+        "segmentation": {
+            "device": options["device"],
+            "deterministic": options["deterministic"] or None,
+        },
         "levels": {"anchors": tuple(map(parse_anchor, options["anchors"])) or None},
         "report": {
             "formats": parse_formats(options["formats"]) if options["formats"] is not None else None,
