@@ -99,12 +99,10 @@ class LevelConfig(_Settings):
 
 
 class LesionConfig(_Settings):
-    """What counts as a lesion.
+    """What counts as a lesion."""
 
-    The defaults were chosen for the released networks on two SPIDER subjects with implanted
-    lesions (055 and 241, which no reported figure includes).
-    """
-
+    # Chosen for the released networks on implanted lesions in two SPIDER subjects, 055 and 241,
+    # which no reported figure includes.
     threshold: float = Field(default=0.4, gt=0, lt=1, description="lesion probability of a voxel")
     minimum_volume_mm3: float = Field(default=60.0, ge=0, description="smaller components are dropped")
     minimum_confidence: float = Field(
