@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -129,3 +130,23 @@ def test_two_studies_in_one_path_are_refused(bundle, tmp_path):
         write_study(Case(TINY.shape, TINY.spacing_mm), tmp_path / name)
     with pytest.raises(NoUsableInputError, match="holds 2 studies"):
         run_benchmark(bundle, CONFIG, BenchmarkPlan((), (Path(tmp_path),), 1), lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def script():
+    path = Path(__file__).resolve().parents[1] / "scripts" / "benchmark.py"
+    spec = importlib.util.spec_from_file_location("benchmark_script", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_comparison_with_nnunet_is_refused_where_the_cores_differ(script):
+    own = {"machine": {"threads": 2}, "cases": {"lumbar": {"seconds": {"network": 1.5}}}}
+    theirs = {"threads": 2, "mirroring": False, "seconds": 60.0}
+    assert "nnU-Net without mirroring 60.0 s, 40 times as long" in script.comparison(own, theirs)
+    assert "not comparable" in script.comparison(own, {**theirs, "threads": 1})
+
+
+def test_nnunet_is_given_the_volume_of_the_lumbar_case(script):
+    assert sorted(script.LUMBAR) == sorted(CASES["lumbar"].shape)

@@ -193,6 +193,13 @@ def test_options_reach_the_detection(run, scan, tmp_path):
     assert report["study"]["identifiers"] == "keep"
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_deterministic_reaches_the_settings_of_the_run(run, scan, tmp_path, asked):
+    assert run(scan, "-o", tmp_path, *(["--deterministic"] if asked else [])) == DONE
+    report = json.loads((tmp_path / "anna" / "report.json").read_text())
+    assert report["provenance"]["configuration"]["segmentation"]["deterministic"] is asked
+
+
 def test_options_that_are_not_given_leave_the_file_as_it_is(run, scan, tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text(

@@ -12,6 +12,7 @@ from spinemets.errors import ConfigError
 from spinemets.findings import InstanceEvidence
 from spinemets.instances import split_vertebrae
 from spinemets.levels import label_levels, level_cautions
+from spinemets.levels.numbering import _step
 
 CONFIG = LevelConfig()
 L = VertebralLevel
@@ -220,3 +221,11 @@ def test_split_instances_are_named_as_the_true_ones(options):
     evidence = tuple(InstanceEvidence(label) for label in range(1, int(instances.max()) + 1))
     found = label_levels(replace(segmentation, vertebrae=instances, evidence=evidence), CONFIG)
     assert names(found) == list(phantom.names)
+
+
+@pytest.mark.parametrize("gap_ratio", [-13.1, 0.0, 0.4, 1.0, 7.5])
+def test_a_step_between_bodies_has_a_likelihood_however_they_lie(gap_ratio):
+    """Bad segmentations show bodies that overlap: a gap below zero."""
+    step = _step(gap_ratio, LevelConfig())
+    assert not np.isnan(step).any()
+    assert np.isfinite(step).any()
