@@ -147,6 +147,8 @@ class Series:
         The file, or the folder of files, it was read from.
     files
         DICOM: every instance in slice order (one for an enhanced multi-frame object).
+    frames
+        The frames used of an enhanced multi-frame object, from 0, in slice order; else empty.
     cautions
         What a reviewer must know of how it was read, in plain sentences.
     """
@@ -161,6 +163,7 @@ class Series:
     modality: str = "MR"
     source: Path = Path()
     files: tuple[Path, ...] = ()
+    frames: tuple[int, ...] = ()
     cautions: tuple[str, ...] = ()
 
     @property

@@ -139,8 +139,11 @@ def _list_stack(
 
 
 def _with_stack(series: Series, stack: SliceStack) -> Series:
-    files = tuple(dict.fromkeys(header.path for header in stack.slices if header is not None))
-    return replace(series, plane=stack.grid.plane, files=files, cautions=series.cautions + stack.cautions)
+    headers = [header for header in stack.slices if header is not None]
+    files = tuple(dict.fromkeys(header.path for header in headers))
+    frames = tuple(header.frame for header in headers if header.frame is not None)
+    cautions = series.cautions + stack.cautions
+    return replace(series, plane=stack.grid.plane, files=files, frames=frames, cautions=cautions)
 
 
 def missing_reason(stack: SliceStack) -> str:

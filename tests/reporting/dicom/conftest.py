@@ -182,3 +182,9 @@ def case(tmp_path_factory) -> Callable[..., Case]:
 def report_of() -> Callable[[Path], StudyReport]:
     """The report of whatever files a folder holds."""
     return lambda folder: make_report(read_source_study(folder))
+
+
+@pytest.fixture(scope="session")
+def report_from() -> Callable[[Study], StudyReport]:
+    """The report of a study that has been read."""
+    return make_report

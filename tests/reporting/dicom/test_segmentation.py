@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import highdicom
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from spinemets.config import ReportConfig
 from spinemets.errors import OutputError
 from spinemets.reporting.dicom import write_dicom
+from spinemets.reporting.dicom.identifiers import report_identifiers
 from spinemets.reporting.dicom.source import read_source
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -169,6 +171,19 @@ def test_same_result_has_the_same_uids_and_another_result_has_others(case, tmp_p
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
         assert first[keyword].value == again[keyword].value != changed[keyword].value
     assert without_times(first) == without_times(again)
+
+
+def test_uids_do_not_depend_on_folders_unused_series_or_timings(case):
+    report = case("sagittal", "dicom-seg").report
+    volume = report.study.reference
+    moved = replace(volume, series=replace(volume.series, source=Path("/tmp/spinemets-x7f3")))
+    study = replace(report.study, volumes=(moved,), rejected=(("series 9601", "modality SEG"),))
+    provenance = replace(report.provenance, timings_s={"reading": 99.0})
+    assert report_identifiers(replace(report, study=study, provenance=provenance)) == report_identifiers(
+        report
+    )
+    other = replace(report.provenance, model_sha256="cd" * 32)
+    assert report_identifiers(replace(report, provenance=other)) != report_identifiers(report)
 
 
 def without_times(dataset: pydicom.Dataset) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from dicom_files import SAGITTAL, write_classic
-from spinemets.config import ReportConfig
+from dicom_files import SAGITTAL, plane_tags, write_classic, write_enhanced
+from spinemets.config import ReadingConfig, ReportConfig
 from spinemets.errors import OutputError
+from spinemets.io import discover, read_study
 from spinemets.reporting.dicom import write_dicom
 from spinemets.reporting.dicom.source import lenient_values, read_source
 
@@ -100,3 +101,30 @@ def test_file_that_lies_elsewhere_by_now_is_refused(case):
     mixed = replace(volume, series=replace(volume.series, files=moved.series.files))
     with pytest.raises(OutputError, match="does not lie on its grid"):
         read_source(mixed)
+
+
+def test_frames_of_another_echo_are_not_referred_to(tmp_path, report_from):
+    both = np.concatenate([voxels(), voxels() + np.uint16(1)])
+    place_of = [*range(SHAPE[0]), *range(SHAPE[0])]
+
+    def groups(index: int) -> dict[str, dict[str, object]]:
+        position = plane_tags(SAGITTAL, place_of[index])["ImagePositionPatient"]
+        return {
+            "PlanePositionSequence": {"ImagePositionPatient": position},
+            "MREchoSequence": {"EffectiveEchoTime": 20.0 if index < SHAPE[0] else 100.0},
+        }
+
+    write_enhanced(tmp_path / "source" / "echoes.dcm", both, SAGITTAL, groups)
+    (listing,) = discover(tmp_path / "source")
+    study = read_study(listing, ReadingConfig())
+    used = study.reference.series.frames
+    assert {frame // SHAPE[0] for frame in used} in ({0}, {1})
+    write_dicom(report_from(study), tmp_path, ReportConfig(formats=("dicom-seg",)))
+    dataset = pydicom.dcmread(tmp_path / "dicom/levels.seg.dcm")
+    numbers = [
+        image.ReferencedFrameNumber
+        for frame in dataset.PerFrameFunctionalGroupsSequence
+        for image in frame.DerivationImageSequence[0].SourceImageSequence
+    ]
+    assert len(numbers) == len(dataset.PerFrameFunctionalGroupsSequence)
+    assert {number - 1 for number in numbers} <= set(used)

@@ -32,7 +32,8 @@ class Identifiers:
     Attributes
     ----------
     content
-        SHA-256 of everything the report says, its timings aside.
+        SHA-256 of everything the report says, its timings and the unused series aside: earlier
+        results that came back into the study must not change it.
     """
 
     study_uid: str
@@ -53,9 +54,12 @@ class Identifiers:
 
 def report_identifiers(report: StudyReport) -> Identifiers:
     """The identifiers of a report's objects, from its content."""
-    document = report_document(report, "keep", with_pictures=False)
+    # Hashed identifiers leave out the names of folders, which say nothing of the result.
+    document = report_document(report, "hash", with_pictures=False)
     untimed = document.provenance.model_copy(update={"timings_s": {}})
-    digest = hashlib.sha256(document.model_copy(update={"provenance": untimed}).model_dump_json().encode())
+    used = document.study.model_copy(update={"rejected": ()})
+    said = document.model_copy(update={"provenance": untimed, "study": used})
+    digest = hashlib.sha256(said.model_dump_json().encode())
     digest.update(report.segmentation.anatomy.tobytes())
     digest.update(report.segmentation.vertebrae.tobytes())
     for finding in report.findings:

@@ -189,6 +189,7 @@ def _segmentation(
         specific_character_set="ISO_IR 192",
     )
     _fix_organisation(dataset, uid_of(identifiers.instance(instance), "dimension organisation"))
+    _drop_unused_frames(dataset, source)
     return dataset
 
 
@@ -220,3 +221,15 @@ def _fix_organisation(dataset: Dataset, uid: str) -> None:
     """Give the dimension organisation, which is made at random, a UID that follows from the content."""
     for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
         item.DimensionOrganizationUID = uid
+
+
+def _drop_unused_frames(dataset: Dataset, source: SourceSeries) -> None:
+    """Refer to the frames that were used only: a file may hold several echoes of each place."""
+    if not source.is_multiframe:
+        return
+    used = {entry[1] + 1 for entry in source.slices if entry is not None}
+    for groups in dataset.PerFrameFunctionalGroupsSequence:
+        for derivation in groups.get("DerivationImageSequence", []):
+            derivation.SourceImageSequence = [
+                image for image in derivation.SourceImageSequence if image.ReferencedFrameNumber in used
+            ]

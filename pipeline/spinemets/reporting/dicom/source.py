@@ -95,6 +95,7 @@ def read_source(volume: Volume) -> SourceSeries:
         (index, frame, _place(volume.grid, position, series), position)
         for index, header in enumerate(headers)
         for frame, position in _positions(header)
+        if not series.frames or frame in series.frames
     ]
     slices: list[tuple[int, int] | None] = [None] * volume.grid.shape[0]
     positions_mm = volume.grid.to_world([[k, 0, 0] for k in range(len(slices))]) * _LPS_TO_RAS
