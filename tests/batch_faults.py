@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
-import json
 import os
 import signal
 import sys
@@ -84,32 +81,6 @@ def run_planned(
         todo = what_to_do(planned, book.records, out, lambda study: stamp_of(study, sha256, config), again)
         source = ModelSource(sha256, lambda: models_for(segmenter))
         return run_batch(todo, book, source, config, watcher or Silent(), limits or Limits(0))
-
-
-def results(out: Path) -> dict[str, object]:
-    """Everything in an output folder, times and the run's name aside."""
-    content: dict[str, object] = {}
-    for path in sorted(file for file in out.rglob("*") if file.is_file() and file.suffix != ".parquet"):
-        name = path.relative_to(out).as_posix()
-        if path.name == "report.json":
-            document = json.loads(path.read_text())
-            del document["provenance"]["timings_s"]
-            content[name] = document
-        elif path.name == "summary.csv":
-            rows = csv.DictReader(io.StringIO(path.read_text()))
-            content[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-        elif path.name == "batch.jsonl":
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            assert len({line["study"] for line in lines}) == len(lines), "a study was done twice"
-            content[name] = {
-                line["study"]: {k: v for k, v in line.items() if k not in ("seconds", "run", "ended")}
-                for line in lines
-            }
-        elif path.parent.name == "logs":
-            content[name] = path.read_text().splitlines()[-1]
-        else:
-            content[name] = path.read_bytes()
-    return content
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import batch_faults
-from batch_faults import Silent, results, run_planned
+from batch_faults import Silent, run_planned
+from prove_batch import results
 from spinemets.batch import Limits, RecordBook, State, plan_batch, read_records
 from spinemets.errors import OutputError, SpinemetsError
 from standins import TruthSegmenter, lumbar_truth, write_scan
