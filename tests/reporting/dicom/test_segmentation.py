@@ -173,12 +173,12 @@ def test_same_result_has_the_same_uids_and_another_result_has_others(case, tmp_p
     assert without_times(first) == without_times(again)
 
 
-def test_uids_do_not_depend_on_folders_unused_series_or_timings(case):
+def test_uids_do_not_depend_on_folders_unused_series_formats_or_timings(case):
     report = case("sagittal", "dicom-seg").report
     volume = report.study.reference
     moved = replace(volume, series=replace(volume.series, source=Path("/tmp/spinemets-x7f3")))
     study = replace(report.study, volumes=(moved,), rejected=(("series 9601", "modality SEG"),))
-    provenance = replace(report.provenance, timings_s={"reading": 99.0})
+    provenance = replace(report.provenance, timings_s={"reading": 99.0}, configuration={"report": {}})
     assert report_identifiers(replace(report, study=study, provenance=provenance)) == report_identifiers(
         report
     )

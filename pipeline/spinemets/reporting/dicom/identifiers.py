@@ -32,8 +32,8 @@ class Identifiers:
     Attributes
     ----------
     content
-        SHA-256 of everything the report says, its timings and the unused series aside: earlier
-        results that came back into the study must not change it.
+        SHA-256 of everything the report says, but for its timings, the formats that are written
+        and the unused series: earlier results that came back into the study must not change it.
     """
 
     study_uid: str
@@ -56,9 +56,12 @@ def report_identifiers(report: StudyReport) -> Identifiers:
     """The identifiers of a report's objects, from its content."""
     # Hashed identifiers leave out the names of folders, which say nothing of the result.
     document = report_document(report, "hash", with_pictures=False)
-    untimed = document.provenance.model_copy(update={"timings_s": {}})
+    settings = {
+        branch: values for branch, values in document.provenance.configuration.items() if branch != "report"
+    }
+    made = document.provenance.model_copy(update={"timings_s": {}, "configuration": settings})
     used = document.study.model_copy(update={"rejected": ()})
-    said = document.model_copy(update={"provenance": untimed, "study": used})
+    said = document.model_copy(update={"provenance": made, "study": used})
     digest = hashlib.sha256(said.model_dump_json().encode())
     digest.update(report.segmentation.anatomy.tobytes())
     digest.update(report.segmentation.vertebrae.tobytes())
