@@ -26,9 +26,10 @@ from spinemets.network import FOLD, NetworkDefinition
 
 __all__ = ["FusedNetwork", "NetworkWeights", "TrainedNetwork", "parameter_shapes", "peak_bytes"]
 
+_LAST_LAYER = "body.output_block.conv.conv"
 _SLOPE = 0.01
 _EPSILON = 1e-5
-_LIBRARY_SHARE = 1.8
+_LIBRARY_SHARE = 1.5  # 1.2 to 1.45 times the tensors were measured on a CPU
 
 
 class TrainedNetwork(Protocol):
@@ -82,8 +83,8 @@ def parameter_shapes(definition: NetworkDefinition) -> dict[str, tuple[int, ...]
         shapes[f"{block}.transp_conv.conv.weight"] = (filters[-1 - step], count, 1, 2, 2)
         shapes |= _block_shapes(f"{block}.conv_block", 2 * count, count, 3)
     outputs = definition.outputs * FOLD**2
-    shapes["body.output_block.conv.conv.weight"] = (outputs, filters[0], 1, 1, 1)
-    shapes["body.output_block.conv.conv.bias"] = (outputs,)
+    shapes[f"{_LAST_LAYER}.weight"] = (outputs, filters[0], 1, 1, 1)
+    shapes[f"{_LAST_LAYER}.bias"] = (outputs,)
     return shapes
 
 
@@ -92,8 +93,8 @@ def peak_bytes(definition: NetworkDefinition, voxels: int, itemsize: int) -> int
 
     The peak is at the full resolution on the way up. There live the upsampled features, the skip
     connection and both of them side by side, or both side by side and what the first convolution
-    makes of them; then the features, the outputs, and the outputs as float32. What libraries lay
-    aside comes on top: 1.3 to 1.75 times these tensors were measured on a CPU.
+    makes of them; then the last convolution's result, as it is, as float32 and normalised; then
+    the features and the outputs in two orders. What libraries lay aside comes on top.
 
     Parameters
     ----------
@@ -102,11 +103,10 @@ def peak_bytes(definition: NetworkDefinition, voxels: int, itemsize: int) -> int
     itemsize
         Bytes of one number of the arithmetic.
     """
-    folded = voxels // FOLD**2
-    features = definition.filters[0] * folded * itemsize
+    full = definition.filters[0] * voxels // FOLD**2
     logits = definition.outputs * voxels
-    tensors = 4 * definition.image_channels * voxels + max(4 * features, features + logits * (itemsize + 4))
-    return int(_LIBRARY_SHARE * tensors)
+    up, last, out = 4 * full * itemsize, full * (itemsize + 8), 4 * full + 8 * logits
+    return int(_LIBRARY_SHARE * (4 * definition.image_channels * voxels + max(up, last, out)))
 
 
 class FusedNetwork:
@@ -125,7 +125,11 @@ class FusedNetwork:
         self.device = device
         self.precision = precision
         self._weights = {
-            name: _stored(parameter.detach(), device, precision)
+            # The last layer decides between names that are nearly as likely: it and what it sees
+            # are float32, which costs little.
+            name: _stored(
+                parameter.detach(), device, torch.float32 if name.startswith(_LAST_LAYER) else precision
+            )
             for name, parameter in network.named_parameters()
         }
 
@@ -161,12 +165,14 @@ class FusedNetwork:
             features = self._block(block, features, 2 if level else 1, part_bytes)
         for block in _decoder(self.definition):
             weight = self._weights[f"{block}.transp_conv.conv.weight"]
+            last = block == _decoder(self.definition)[-1]
             # No name keeps what was joined alive while the block computes.
             features = self._block(
                 f"{block}.conv_block",
                 _joined(self._upsampled(features, weight, part_bytes), skips.pop()),
                 1,
                 part_bytes,
+                torch.float32 if last else self.precision,
             )
         return features
 
@@ -186,10 +192,20 @@ class FusedNetwork:
         folded[:, count:] = condition.to(folded.device, folded.dtype)[:, :, None, None, None]
         return folded
 
-    def _block(self, name: str, features: Tensor, stride: int, part_bytes: int | None) -> Tensor:
+    def _block(
+        self,
+        name: str,
+        features: Tensor,
+        stride: int,
+        part_bytes: int | None,
+        result: torch.dtype | None = None,
+    ) -> Tensor:
+        """Two convolutions, each normalised; the result is normalised in ``result``'s precision."""
         for place in (1, 2):
             weight = self._weights[f"{name}.conv{place}.conv.weight"]
             convolved = self._convolved(features, weight, stride if place == 1 else 1, part_bytes)
+            if place == 2:
+                convolved = convolved.to(result or self.precision)
             gain, shift = (
                 self._weights[f"{name}.norm{place}.{kind}"].to(convolved.device)
                 for kind in ("weight", "bias")
@@ -226,15 +242,15 @@ class FusedNetwork:
 
     def _outputs(self, features: Tensor, part_bytes: int | None) -> Tensor:
         """The last layer, unfolded to pixels, as float32."""
-        weight = self._weights["body.output_block.conv.conv.weight"].flatten(1)
-        bias = self._weights["body.output_block.conv.conv.bias"].to(self.precision)
+        weight = self._weights[f"{_LAST_LAYER}.weight"].flatten(1)
+        bias = self._weights[f"{_LAST_LAYER}.bias"]
         _, _, slices, rows, columns = features.shape
         outputs = self.definition.outputs
         logits = torch.empty((1, outputs, slices, rows * FOLD, columns * FOLD), device=features.device)
         pixels = logits.view(1, outputs, slices, rows, FOLD, columns, FOLD)
         whole = [(0, rows)] if part_bytes is None else _parts(features, logits, part_bytes)
         for start, stop in whole:
-            part = features[:, :, :, start:stop].to(self.device).permute(0, 2, 3, 4, 1)
+            part = features[:, :, :, start:stop].to(self.device, torch.float32).permute(0, 2, 3, 4, 1)
             folded = F.linear(part, weight, bias).view(1, slices, -1, columns, outputs, FOLD, FOLD)
             pixels[:, :, :, start:stop] = folded.permute(0, 4, 1, 2, 5, 3, 6)
         return logits
