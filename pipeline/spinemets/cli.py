@@ -149,8 +149,8 @@ _analysis = _options(
     click.option(
         "--formats",
         metavar="NAME,...",
-        help="What to write: json, html, nifti, png, pdf, bids; for DICOM studies also dicom-seg, dicom-sr, "
-        "dicom-pdf, dicom-sc and dicom-rtstruct, which carry the patient's name.  "
+        help="What to write: json, html, nifti, png, pdf, bids, fhir; for DICOM studies also dicom-seg, "
+        "dicom-sr, dicom-pdf, dicom-sc and dicom-rtstruct, which carry the patient's name.  "
         "[default: json,html,nifti,png]",
     ),
     click.option(

@@ -143,7 +143,7 @@ class ClassificationConfig(_Settings):
 
 
 Format = Literal[
-    "json", "html", "nifti", "png", "pdf", "bids",
+    "json", "html", "nifti", "png", "pdf", "bids", "fhir",
     "dicom-seg", "dicom-sr", "dicom-pdf", "dicom-sc", "dicom-rtstruct",
 ]  # fmt: skip
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -154,8 +154,8 @@ class ReportConfig(_Settings):
 
     formats: tuple[Format, ...] = Field(
         default=("json", "html", "nifti", "png"),
-        description="any of json, html, nifti, png, pdf, bids, and for DICOM studies dicom-seg, dicom-sr, "
-        "dicom-pdf, dicom-sc and dicom-rtstruct, which carry the patient's name as the source does",
+        description="any of json, html, nifti, png, pdf, bids, fhir, and for DICOM studies dicom-seg, "
+        "dicom-sr, dicom-pdf, dicom-sc and dicom-rtstruct, which carry the patient's name as the source does",
     )
     segmentation_type: Literal["binary", "labelmap"] = Field(
         default="binary", description="of dicom-seg: binary (read everywhere) or labelmap (smaller, newer)"

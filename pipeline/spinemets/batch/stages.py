@@ -46,7 +46,8 @@ __all__ = [
 T = TypeVar("T")
 R = TypeVar("R")
 
-_RESULT_NAMES = ("report.json", "report.html", "report.pdf", "levels.nii.gz", "overview.png", "dicom", "bids")
+_REPORT_NAMES = ("report.json", "report.html", "report.pdf", "report.fhir.json")
+_RESULT_NAMES = (*_REPORT_NAMES, "levels.nii.gz", "overview.png", "dicom", "bids")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

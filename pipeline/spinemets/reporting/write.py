@@ -1,4 +1,4 @@
-"""A report on the disk: ``report.json``, ``report.html``, ``report.pdf``, ``overview.png``, ``overlays/``."""
+"""A report on the disk: ``report.json``, ``report.html``, ``report.pdf``, pictures, FHIR."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from spinemets.reporting.document import (
     report_document,
     review_confidence,
 )
+from spinemets.reporting.fhir import fhir_bundle
 from spinemets.reporting.html import Pictures, render_html
 from spinemets.reporting.overlays import draw_overlays
 from spinemets.reporting.pdf import render_pdf
@@ -69,6 +70,8 @@ def write_report(report: StudyReport, folder: Path, config: ReportConfig) -> Wri
     if wanted & _PDF_FORMATS:
         pdf_path = folder / "report.pdf"
         atomic_write_bytes(pdf_path, render_pdf(document, pictures))
+    if "fhir" in wanted:
+        atomic_write_text(folder / "report.fhir.json", fhir_bundle(document))
     if "html" in wanted:
         html_path = folder / "report.html"
         atomic_write_text(html_path, render_html(document, pictures, viewer_data(report, document)))

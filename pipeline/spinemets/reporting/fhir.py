@@ -1,0 +1,123 @@
+"""The report as a FHIR R4 bundle: a diagnostic report, its imaging study, one observation per lesion.
+
+Says what ``report.json`` says, with its identifiers kept or hashed as there. Codes are those of
+the DICOM objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from spinemets.anatomy import VertebralLevel
+from spinemets.reporting.schema import DISCLAIMER, FindingRecord, ReportDocument
+
+if TYPE_CHECKING:
+    from pydicom.sr.coding import Code
+
+__all__ = ["fhir_bundle"]
+
+Resource = dict[str, Any]
+
+_SNOMED, _UCUM = "http://snomed.info/sct", "http://unitsofmeasure.org"
+
+
+def fhir_bundle(document: ReportDocument) -> str:
+    """The bundle's JSON; equal documents, their timings aside, have equal bundles."""
+    untimed = document.provenance.model_copy(update={"timings_s": {}})
+    content = document.model_copy(update={"provenance": untimed}).model_dump_json()
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    names = ["report", "study", *(f"lesion {finding.lesion}" for finding in document.findings)]
+    urls = {name: f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, f'{digest} {name}')}" for name in names}
+    resources = {"report": _report(document, urls), "study": _study(document)}
+    for finding in document.findings:
+        resources[f"lesion {finding.lesion}"] = _observation(document, finding, urls)
+    entries = [{"fullUrl": urls[name], "resource": resource} for name, resource in resources.items()]
+    return json.dumps({"resourceType": "Bundle", "type": "collection", "entry": entries}, indent=2) + "\n"
+
+
+def _subject(document: ReportDocument) -> Resource:
+    patient = document.study.patient_id
+    return {"identifier": {"value": patient}} if patient else {"display": "patient not stated"}
+
+
+def _report(document: ReportDocument, urls: dict[str, str]) -> Resource:
+    report: Resource = {
+        "resourceType": "DiagnosticReport",
+        "status": "preliminary",
+        "code": {"text": "Lesions in spine MRI, found by software"},
+        "subject": _subject(document),
+        "imagingStudy": [{"reference": urls["study"]}],
+        "conclusion": " ".join((*document.summary.sentences, *document.cautions, DISCLAIMER)),
+    }
+    results = [{"reference": urls[f"lesion {finding.lesion}"]} for finding in document.findings]
+    return {**report, "result": results} if results else report
+
+
+def _study(document: ReportDocument) -> Resource:
+    identifier = document.study.identifier
+    kept = document.study.identifiers == "keep"
+    value = {"system": "urn:dicom:uid", "value": f"urn:oid:{identifier}"} if kept else {"value": identifier}
+    study: Resource = {
+        "resourceType": "ImagingStudy",
+        "identifier": [value],
+        "status": "available",
+        "subject": _subject(document),
+    }
+    description = document.study.description.strip()
+    return {**study, "description": description} if description else study
+
+
+def _observation(document: ReportDocument, finding: FindingRecord, urls: dict[str, str]) -> Resource:
+    from spinemets.reporting.dicom.concepts import LESION_TYPES
+
+    provenance = document.provenance
+    observation: Resource = {
+        "resourceType": "Observation",
+        "status": "preliminary",
+        "code": _coded(LESION_TYPES[finding.compartment]),
+        "subject": _subject(document),
+        "derivedFrom": [{"reference": urls["study"]}],
+        "method": {"text": f"spinemets {provenance.version}, {provenance.model} {provenance.model_version}"},
+        "component": _components(finding),
+        "bodySite": _site(finding.level),
+    }
+    notes = [{"text": reason} for reason in finding.review_reasons]
+    return {**observation, "note": notes} if notes else observation
+
+
+def _components(finding: FindingRecord) -> list[Resource]:
+    from pydicom.sr.codedict import codes
+
+    return [
+        {"code": _coded(codes.SCT.Volume), "valueQuantity": _quantity(finding.volume_mm3, "mm3")},
+        {"code": _coded(codes.SCT.LongAxis), "valueQuantity": _quantity(finding.longest_diameter_mm, "mm")},
+        {"code": {"text": "Confidence"}, "valueQuantity": _quantity(finding.confidence, "1")},
+        {"code": {"text": "Compartment"}, "valueCodeableConcept": {"text": finding.compartment.value}},
+        {
+            "code": {"text": "Probability of the compartment"},
+            "valueQuantity": _quantity(finding.compartment_probabilities[finding.compartment], "1"),
+        },
+        {"code": {"text": "Level"}, "valueString": finding.level.value if finding.level else "none"},
+        {"code": {"text": "Region"}, "valueString": finding.region.value if finding.region else "none"},
+        {"code": {"text": "Needs review"}, "valueBoolean": finding.needs_review},
+    ]
+
+
+def _site(level: VertebralLevel | None) -> Resource:
+    from pydicom.sr.codedict import codes
+
+    from spinemets.reporting.dicom.concepts import level_concept
+
+    return _coded(codes.SCT.Spine if level is None else level_concept(level))
+
+
+def _coded(concept: Code) -> Resource:
+    coding = {"system": _SNOMED, "code": concept.value, "display": concept.meaning}
+    return {"coding": [coding], "text": concept.meaning}
+
+
+def _quantity(value: float, unit: str) -> Resource:
+    return {"value": value, "unit": unit, "system": _UCUM, "code": unit}

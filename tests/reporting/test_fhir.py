@@ -1,0 +1,75 @@
+"""The FHIR bundle, read by fhir.resources."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fhir.resources.R4B.bundle import Bundle
+
+from spinemets.config import ReportConfig
+from spinemets.reporting import write_report
+from spinemets.reporting.document import report_document
+from spinemets.reporting.fhir import fhir_bundle
+
+
+@pytest.fixture(scope="module")
+def document(report):
+    return report_document(report)
+
+
+@pytest.fixture(scope="module")
+def resources(document) -> dict[str, object]:
+    """Every resource of the bundle by its address, as the model library reads it."""
+    bundle = Bundle.model_validate_json(fhir_bundle(document))
+    return {str(entry.fullUrl): entry.resource for entry in bundle.entry}
+
+
+def only(resources, kind) -> list:
+    return [resource for resource in resources.values() if type(resource).__name__ == kind]
+
+
+def test_report_is_preliminary_and_refers_to_every_lesion(resources, document):
+    (diagnostic,) = only(resources, "DiagnosticReport")
+    assert diagnostic.status == "preliminary"
+    assert [resources[result.reference] for result in diagnostic.result] == only(resources, "Observation")
+    assert len(diagnostic.result) == len(document.findings) == 4
+    assert "Research use only" in diagnostic.conclusion
+
+
+def test_observations_say_what_the_report_says(resources, document):
+    for observation, finding in zip(only(resources, "Observation"), document.findings, strict=True):
+        told = {component.code.text: component for component in observation.component}
+        assert float(told["Volume"].valueQuantity.value) == finding.volume_mm3
+        assert told["Volume"].valueQuantity.code == "mm3"
+        assert float(told["Long axis"].valueQuantity.value) == finding.longest_diameter_mm
+        assert told["Compartment"].valueCodeableConcept.text == finding.compartment.value
+        assert told["Level"].valueString == finding.level.value
+        assert told["Needs review"].valueBoolean is finding.needs_review
+        assert observation.bodySite.coding[0].display == f"{finding.level.value} vertebra"
+        assert observation.bodySite.coding[0].system == "http://snomed.info/sct"
+        (study,) = observation.derivedFrom
+        assert resources[study.reference] == only(resources, "ImagingStudy")[0]
+
+
+def test_identifiers_are_hashed_unless_they_are_kept(report, resources):
+    assert "PATIENT-4711" not in fhir_bundle(report_document(report))
+    assert only(resources, "ImagingStudy")[0].identifier[0].value.startswith("sha256:")
+    kept = fhir_bundle(report_document(report, "keep"))
+    assert "PATIENT-4711" in kept
+    assert f"urn:oid:{report.study.uid}" in kept
+
+
+def test_study_without_a_lesion_has_no_observation(make_report):
+    bundle = Bundle.model_validate_json(fhir_bundle(report_document(make_report(lesions=False))))
+    kinds = [type(entry.resource).__name__ for entry in bundle.entry]
+    assert kinds == ["DiagnosticReport", "ImagingStudy"]
+
+
+def test_bundle_is_written_on_request(report, tmp_path):
+    write_report(report, tmp_path, ReportConfig(formats=("fhir",)))
+    (path,) = tmp_path.iterdir()
+    assert path.name == "report.fhir.json"
+    assert json.loads(path.read_text()) == json.loads(
+        fhir_bundle(report_document(report, with_pictures=False))
+    )
