@@ -38,8 +38,8 @@ def results(results: Path, truths: Path, output: Path | None) -> None:
 
     A truth has the form of a result: a folder with any of anatomy.nii.gz, levels.nii.gz and
     lesions.nii.gz, and truth.json with `levels` and `findings` as in report.json; or files side
-    by side, as in case_anatomy.nii.gz with case.json. What is absent is not scored. Studies
-    named sub-X_... are of one patient, sub-X; any other study is a patient of its own.
+    by side, as in case_anatomy.nii.gz with case.json. What is absent is not scored. What
+    precedes the first underscore of a study's name is its patient.
     """
     try:
         found = find_studies(results)
@@ -57,7 +57,7 @@ def results(results: Path, truths: Path, output: Path | None) -> None:
 
 
 def _patient(study: str) -> str:
-    return study.split("_")[0] if study.startswith("sub-") else study
+    return study.split("_")[0]
 
 
 @main.command()

@@ -35,7 +35,8 @@ def main() -> int:
             for copy in range(arguments.copies):
                 for kind in arguments.weightings:
                     rng = np.random.default_rng([arguments.seed, number, copy, list(WEIGHTINGS).index(kind)])
-                    name = f"sub-{subject}_{kind.lower()}{copy}"
+                    # Not "sub-": files of one BIDS subject would be read as one study.
+                    name = f"spider-{subject}_{kind.lower()}-{copy}"
                     count = write_implanted(scan, arguments.output, name, WEIGHTINGS[kind], rng)
                     print(f"{name}: {count} lesions")
     except SpinemetsError as error:
