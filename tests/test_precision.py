@@ -1,0 +1,44 @@
+"""The released networks name the same structures in bfloat16 as in float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spinemets.bundles import load_bundle
+from spinemets.config import ReadingConfig, SegmentationConfig
+from spinemets.errors import ModelNotFoundError
+from spinemets.io import discover, read_study
+from spinemets.segmentation import load_segmenter
+
+SAMPLE = Path(__file__).resolve().parents[1] / "data_samples" / "nifti"
+
+
+@pytest.fixture(scope="module")
+def found():
+    try:
+        bundle = load_bundle()
+    except ModelNotFoundError as error:
+        pytest.skip(f"no default model: {error}")
+    torch.set_num_threads(1)
+    study = read_study(discover(SAMPLE)[0], ReadingConfig())
+    return [
+        load_segmenter(bundle, SegmentationConfig(device="cpu", precision=precision)).segment(study)
+        for precision in ("float32", "bfloat16")
+    ]
+
+
+def test_almost_every_voxel_has_the_same_name(found):
+    exact, short = (segmentation.anatomy for segmentation in found)
+    assert exact.any()
+    assert (exact == short).mean() >= 0.995
+
+
+def test_every_structure_is_where_it_is_in_float32(found):
+    exact, short = (segmentation.anatomy for segmentation in found)
+    for structure in np.unique(exact):
+        a, b = exact == structure, short == structure
+        assert 2 * (a & b).sum() / (a.sum() + b.sum()) >= 0.998, structure
