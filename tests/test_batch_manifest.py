@@ -220,7 +220,7 @@ def test_only_what_changed_is_done_again_and_the_reason_is_told(truth, tmp_path,
     elif change == "model":
         options["sha256"] = "1" * 64
     elif change == "settings":
-        config = LEAN.model_copy(update={"lesions": LEAN.lesions.model_copy(update={"threshold": 0.4})})
+        config = LEAN.model_copy(update={"lesions": LEAN.lesions.model_copy(update={"threshold": 0.123})})
     elif change == "device":
         config = LEAN.model_copy(
             update={"segmentation": LEAN.segmentation.model_copy(update={"device": "cuda:3"})}
