@@ -32,13 +32,13 @@ def main() -> int:
         for number, subject in enumerate(arguments.subjects):
             image, labels = (arguments.spider / f"sub-{subject}_{kind}.nii.gz" for kind in ("T2w", "dseg"))
             scan = read_spider(image, labels, subject)
-            for copy in range(arguments.copies):
-                for kind in arguments.weightings:
-                    rng = np.random.default_rng([arguments.seed, number, copy, list(WEIGHTINGS).index(kind)])
-                    # Not "sub-": files of one BIDS subject would be read as one study.
-                    name = f"spider-{subject}_{kind.lower()}-{copy}"
-                    count = write_implanted(scan, arguments.output, name, WEIGHTINGS[kind], rng)
-                    print(f"{name}: {count} lesions")
+            wanted = [(kind, copy) for copy in range(arguments.copies) for kind in arguments.weightings]
+            for study, (kind, copy) in enumerate(wanted):
+                rng = np.random.default_rng([arguments.seed, number, copy, list(WEIGHTINGS).index(kind)])
+                # Not "sub-": files of one BIDS subject would be read as one study.
+                name = f"spider{subject}_study{study}"
+                count = write_implanted(scan, arguments.output, name, WEIGHTINGS[kind], rng)
+                print(f"{name} ({kind}): {count} lesions")
     except SpinemetsError as error:
         print(f"make_implanted: {error}", file=sys.stderr)
         return 2
