@@ -195,7 +195,9 @@ class Volume:
     def __post_init__(self) -> None:
         intensities = np.asarray(self.intensities, dtype=np.float32)
         if intensities.shape != self.grid.shape:
-            raise GeometryError(f"an array of shape {intensities.shape} does not fit a grid of {self.grid.shape}")
+            raise GeometryError(
+                f"an array of shape {intensities.shape} does not fit a grid of {self.grid.shape}"
+            )
         intensities = intensities.view()
         intensities.setflags(write=False)
         object.__setattr__(self, "intensities", intensities)
