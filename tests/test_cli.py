@@ -413,6 +413,9 @@ def test_interruption_exits_with_130_and_leaves_no_half_result(scan, tmp_path, l
         from spinemets.cli import main
         from standins import models_for
 
+        # A run in the background of a shell inherits an interrupt that is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
         class Interrupted:
             def segment(self, study):
                 os.kill(os.getpid(), signal.SIGINT)

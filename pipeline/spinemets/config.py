@@ -138,7 +138,7 @@ class ClassificationConfig(_Settings):
         default=0.8, ge=0, le=1, description="needs review where the main level's name is less sure"
     )
     review_lesion_confidence: float = Field(
-        default=0.6, ge=0, le=1, description="needs review where the lesion itself is less sure"
+        default=0.75, ge=0, le=1, description="needs review where the lesion itself is less sure"
     )
 
 
