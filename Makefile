@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/spinemets detect $(SAMPLE) -o demo-report
+	$(BIN)/spinemets detect $(SAMPLE) -o demo-report --rerun
 
 test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
