@@ -85,13 +85,9 @@ def spider(results: Path, spider: Path, subjects: tuple[str, ...], output: Path 
 
 def _score_spider(results: Path, spider: Path, subject: str) -> SpiderScore:
     name = f"sub-{subject.removeprefix('sub-')}"
-    folders = [folder for folder in results.glob(f"{name}*") if folder.is_dir()]
-    if len(folders) != 1:
-        raise NoUsableInputError(
-            f"{results}: holds {len(folders)} folders that begin with {name}; expected one"
-        )
+    folder = _result_folder(results, name)
     truth, grid = read_label_map(spider / f"{name}_dseg.nii.gz")
-    prediction, found_grid = read_spider_prediction(folders[0])
+    prediction, found_grid = read_spider_prediction(folder)
     if not found_grid.is_close(grid):
         raise GeometryError(f"{name}: the result does not lie on the grid of the truth")
     return score_spider(name, prediction, truth, grid)
@@ -130,18 +126,24 @@ def structure(
 
 def _score_mask(results: Path, mask: Path, values: Sequence[Structure]) -> Row:
     name = mask.name.removesuffix(".nii.gz").rpartition("_")[0]
+    folder = _result_folder(results, name)
+    truth, grid = read_label_map(mask)
+    anatomy, found_grid = read_label_map(folder / "anatomy.nii.gz")
+    if not found_grid.is_close(grid):
+        raise GeometryError(f"{mask}: does not lie on the grid of {folder}")
+    inside, found = truth > 0, np.isin(anatomy, values)
+    overlap = int((inside & found).sum())
+    return {"study": name, "dice": dice(found, inside), "found": overlap / max(1, int(inside.sum()))}
+
+
+def _result_folder(results: Path, name: str) -> Path:
+    """The one folder of results whose name begins so."""
     folders = [folder for folder in results.glob(f"{name}*") if folder.is_dir()]
     if len(folders) != 1:
         raise NoUsableInputError(
             f"{results}: holds {len(folders)} folders that begin with {name}; expected one"
         )
-    truth, grid = read_label_map(mask)
-    anatomy, found_grid = read_label_map(folders[0] / "anatomy.nii.gz")
-    if not found_grid.is_close(grid):
-        raise GeometryError(f"{mask}: does not lie on the grid of {folders[0]}")
-    inside, found = truth > 0, np.isin(anatomy, values)
-    overlap = int((inside & found).sum())
-    return {"study": name, "dice": dice(found, inside), "found": overlap / max(1, int(inside.sum()))}
+    return folders[0]
 
 
 def _level_rows(outcomes: Sequence[LevelOutcome]) -> list[Row]:

@@ -475,10 +475,10 @@ def test_second_call_does_nothing_again_and_keeps_the_exit_code(run, scan, tmp_p
 def test_studies_in_workers_are_printed_as_in_turn(run, scan, tmp_path, capsys):
     assert run(scan, "-o", tmp_path / "turn") == 0
     in_turn = capsys.readouterr().out.splitlines()
-    assert run(scan, "-o", tmp_path / "work", "--workers", 1, "--timeout", 100, "--max-memory", 2) == 0
-    assert [line.replace("/work/", "/turn/") for line in capsys.readouterr().out.splitlines()][1:] == in_turn[
+    assert run(scan, "-o", tmp_path / "spread", "--workers", 1, "--timeout", 100, "--max-memory", 2) == 0
+    assert [line.replace("/spread/", "/turn/") for line in capsys.readouterr().out.splitlines()][
         1:
-    ]
+    ] == in_turn[1:]
 
 
 @pytest.mark.parametrize("arguments", [["plan"], ["detect", "--dry-run"]])

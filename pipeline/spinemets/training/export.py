@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from spinemets.atomic import atomic_write_bytes, atomic_write_text
 from spinemets.channels import Channel
 from spinemets.errors import ModelIncompatibleError
 from spinemets.network import NetworkDefinition, build_network
@@ -58,12 +59,7 @@ def export_bundle(
         weights |= {f"{recipe.task}.{name}": value.half().contiguous() for name, value in averaged.items()}
         network[recipe.task] = asdict(definition)
         steps[recipe.task] = int(state["step"])
-    target = bundle / "models" / "model.safetensors"
-    temporary = target.with_suffix(".tmp")
-    save_file(weights, temporary)
-    # safetensors writes files that only their owner can read.
-    temporary.chmod(0o644)
-    temporary.replace(target)
+    atomic_write_bytes(bundle / "models" / "model.safetensors", save(weights))
     _describe(bundle / "configs" / "metadata.json", network)
     return steps
 
@@ -89,6 +85,4 @@ def _describe(metadata: Path, network: dict[str, object]) -> None:
         "channels": [channel.name.lower() for channel in Channel],
         "weightings": [weighting.value for weighting in _TOLD],
     }
-    temporary = metadata.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(metadata)
+    atomic_write_text(metadata, json.dumps(values, indent=2) + "\n")

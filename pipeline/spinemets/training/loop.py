@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from spinemets.channels import CONDITIONS, Channel
-from spinemets.errors import TrainingError
+from spinemets.errors import ConfigError, TrainingError
 from spinemets.intensity import LESION_INPUTS, lesion_input
 from spinemets.network import NetworkDefinition, SpineUNet, build_network
 from spinemets.training.data import SampleStream, read_sources, read_validation
@@ -115,6 +115,7 @@ def train(recipe: Recipe, files: TrainingFiles, device: torch.device) -> float:
     if checkpoint.exists():
         state.load(checkpoint)
         _log.info("resuming at step %d", state.step)
+    anatomy = _anatomy_network(recipe, files, device)
     pools = read_sources(recipe, files.data, files.output.parent / "phantoms")
     validation = read_validation(recipe, files.data)
     stream = SampleStream(pools, recipe, state.step * recipe.batch_size, recipe.steps * recipe.batch_size)
@@ -125,7 +126,7 @@ def train(recipe: Recipe, files: TrainingFiles, device: torch.device) -> float:
         prefetch_factor=4 if recipe.workers else None,
         pin_memory=device.type == "cuda",
     )
-    step = _make_step(recipe, state, files, device)
+    step = _Step(recipe, state, anatomy, device)
     losses: list[float] = []
     engine = Engine(lambda _, batch: step(batch))
     with SummaryWriter(str(files.output / "events")) as writer:
@@ -145,7 +146,7 @@ def train(recipe: Recipe, files: TrainingFiles, device: torch.device) -> float:
             if state.step % recipe.save_every == 0 or state.step == recipe.steps:
                 state.save(checkpoint)
             if validation and (state.step % recipe.validate_every == 0 or state.step == recipe.steps):
-                for name, value in _validate(recipe, state.average, files, validation).items():
+                for name, value in _validate(state.average, anatomy, validation).items():
                     writer.add_scalar(f"validation/{name}", value, state.step)
                     _log.info("step %d: validation %s %.4f", state.step, name, value)
 
@@ -176,10 +177,9 @@ class _Step:
             group["lr"] = _learning_rate(recipe, state.step)
         state.network.train()
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
-            if self._anatomy is None:
-                logits = state.network(image, condition)
-            else:
-                logits = state.network(self._with_anatomy(image, condition, spacing), condition)
+            if self._anatomy is not None:
+                image = self._with_anatomy(self._anatomy, image, condition, spacing)
+            logits = state.network(image, condition)
         loss = partial_label_loss(logits, allowed) if self._anatomy is None else lesion_loss(logits, lesion)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -189,12 +189,11 @@ class _Step:
         state.update_average(recipe.ema_decay)
         return float(loss.detach())
 
-    def _with_anatomy(self, image: Tensor, condition: Tensor, spacing: Tensor) -> Tensor:
+    @staticmethod
+    def _with_anatomy(network: SpineUNet, image: Tensor, condition: Tensor, spacing: Tensor) -> Tensor:
         """The lesion network's input, from what the anatomy network makes of the same image."""
-        if self._anatomy is None:
-            return image
         with torch.no_grad():
-            anatomy = torch.softmax(self._anatomy(image, condition).float(), dim=1)
+            anatomy = torch.softmax(network(image, condition).float(), dim=1)
             parts = [
                 lesion_input(image[i : i + 1], anatomy[i : i + 1], (float(x), float(y), float(z)))
                 for i, (x, y, z) in enumerate(spacing.tolist())
@@ -202,16 +201,16 @@ class _Step:
         return torch.cat(parts)
 
 
-def _make_step(recipe: Recipe, state: _State, files: TrainingFiles, device: torch.device) -> _Step:
-    return _Step(recipe, state, _anatomy_network(recipe, files, device), device)
-
-
 def _anatomy_network(recipe: Recipe, files: TrainingFiles, device: torch.device) -> SpineUNet | None:
-    if recipe.task == "anatomy" or files.anatomy_checkpoint is None:
+    """The trained anatomy network that lesions build on; None where anatomy is what is trained."""
+    if recipe.task == "anatomy":
         return None
-    filters = torch.load(files.anatomy_checkpoint, map_location="cpu", weights_only=True)["average"]
-    widths = _filters_of(filters)
-    definition = NetworkDefinition(1, len(CONDITIONS), len(Channel), widths)
+    if files.anatomy_checkpoint is None:
+        raise ConfigError(
+            "a lesion recipe needs the trained anatomy network; pass its checkpoint (--anatomy)"
+        )
+    weights = torch.load(files.anatomy_checkpoint, map_location="cpu", weights_only=True)["average"]
+    definition = NetworkDefinition(1, len(CONDITIONS), len(Channel), _filters_of(weights))
     return load_average(files.anatomy_checkpoint, definition).to(device)
 
 
@@ -223,11 +222,8 @@ def _filters_of(weights: dict[str, Tensor]) -> tuple[int, ...]:
     return tuple(int(weights[name].numel()) for name in names)
 
 
-def _validate(
-    recipe: Recipe, network: SpineUNet, files: TrainingFiles, scans: list[LabelledScan]
-) -> dict[str, float]:
+def _validate(network: SpineUNet, anatomy: SpineUNet | None, scans: list[LabelledScan]) -> dict[str, float]:
     network.eval()
-    if recipe.task == "anatomy":
+    if anatomy is None:
         return validate_anatomy(network, scans)
-    anatomy = _anatomy_network(recipe, files, torch.device("cpu"))
-    return validate_lesions(network, anatomy, scans) if anatomy else {}
+    return validate_lesions(network, anatomy, scans)
