@@ -24,7 +24,17 @@ from spinemets.findings import PointMm
 from spinemets.sampling import resampling_matrix
 from spinemets.volume import Weighting
 
-__all__ = ["ANY", "LabelledScan", "bit", "read_sct", "read_spider"]
+__all__ = [
+    "ANY",
+    "LabelledScan",
+    "bit",
+    "channels_of",
+    "mark_sacrum",
+    "read_sct",
+    "read_spider",
+    "spider_structures",
+    "to_1_mm",
+]
 
 Labels = npt.NDArray[np.uint8]
 Allowed = npt.NDArray[np.uint16]
@@ -53,6 +63,9 @@ class LabelledScan:
         uint8: the likeliest ``Structure``; where lesions are implanted.
     spacing_mm
         Of the three axes; 1 mm in plane.
+    lesions
+        uint8, shape of the image: 1 lesion, 0 none, 255 unknown. None where the person is taken to
+        have none.
     """
 
     subject: str
@@ -61,6 +74,7 @@ class LabelledScan:
     structures: Labels
     spacing_mm: PointMm
     weighting: Weighting
+    lesions: Labels | None = None
 
 
 def read_spider(image_path: Path, labels_path: Path, subject: str) -> LabelledScan:
@@ -83,15 +97,15 @@ def read_spider(image_path: Path, labels_path: Path, subject: str) -> LabelledSc
     for value, name in ((1, "vertebra"), (3, "spinal canal")):
         if not (labels == value).any():
             raise UnsupportedInputError(f"{labels_path}: no voxel is labelled {value} ({name}), as in SPIDER")
-    image, spacing_mm = _to_1_mm(image, spacing)
-    labels, _ = _to_1_mm(labels, spacing, nearest=True)
-    structures = _spider_structures(labels, spacing_mm)
-    allowed = (1 << _channels_of(structures)).astype(np.uint16)
+    image, spacing_mm = to_1_mm(image, spacing)
+    labels, _ = to_1_mm(labels, spacing, nearest=True)
+    structures = spider_structures(labels, spacing_mm)
+    allowed = (1 << channels_of(structures)).astype(np.uint16)
     allowed[np.isin(structures, (Structure.THECAL_SAC, Structure.CORD))] = bit(
         Channel.THECAL_SAC, Channel.CORD
     )
     _number_bodies(structures, allowed)
-    _mark_sacrum(labels, structures, allowed, spacing_mm)
+    mark_sacrum(labels, structures, allowed, spacing_mm)
     tops = np.nonzero((labels == 1).any(axis=(0, 1)))[0]
     allowed[:, :, tops.max() + 1 :] = ANY
     return LabelledScan(subject, image.astype(np.uint8), allowed, structures, spacing_mm, Weighting.T2)
@@ -156,10 +170,18 @@ def _load(path: Path) -> tuple[npt.NDArray[np.float32], PointMm]:
     return np.asarray(file.dataobj, dtype=np.float32), (x, y, z)
 
 
-def _to_1_mm(
+def to_1_mm(
     array: npt.NDArray[np.float32], spacing: PointMm, nearest: bool = False
 ) -> tuple[npt.NDArray[np.float32], PointMm]:
-    """Both in-plane axes at 1 mm; slices as they are."""
+    """Both in-plane axes at 1 mm; slices as they are.
+
+    Parameters
+    ----------
+    array
+        Shape (left-right, back-front, foot-head).
+    nearest
+        For labels.
+    """
     for axis in (1, 2):
         count = round(array.shape[axis] * spacing[axis])
         offset = ((array.shape[axis] - 1) * spacing[axis] - (count - 1)) / 2
@@ -172,7 +194,8 @@ def _to_1_mm(
     return np.ascontiguousarray(array), (spacing[0], 1.0, 1.0)
 
 
-def _spider_structures(labels: npt.NDArray[np.float32], spacing_mm: PointMm) -> Labels:
+def spider_structures(labels: npt.NDArray[np.float32], spacing_mm: PointMm) -> Labels:
+    """``Structure`` of labels 1 vertebra, 2 disc, 3 canal: bodies lie in front of the canal."""
     structures = np.zeros(labels.shape, dtype=np.uint8)
     structures[labels == 2] = Structure.DISC
     structures[labels == 3] = Structure.THECAL_SAC
@@ -197,7 +220,8 @@ def _components(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], int
     return labelled.astype(np.int64), int(count)
 
 
-def _channels_of(structures: Labels) -> npt.NDArray[np.uint16]:
+def channels_of(structures: Labels) -> npt.NDArray[np.uint16]:
+    """The channel of every structure; bodies count as lumbar."""
     table = np.zeros(len(Structure), dtype=np.uint16)
     table[Structure.VERTEBRAL_BODY] = Channel.LUMBAR_BODY
     table[Structure.POSTERIOR_ELEMENTS] = Channel.POSTERIOR_ELEMENTS
@@ -219,7 +243,7 @@ def _number_bodies(structures: Labels, allowed: Allowed) -> None:
         allowed[bodies == label] = bit(Channel.THORACIC_BODY)
 
 
-def _mark_sacrum(
+def mark_sacrum(
     labels: npt.NDArray[np.float32], structures: Labels, allowed: Allowed, spacing_mm: PointMm
 ) -> None:
     """S1 as the block below the last disc: 26 mm along the disc's normal, tapering forwards.
