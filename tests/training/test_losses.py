@@ -115,13 +115,21 @@ def test_lesion_loss_ignores_unknown_voxels():
 
 def test_lesion_loss_prefers_the_truth():
     lesion = lesion_truth()
-    right = torch.where(lesion == 1, 6.0, -6.0)[:, None]
-    losses = [float(lesion_loss(logits, lesion)) for logits in (right, torch.full_like(right, -6.0), -right)]
+    right = torch.where(lesion == 1, 9.0, -9.0)[:, None]
+    losses = [float(lesion_loss(logits, lesion)) for logits in (right, torch.full_like(right, -9.0), -right)]
     assert losses == sorted(losses)
     assert losses[0] < 0.1 < losses[1]
 
 
 def test_a_healthy_patch_called_healthy_costs_nothing():
     healthy = torch.zeros(1, *SHAPE, dtype=torch.uint8)
-    assert float(lesion_loss(torch.full((1, 1, *SHAPE), -9.0), healthy)) < 1e-2
+    assert float(lesion_loss(torch.full((1, 1, *SHAPE), -12.0), healthy)) < 1e-2
     assert float(lesion_loss(torch.full((1, 1, *SHAPE), 3.0), healthy)) > 1
+
+
+def test_missing_a_small_lesion_costs_more_than_its_share_of_voxels():
+    lesion = torch.zeros(1, 4, 64, 64, dtype=torch.uint8)
+    lesion[:, :, 4:44, 4:44], lesion[:, :, 50:54, 50:54] = 1, 2
+    missed = [torch.where((lesion > 0) & (lesion != n), 9.0, -9.0)[:, None] for n in (1, 2)]
+    large, small = (float(lesion_loss(logits, lesion)) for logits in missed)
+    assert large > small > large * 3 * (lesion == 2).sum() / (lesion == 1).sum()

@@ -24,7 +24,17 @@ from spinemets.findings import PointMm
 from spinemets.simulation.shapes import Box, blob, smooth_noise
 from spinemets.volume import Mask, Weighting
 
-__all__ = ["ImplantOptions", "Implanted", "References", "implant_lesions", "measure_references"]
+__all__ = [
+    "ImplantOptions",
+    "Implanted",
+    "LesionPlan",
+    "PlannedLesion",
+    "References",
+    "implant_lesions",
+    "measure_references",
+    "plan_lesions",
+    "render_lesions",
+]
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -94,6 +104,43 @@ class Implanted:
     compartments: tuple[Compartment, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PlannedLesion:
+    """One lesion's place.
+
+    Attributes
+    ----------
+    box
+        Where ``weight`` lies in the scan.
+    weight
+        float32, how much of each voxel the lesion fills, 0..1.
+    """
+
+    compartment: Compartment
+    box: Box
+    weight: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LesionPlan:
+    """The lesions of one patient, before they are given a signal.
+
+    Attributes
+    ----------
+    structures
+        uint8, the scan's, as the lesions change them.
+    masks
+        uint8, 0 or the lesion's number, from 1.
+    sclerotic
+        Whether the patient's lesions of bone are dark on every weighting.
+    """
+
+    lesions: tuple[PlannedLesion, ...]
+    structures: Labels
+    masks: Labels
+    sclerotic: bool
+
+
 def measure_references(image: Array, structures: Labels) -> References:
     """Median signals of normal tissue; where a tissue is absent, the nearest stand-in."""
 
@@ -144,11 +191,24 @@ def implant_lesions(
     Implanted
         New arrays; the ones given are not changed.
     """
-    image, structures = image.copy(), structures.copy()
+    plan = plan_lesions(structures, spacing_mm, options, rng)
+    return render_lesions(image, structures, spacing_mm, weighting, plan, rng)
+
+
+def plan_lesions(
+    structures: Labels, spacing_mm: PointMm, options: ImplantOptions, rng: np.random.Generator
+) -> LesionPlan:
+    """Draw where a patient's lesions lie; one plan serves every sequence of a study.
+
+    Parameters
+    ----------
+    structures
+        uint8, shape (left-right, back-front, foot-head); values of ``Structure``. Not changed.
+    """
+    structures = structures.copy()
     lesions = np.zeros(structures.shape, dtype=np.uint8)
-    references = measure_references(image, structures)
     hosts = cc3d.connected_components(structures == Structure.VERTEBRAL_BODY, connectivity=6)
-    compartments: list[Compartment] = []
+    planned: list[PlannedLesion] = []
     # Lesions of one patient tend to look alike: sclerotic or not is drawn once.
     sclerotic = rng.random() < 0.2
     for _ in range(1 + int(rng.poisson(options.mean_number))):
@@ -161,15 +221,42 @@ def implant_lesions(
         inside = weight > 0.5
         if inside.sum() < _MINIMUM_VOXELS:
             continue
-        target = _target_signal(references, weighting, compartment, sclerotic, rng)
-        image[box] = _blend(image[box], weight, target, references, spacing_mm, rng)
-        lesions[box][inside] = len(compartments) + 1
+        planned.append(PlannedLesion(compartment, box, weight))
+        lesions[box][inside] = len(planned)
         if compartment is Compartment.EXTRADURAL:
             structures[box][inside & np.isin(structures[box], _CANAL)] = Structure.BACKGROUND
         elif compartment is Compartment.INTRAMEDULLARY:
             structures[box][inside] = Structure.CORD
-        compartments.append(compartment)
-    return Implanted(image, structures, lesions, tuple(compartments))
+    return LesionPlan(tuple(planned), structures, lesions, sclerotic)
+
+
+def render_lesions(
+    image: Array,
+    structures: Labels,
+    spacing_mm: PointMm,
+    weighting: Weighting,
+    plan: LesionPlan,
+    rng: np.random.Generator,
+) -> Implanted:
+    """Give planned lesions the signal that one weighting shows of them.
+
+    Parameters
+    ----------
+    image, structures
+        The scan without lesions, on the grid that the plan was drawn on. Not changed.
+
+    Returns
+    -------
+    Implanted
+        The image with lesions; structures and masks are the plan's.
+    """
+    image = image.copy()
+    references = measure_references(image, structures)
+    for lesion in plan.lesions:
+        target = _target_signal(references, weighting, lesion.compartment, plan.sclerotic, rng)
+        image[lesion.box] = _blend(image[lesion.box], lesion.weight, target, references, spacing_mm, rng)
+    compartments = tuple(lesion.compartment for lesion in plan.lesions)
+    return Implanted(image, plan.structures, plan.masks, compartments)
 
 
 def _draw_compartment(structures: Labels, options: ImplantOptions, rng: np.random.Generator) -> Compartment:

@@ -30,6 +30,8 @@ __all__ = ["Sample", "SampleOptions", "draw_sample"]
 Array = npt.NDArray[np.float32]
 
 _SUBSLICES = 3
+# Lesions of the canal are seldom in patients; so few would not be learnt.
+_IMPLANTS = ImplantOptions(mean_number=2.0, compartment_weights=(0.6, 0.2, 0.2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class SampleOptions:
         Share of samples that keep the scan's own contrast.
     known_weighting_chance
         Share of samples whose weighting the network is told.
+    neck_chance
+        Share of samples centred on the neck where a scan's labels show one.
     """
 
     shape: tuple[int, int, int] = (6, 160, 224)
@@ -56,6 +60,7 @@ class SampleOptions:
     mimic_chance: float = 0.7
     real_contrast_chance: float = 0.45
     known_weighting_chance: float = 0.6
+    neck_chance: float = 0.35
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +76,7 @@ class Sample:
     allowed
         int16, (slices, rows, columns): channels each voxel may belong to, as bits.
     lesion
-        uint8, same shape: 1 lesion, 0 none, 255 unknown.
+        uint8, same shape: the lesion's number from 1, 0 none, 255 unknown.
     spacing_mm
         Of the three axes.
     """
@@ -87,7 +92,7 @@ def draw_sample(scan: LabelledScan, options: SampleOptions, rng: np.random.Gener
     """Cut, deform and alter one patch of a scan."""
     slice_mm = max(float(rng.uniform(*options.slice_spacing_mm)), scan.spacing_mm[0])
     spacing = (slice_mm, 1.0, 1.0)
-    image, structures, allowed, seen = _cut(scan, options.shape, slice_mm, rng)
+    image, structures, allowed, seen = _cut(scan, options, slice_mm, rng)
     weighting = scan.weighting
     if rng.random() > options.real_contrast_chance:
         image, weighting = recontrast(image, structures, weighting, rng)
@@ -95,9 +100,9 @@ def draw_sample(scan: LabelledScan, options: SampleOptions, rng: np.random.Gener
         image = add_mimics(image, structures, spacing, weighting, rng)
     lesions = np.zeros(structures.shape, dtype=np.uint8)
     if rng.random() < options.lesion_chance:
-        implanted = implant_lesions(image, structures, spacing, weighting, ImplantOptions(), rng)
+        implanted = implant_lesions(image, structures, spacing, weighting, _IMPLANTS, rng)
         allowed = _allowed_after(allowed, structures, implanted)
-        image, lesions = implanted.image, (implanted.lesions > 0).astype(np.uint8)
+        image, lesions = implanted.image, implanted.lesions.copy()
     image = _acquire(image, spacing, rng)
     image[~seen] = 0
     lesions[~seen] = 255
@@ -116,10 +121,11 @@ def draw_sample(scan: LabelledScan, options: SampleOptions, rng: np.random.Gener
 
 
 def _cut(
-    scan: LabelledScan, shape: tuple[int, int, int], slice_mm: float, rng: np.random.Generator
+    scan: LabelledScan, options: SampleOptions, slice_mm: float, rng: np.random.Generator
 ) -> tuple[Array, npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
     """A deformed patch around a random place of the spine: image, structures, allowed, seen."""
-    points = _patch_points(scan, shape, slice_mm, rng)
+    shape = options.shape
+    points = _patch_points(scan, shape, slice_mm, _random_place(scan, options.neck_chance, rng), rng)
     size = torch.tensor(scan.image.shape, dtype=torch.float32)
     # grid_sample wants (x, y, z) = (last axis, ..., first axis), scaled to -1..1.
     scaled = ((points + 0.5) / size * 2 - 1).flip(-1)[None]
@@ -137,12 +143,29 @@ def _cut(
     return image.numpy(), structures, allowed, seen
 
 
+def _random_place(
+    scan: LabelledScan, neck_chance: float, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """A voxel of the spine; every height is as likely, or small vertebrae would be seen seldom."""
+    heights = np.flatnonzero((scan.structures > 0).any(axis=(0, 1)))
+    if rng.random() < neck_chance:
+        neck = np.isin(scan.allowed, (bit(Channel.C2), bit(Channel.CERVICAL_BODY))).any(axis=(0, 1))
+        heights = np.flatnonzero(neck) if neck.any() else heights
+    height = int(rng.choice(heights))
+    around = np.argwhere(scan.structures[:, :, height] > 0)
+    if not len(around):
+        around = np.array([scan.structures.shape[:2]]) // 2
+    return np.array([*around[rng.integers(len(around))], height], dtype=float)
+
+
 def _patch_points(
-    scan: LabelledScan, shape: tuple[int, int, int], slice_mm: float, rng: np.random.Generator
+    scan: LabelledScan,
+    shape: tuple[int, int, int],
+    slice_mm: float,
+    centre: npt.NDArray[np.float64],
+    rng: np.random.Generator,
 ) -> Tensor:
     """Voxel places in the scan of every subslice sample: (slices x 3, rows, columns, 3)."""
-    spine = np.flatnonzero(scan.structures)
-    centre = np.array(np.unravel_index(int(rng.choice(spine)), scan.structures.shape), dtype=float)
     extent_mm = scan.image.shape[0] * scan.spacing_mm[0]
     slack = max(0.0, extent_mm - shape[0] * slice_mm) / 2
     centre_mm = centre * scan.spacing_mm
