@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,11 @@ def main() -> int:
     parser.add_argument(
         "--weightings", nargs="+", choices=WEIGHTINGS, default=["T2"], help="T1 and STIR are simulated"
     )
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="one study of all weightings that shows the same lesions in each",
+    )
     parser.add_argument("--copies", type=int, default=2, help="studies for each subject and weighting")
     parser.add_argument("--seed", type=int, default=9)
     arguments = parser.parse_args()
@@ -32,17 +38,25 @@ def main() -> int:
         for number, subject in enumerate(arguments.subjects):
             image, labels = (arguments.spider / f"sub-{subject}_{kind}.nii.gz" for kind in ("T2w", "dseg"))
             scan = read_spider(image, labels, subject)
-            wanted = [(kind, copy) for copy in range(arguments.copies) for kind in arguments.weightings]
-            for study, (kind, copy) in enumerate(wanted):
-                rng = np.random.default_rng([arguments.seed, number, copy, list(WEIGHTINGS).index(kind)])
-                # Not "sub-": files of one BIDS subject would be read as one study.
-                name = f"spider{subject}_study{study}"
-                count = write_implanted(scan, arguments.output, name, WEIGHTINGS[kind], rng)
-                print(f"{name} ({kind}): {count} lesions")
+            studies = [[kind] for kind in arguments.weightings]
+            if arguments.together:
+                studies = [arguments.weightings]
+            for study, (copy, kinds) in enumerate(product(range(arguments.copies), studies)):
+                first = list(WEIGHTINGS).index(kinds[0])
+                rng = np.random.default_rng([arguments.seed, number, copy, first])
+                name = _name(subject, study, arguments.together)
+                weightings = [WEIGHTINGS[kind] for kind in kinds]
+                count = write_implanted(scan, arguments.output, name, weightings, rng)
+                print(f"{name} ({' '.join(kinds)}): {count} lesions")
     except SpinemetsError as error:
         print(f"make_implanted: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _name(subject: str, study: int, together: bool) -> str:
+    # Files of one BIDS session are read as one study, and others as a study each.
+    return f"sub-{subject}_ses-{study}" if together else f"spider{subject}_study{study}"
 
 
 if __name__ == "__main__":

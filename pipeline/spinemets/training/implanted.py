@@ -9,17 +9,17 @@ on, so that the figures say how well it finds such lesions in patients it has ne
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from spinemets.anatomy import SpineRegion
+from spinemets.anatomy import Compartment, SpineRegion
 from spinemets.atomic import atomic_write_text
 from spinemets.channels import Channel
-from spinemets.simulation.lesions import Implanted, ImplantOptions, implant_lesions
+from spinemets.simulation.lesions import ImplantOptions, plan_lesions, render_lesions
 from spinemets.training.contrast import resemble
 from spinemets.training.scans import LabelledScan, bit
 from spinemets.volume import Weighting
@@ -30,31 +30,42 @@ _SUFFIXES: Mapping[Weighting, str] = {Weighting.T1: "T1w", Weighting.T2: "T2w", 
 
 
 def write_implanted(
-    scan: LabelledScan, folder: Path, study: str, weighting: Weighting, rng: np.random.Generator
+    scan: LabelledScan,
+    folder: Path,
+    study: str,
+    weightings: Sequence[Weighting],
+    rng: np.random.Generator,
 ) -> int:
     """Write one scan with lesions under ``folder/studies`` and their truth under ``folder/truth``.
 
-    A weighting other than the scan's own is simulated from its labels. The image lies on axes
-    (left-right, back-front, foot-head), 1 mm in plane.
+    Every weighting shows the same lesions. One other than the scan's own is simulated from its
+    labels. Images lie on axes (left-right, back-front, foot-head), 1 mm in plane. The truth is
+    named after the study and, where there is one weighting only, after that too.
 
     Returns
     -------
     int
         How many lesions were implanted.
     """
-    image = np.asarray(scan.image, dtype=np.float32)
-    if weighting is not scan.weighting:
-        image = resemble(image, scan.structures, weighting, rng) * 255
-    ill = implant_lesions(image, scan.structures, scan.spacing_mm, weighting, ImplantOptions(), rng)
     affine = np.diag([*scan.spacing_mm, 1.0])
     studies, truths = folder / "studies", folder / "truth"
     studies.mkdir(parents=True, exist_ok=True)
     truths.mkdir(parents=True, exist_ok=True)
-    name = f"{study}_{_SUFFIXES[weighting]}"
-    _write(studies / f"{name}.nii.gz", np.clip(ill.image, 0, None).astype(np.float32), affine)
-    _write(truths / f"{name}_lesions.nii.gz", ill.lesions, affine)
-    atomic_write_text(truths / f"{name}.json", json.dumps({"lesions": _facts(ill, scan)}, indent=2) + "\n")
-    return len(ill.compartments)
+    plan = plan_lesions(scan.structures, scan.spacing_mm, ImplantOptions(), rng)
+    compartments: tuple[Compartment, ...] = ()
+    for weighting in weightings:
+        image = np.asarray(scan.image, dtype=np.float32)
+        if weighting is not scan.weighting:
+            image = resemble(image, scan.structures, weighting, rng) * 255
+        ill = render_lesions(image, scan.structures, scan.spacing_mm, weighting, plan, rng)
+        compartments = ill.compartments
+        name = f"{study}_{_SUFFIXES[weighting]}"
+        _write(studies / f"{name}.nii.gz", np.clip(ill.image, 0, None).astype(np.float32), affine)
+    truth = name if len(weightings) == 1 else study
+    _write(truths / f"{truth}_lesions.nii.gz", plan.masks, affine)
+    facts = {"lesions": _facts(plan.masks, compartments, scan)}
+    atomic_write_text(truths / f"{truth}.json", json.dumps(facts, indent=2) + "\n")
+    return len(compartments)
 
 
 def _write(path: Path, array: npt.NDArray[np.generic], affine: npt.NDArray[np.float64]) -> None:
@@ -64,11 +75,13 @@ def _write(path: Path, array: npt.NDArray[np.generic], affine: npt.NDArray[np.fl
     nib.save(file, path)
 
 
-def _facts(ill: Implanted, scan: LabelledScan) -> list[dict[str, object]]:
+def _facts(
+    masks: npt.NDArray[np.uint8], compartments: Sequence[Compartment], scan: LabelledScan
+) -> list[dict[str, object]]:
     """What is known of every lesion."""
     facts: list[dict[str, object]] = []
-    for number, compartment in enumerate(ill.compartments, start=1):
-        voxels = np.argwhere(ill.lesions == number)
+    for number, compartment in enumerate(compartments, start=1):
+        voxels = np.argwhere(masks == number)
         if not len(voxels):
             continue
         facts.append(

@@ -1,0 +1,61 @@
+"""Implanted studies as files: what the truth says is in the images."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from spinemets.anatomy import Structure
+from spinemets.channels import Channel
+from spinemets.training.implanted import write_implanted
+from spinemets.training.scans import LabelledScan, bit
+from spinemets.volume import Weighting
+
+
+@pytest.fixture(scope="module")
+def scan() -> LabelledScan:
+    rng = np.random.default_rng(3)
+    structures = np.zeros((8, 60, 120), dtype=np.uint8)
+    for bottom in range(5, 105, 35):
+        structures[1:7, 32:56, bottom : bottom + 26] = Structure.VERTEBRAL_BODY
+    structures[2:6, 14:26] = Structure.THECAL_SAC
+    levels = {Structure.BACKGROUND: 60, Structure.VERTEBRAL_BODY: 120, Structure.THECAL_SAC: 210}
+    image = np.select([structures == s for s in levels], list(levels.values())) + rng.normal(
+        0, 4, structures.shape
+    )
+    allowed = np.full(structures.shape, bit(Channel.BACKGROUND), dtype=np.uint16)
+    allowed[structures == Structure.VERTEBRAL_BODY] = bit(Channel.LUMBAR_BODY)
+    spacing = (3.0, 1.0, 1.0)
+    return LabelledScan("x/1", image.astype(np.float32), allowed, structures, spacing, Weighting.T2)
+
+
+def test_sequences_of_one_study_show_the_same_lesions(scan, tmp_path):
+    weightings = (Weighting.T1, Weighting.T2, Weighting.T2_FS)
+    count = write_implanted(scan, tmp_path, "sub-1_ses-0", weightings, np.random.default_rng(1))
+    masks = np.asarray(nib.load(tmp_path / "truth" / "sub-1_ses-0_lesions.nii.gz").dataobj)
+    facts = json.loads((tmp_path / "truth" / "sub-1_ses-0.json").read_text())["lesions"]
+    assert masks.max() == count == len(facts) > 0
+    assert sorted(p.name for p in (tmp_path / "studies").iterdir()) == [
+        f"sub-1_ses-0_{kind}.nii.gz" for kind in ("STIR", "T1w", "T2w")
+    ]
+    # On the scan's own contrast, what changed is where the truth says.
+    t2 = np.asarray(nib.load(tmp_path / "studies" / "sub-1_ses-0_T2w.nii.gz").dataobj)
+    changed = np.abs(t2 - scan.image) > 25
+    assert changed[masks > 0].mean() > 0.5
+    assert changed[masks == 0].mean() < 0.01
+
+
+def test_a_single_weighting_names_the_truth_too(scan, tmp_path):
+    write_implanted(scan, tmp_path, "case_study0", [Weighting.T1], np.random.default_rng(2))
+    assert (tmp_path / "truth" / "case_study0_T1w.json").exists()
+
+
+def test_the_truth_tells_volume_and_region(scan, tmp_path):
+    write_implanted(scan, tmp_path, "case_study0", [Weighting.T2], np.random.default_rng(1))
+    masks = np.asarray(nib.load(tmp_path / "truth" / "case_study0_T2w_lesions.nii.gz").dataobj)
+    (first, *_) = json.loads((tmp_path / "truth" / "case_study0_T2w.json").read_text())["lesions"]
+    assert first["volume_mm3"] == pytest.approx((masks == 1).sum() * 3.0)
+    assert first["region"] == "lumbar"
