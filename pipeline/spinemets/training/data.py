@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spinemets.errors import ConfigError
+from spinemets.training.outlines import read_outlines, with_outlines
 from spinemets.training.phantoms import draw_phantom_scan
 from spinemets.training.recipe import Recipe, SourceSettings
 from spinemets.training.samples import SampleOptions, draw_sample
@@ -60,11 +61,7 @@ def read_sources(recipe: Recipe, folder: Path, cache: Path) -> Pools:
     sources = recipe.sources
     pools: Pools = {"spider": _spider(sources, folder, sources.spider_subjects), "sct": [], "phantom": []}
     if sources.sct is not None:
-        root = folder / sources.sct
-        pools["sct"] = [
-            read_sct(root / f"{subject}_T2w.nii.gz", root / f"{subject}_cord.nii.gz", f"sct/{subject}")
-            for subject in sources.sct_subjects
-        ]
+        pools["sct"] = _sct(sources, folder / sources.sct)
     if sources.phantoms:
         pools["phantom"] = _phantoms(recipe.seed, sources.phantoms, cache)
     _log.info("training scans: %s", ", ".join(f"{len(scans)} {name}" for name, scans in pools.items()))
@@ -83,6 +80,23 @@ def _spider(sources: SourceSettings, folder: Path, subjects: Sequence[str]) -> l
     return [
         read_spider(root / f"sub-{s}_T2w.nii.gz", root / f"sub-{s}_dseg.nii.gz", f"spider/{s}")
         for s in subjects
+    ]
+
+
+def _sct(sources: SourceSettings, root: Path) -> list[LabelledScan]:
+    scans = [
+        read_sct(root / f"{subject}_T2w.nii.gz", root / f"{subject}_cord.nii.gz", f"sct/{subject}")
+        for subject in sources.sct_subjects
+    ]
+    if sources.sct_outlines is None:
+        return scans
+    outlines = read_outlines(sources.sct_outlines)
+    missing = sorted(set(sources.sct_subjects) - set(outlines))
+    if missing:
+        raise ConfigError(f"{sources.sct_outlines}: no outlines of {', '.join(missing)}")
+    return [
+        with_outlines(scan, outlines[subject])
+        for scan, subject in zip(scans, sources.sct_subjects, strict=True)
     ]
 
 

@@ -27,6 +27,9 @@ class SourceSettings(_Settings):
     spider_validation: tuple[str, ...] = ()
     sct: Path | None = Field(default=None, description="folder of <id>_T2w.nii.gz and <id>_cord.nii.gz")
     sct_subjects: tuple[str, ...] = ()
+    sct_outlines: Path | None = Field(
+        default=None, description="JSON file of vertebrae outlined in the sct scans; relative to the recipe"
+    )
     phantoms: int = Field(default=0, ge=0, description="simulated spines, drawn before training starts")
     shares: dict[Literal["spider", "sct", "phantom"], float] = Field(
         default={"spider": 1.0}, description="how often a sample comes from each source"
@@ -70,8 +73,13 @@ def load_recipe(path: Path) -> Recipe:
         The file cannot be read, or holds an unknown key or a bad value.
     """
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        recipe = Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); pass a YAML file") from error
     except (yaml.YAMLError, ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    outlines = recipe.sources.sct_outlines
+    if outlines is None:
+        return recipe
+    sources = recipe.sources.model_copy(update={"sct_outlines": path.parent / outlines})
+    return recipe.model_copy(update={"sources": sources})
