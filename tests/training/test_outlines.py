@@ -17,7 +17,7 @@ from spinemets.training.data import read_sources
 from spinemets.training.outlines import polygon_depth, read_outlines, with_outlines
 from spinemets.training.recipe import load_recipe
 from spinemets.training.samples import SampleOptions, draw_sample
-from spinemets.training.scans import ANY, bit, read_sct
+from spinemets.training.scans import bit, read_sct
 
 REPOSITORY = Path(__file__).parents[2]
 OUTLINES = REPOSITORY / "configs/train/labels/sct_bodies.json"
