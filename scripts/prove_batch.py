@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -161,7 +162,7 @@ def _write_scan(path: Path, seed: int, kind: str) -> None:
 def run(inputs: Path, out: Path, workers: int, timeout_s: float, watcher: Watcher) -> tuple[BatchRecord, ...]:
     """One run over a folder, as the command line does it, with the stand-in for the network."""
     provenance = Provenance("0.0.0", "stand-in", "1.0.0", "0" * 64)
-    model = ModelSource("0" * 64, lambda: Models(StandIn(), provenance))
+    model = ModelSource("0" * 64, partial(Models, StandIn(), provenance))
     with RecordBook(out) as book:
         todo = what_to_do(
             plan_batch([inputs]), book.records, out, lambda study: stamp_of(study, model.sha256, CONFIG)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from spinemets.atomic import atomic_folder
@@ -23,6 +24,7 @@ from spinemets.batch import (
     what_to_do,
 )
 from spinemets.config import DetectionConfig, ReportConfig
+from spinemets.errors import DeviceUnavailableError, OutOfMemoryError
 from standins import TruthSegmenter, lumbar_truth, models_for
 
 LEAN = DetectionConfig(report=ReportConfig(formats=("json", "nifti")))
@@ -65,6 +67,40 @@ def finish(job, config, out):
     return stages.finish(job, config, out)
 
 
+class FaultySegmenter(TruthSegmenter):
+    """Hangs, dies or fails for studies of certain names."""
+
+    broken = False
+
+    def segment(self, study):
+        name = study.reference.series.source.name
+        if "stuck" in name:
+            time.sleep(1000)
+        if "crashes" in name:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if "shot" in name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "nomemory" in name:
+            raise OutOfMemoryError("neither the device nor the CPU has room")
+        self.broken |= "device" in name
+        if self.broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().segment(study)
+
+
+class LoadsOnce:
+    """Loads a faulty model the first time; then the device is gone."""
+
+    def __init__(self, truth, mark: Path) -> None:
+        self._truth, self._mark = truth, mark
+
+    def __call__(self):
+        if self._mark.exists():
+            raise DeviceUnavailableError("no cuda:0 here")
+        self._mark.touch()
+        return models_for(FaultySegmenter(self._truth))
+
+
 class SlowSegmenter(TruthSegmenter):
     """Takes its time, so that a run can be killed in the middle of it."""
 
@@ -74,12 +110,20 @@ class SlowSegmenter(TruthSegmenter):
 
 
 def run_planned(
-    planned, out, segmenter, config=LEAN, watcher=None, limits=None, again="changed", sha256="0" * 64
+    planned,
+    out,
+    segmenter,
+    config=LEAN,
+    watcher=None,
+    limits=None,
+    again="changed",
+    sha256="0" * 64,
+    load_models=None,
 ):
     """Plan, sort out and run, as the command line does."""
     with RecordBook(out) as book:
         todo = what_to_do(planned, book.records, out, lambda study: stamp_of(study, sha256, config), again)
-        source = ModelSource(sha256, lambda: models_for(segmenter))
+        source = ModelSource(sha256, load_models or partial(models_for, segmenter))
         return run_batch(todo, book, source, config, watcher or Silent(), limits or Limits(0))
 
 

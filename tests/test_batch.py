@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -81,7 +82,7 @@ def run_planned(
 ):
     with RecordBook(out) as book:
         todo = what_to_do(studies, book.records, out, lambda study: stamp_of(study, sha256, config), again)
-        source = ModelSource(sha256, lambda: models_for(segmenter))
+        source = ModelSource(sha256, partial(models_for, segmenter))
         return run_batch(todo, book, source, config, watcher or Silent(), Limits(workers))
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import batch_faults
-from batch_faults import Silent, run_planned
+from batch_faults import FaultySegmenter, LoadsOnce, Silent, run_planned
 from prove_batch import results
 from spinemets.batch import Limits, RecordBook, State, plan_batch, read_records
-from spinemets.errors import OutputError, SpinemetsError
+from spinemets.errors import DeviceUnavailableError, OutputError, SpinemetsError
 from standins import TruthSegmenter, lumbar_truth, write_scan
 
 NAMES = [f"study{number:02d}" for number in range(10)]
@@ -83,6 +83,62 @@ def test_fault_of_a_worker_costs_its_study_only(scans, truth, tmp_path, monkeypa
     assert (tmp_path / "out" / records[1].log).read_text()
     assert not list((tmp_path / "out").glob(".*"))
     assert not (tmp_path / "out" / f"b_{fault}").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "reason"),
+    [
+        ("stuck", "TimeLimitError", "took longer than 5 s"),
+        ("crashes", "WorkerError", "exit code -11"),
+        ("shot", "WorkerError", "was killed"),
+        ("nomemory", "OutOfMemoryError", "has room"),
+        ("device", "RuntimeError", "illegal memory access"),
+    ],
+)
+def test_fault_of_the_network_costs_its_study_only(scans, truth, tmp_path, fault, error, reason):
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    for name in ("a", f"b_{fault}", "c", "d"):
+        (inputs / f"{name}.nii.gz").hardlink_to(scans / f"{NAMES[0]}.nii.gz")
+    limits = Limits(1, timeout_s=5)
+    records = run_planned(plan_batch([inputs]), tmp_path / "out", FaultySegmenter(truth), limits=limits)
+    assert [record.state.value for record in records] == ["done", "failed", "done", "done"]
+    assert (records[1].error, records[1].stage.value) == (error, "network")
+    assert reason in records[1].reason
+
+
+def test_run_ends_when_the_model_cannot_be_loaded_again_and_goes_on_later(scans, truth, tmp_path):
+    inputs, out = tmp_path / "in", tmp_path / "out"
+    inputs.mkdir()
+    for name in ("a", "b_device", "c"):
+        (inputs / f"{name}.nii.gz").hardlink_to(scans / f"{NAMES[0]}.nii.gz")
+    with pytest.raises(DeviceUnavailableError, match="no cuda:0"):
+        run_planned(
+            plan_batch([inputs]),
+            out,
+            None,
+            limits=Limits(1),
+            load_models=LoadsOnce(truth, tmp_path / "mark"),
+        )
+    assert {record.study: record.state.value for record in read_records(out).values()} == {
+        "a": "done",
+        "b_device": "failed",
+    }
+    records = run_planned(plan_batch([inputs]), out, TruthSegmenter(truth), limits=Limits(1))
+    assert [record.state.value for record in records] == ["done", "failed", "done"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_model_that_cannot_be_loaded_ends_the_run_with_its_own_error(scans, tmp_path, workers):
+    (tmp_path / "mark").touch()
+    with pytest.raises(DeviceUnavailableError, match="no cuda:0"):
+        run_planned(
+            plan_batch([scans]),
+            tmp_path / "out",
+            None,
+            limits=Limits(workers),
+            load_models=LoadsOnce(None, tmp_path / "mark"),
+        )
 
 
 def test_no_more_studies_are_under_way_than_memory_allows(scans, truth, tmp_path):
@@ -155,17 +211,20 @@ def test_second_run_in_one_folder_is_refused(tmp_path, monkeypatch):
 
 
 def test_interruption_writes_what_the_network_has_seen_and_drops_the_rest(scans, tmp_path, truth):
-    class Interrupted(TruthSegmenter):
+    class Interrupting(Silent):
         turns = 0
 
-        def segment(self, study):
-            self.turns += 1
+        def moved(self, study, stage):
+            self.turns += stage.value == "network"
             if self.turns == 3:
+                self.turns += 1
                 raise KeyboardInterrupt
-            return super().segment(study)
+            super().moved(study, stage)
 
     with pytest.raises(KeyboardInterrupt):
-        run_planned(plan_batch([scans]), tmp_path, Interrupted(truth), limits=Limits(2))
+        run_planned(
+            plan_batch([scans]), tmp_path, TruthSegmenter(truth), watcher=Interrupting(), limits=Limits(2)
+        )
     done = [record.study for record in read_records(tmp_path).values() if record.state is State.DONE]
     assert len(done) == 2
     assert sorted(

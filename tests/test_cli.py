@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +24,7 @@ from spinemets.cli import main
 from spinemets.errors import DeviceUnavailableError, ModelIncompatibleError, OutOfMemoryError
 from spinemets.exit_codes import DONE, EXIT_CODES, INTERNAL, INTERRUPTED, PARTIAL, USAGE
 from spinemets.findings import SpineSegmentation
-from standins import TruthSegmenter, lumbar_truth, models_for, write_scan
+from standins import TruthSegmenter, load_models_for, lumbar_truth, models_for, write_scan
 
 TESTS = Path(__file__).resolve().parent
 
@@ -58,14 +59,18 @@ def run(monkeypatch, truth, lean):
     root = logging.getLogger()
     handlers, level, own = root.handlers[:], root.level, logging.getLogger("spinemets").level
 
-    def run(*arguments: object, segmenter: object = None, problem: Exception | None = None) -> int:
+    def run(
+        *arguments: object, segmenter: object = None, problem: Exception | None = None, spread: bool = False
+    ) -> int:
         def load_models(_bundle, config):
             run.device = config.device
             if problem:
                 raise problem
             return models_for(segmenter or TruthSegmenter(truth))
 
-        monkeypatch.setattr("spinemets.detection.load_models", load_models)
+        # Another process must be able to find it; it cannot find a function within this one.
+        loader = partial(load_models_for, segmenter or TruthSegmenter(truth)) if spread else load_models
+        monkeypatch.setattr("spinemets.detection.load_models", loader)
         monkeypatch.setattr("spinemets.bundles.load_bundle", lambda *_: SimpleNamespace(sha256="0" * 64))
         with pytest.raises(SystemExit) as ended:
             main(["detect", "--config", str(lean), *map(str, arguments)])
@@ -320,6 +325,7 @@ def test_unexpected_error_exits_with_1(run, scan, tmp_path, capsys):
         ["detect", "SCAN", "-o", "out", "--config", "absent.yaml"],
         ["detect", "SCAN", "-o", "out", "--shard", "3/2"],
         ["detect", "SCAN", "-o", "out", "--workers", "-1"],
+        ["detect", "SCAN", "-o", "out", "--workers", "0", "--timeout", "9"],
         ["merge", "absent", "-o", "out"],
         ["inspect"],
     ],
@@ -475,7 +481,8 @@ def test_second_call_does_nothing_again_and_keeps_the_exit_code(run, scan, tmp_p
 def test_studies_in_workers_are_printed_as_in_turn(run, scan, tmp_path, capsys):
     assert run(scan, "-o", tmp_path / "turn") == 0
     in_turn = capsys.readouterr().out.splitlines()
-    assert run(scan, "-o", tmp_path / "spread", "--workers", 1, "--timeout", 100, "--max-memory", 2) == 0
+    options = ["--workers", 1, "--timeout", 100, "--max-memory", 2]
+    assert run(scan, "-o", tmp_path / "spread", *options, spread=True) == 0
     assert [line.replace("/spread/", "/turn/") for line in capsys.readouterr().out.splitlines()][
         1:
     ] == in_turn[1:]

@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -37,13 +38,14 @@ from spinemets.batch import (
     what_to_do,
 )
 from spinemets.batch.privacy import redact
-from spinemets.errors import SpinemetsError
+from spinemets.errors import ConfigError, SpinemetsError
 from spinemets.exit_codes import DONE, PARTIAL, code_of, common_code
 from spinemets.terminal import LiveProgress, has_terminal
 
 if TYPE_CHECKING:
     from spinemets.bundles import Bundle
     from spinemets.config import DetectionConfig
+    from spinemets.detection import Models
 
 __all__ = ["carry_out", "show_plan", "write_manifest"]
 
@@ -61,6 +63,8 @@ def carry_out(
     options: Mapping[str, Any],
 ) -> int:
     """Do what is missing of a plan, say what came of it, and give the exit code."""
+    if options["workers"] == 0 and options["timeout"] is not None:
+        raise ConfigError("--timeout needs processes that can be ended; pass --workers 1 or more")
     again = _again(options)
     with _terminated_as_interrupted(), RecordBook(out) as book:
         if config.report.identifiers == "hash":
@@ -72,7 +76,7 @@ def carry_out(
         for entry in todo if options["progress"] != "json" else ():
             _say_what_stands(entry.study.key, entry.why, entry.record, out)
         limits = _limits(len(pending), options)
-        model = ModelSource(bundle.sha256, lambda: _load(bundle, config))
+        model = ModelSource(bundle.sha256, _loader(bundle, config))
         tally = Tally(len(pending))
         try:
             with _announcer(tally, out, options) as announcer:
@@ -141,10 +145,10 @@ def _again(options: Mapping[str, Any]) -> Again:
     return "all" if options["rerun"] else "failed" if options["retry_failed"] else "changed"
 
 
-def _load(bundle: Bundle, config: DetectionConfig) -> Any:
+def _loader(bundle: Bundle, config: DetectionConfig) -> Callable[[], Models]:
     from spinemets import detection
 
-    return detection.load_models(bundle, config.segmentation)
+    return partial(detection.load_models, bundle, config.segmentation)
 
 
 def _limits(pending: int, options: Mapping[str, Any]) -> Limits:

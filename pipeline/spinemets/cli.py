@@ -175,7 +175,7 @@ _batch = _options(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="Give a study up whose reading or writing takes longer.  [default: no limit]",
+        help="Give a study up whose reading, network or writing takes longer.  [default: no limit]",
     ),
     click.option(
         "--max-memory",

@@ -1,7 +1,8 @@
-"""Studies through three stages: one after the other here, or overlapping with worker processes.
+"""Studies through three stages: one after the other here, or overlapping in other processes.
 
-The network always runs in the thread that calls; with workers, reading and writing run beside
-it. Only so many studies are under way at once, so memory stays flat however long the batch is.
+With workers, one process keeps the model and sees one study after the other, while workers read
+the next and write the last ones. Only so many studies are under way at once, so memory stays
+flat however long the batch is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 from spinemets.batch.records import Stage
+from spinemets.batch.resident import Packed, ResidentModel, finish_packed, load_packed
 from spinemets.batch.stages import (
     Failure,
     LoadedStudy,
@@ -21,21 +23,29 @@ from spinemets.batch.stages import (
     StudyResult,
     attempt,
     failure_of,
+    segment,
 )
 from spinemets.batch.workers import Worker
 
 if TYPE_CHECKING:
     from spinemets.batch.planning import PlannedStudy
+    from spinemets.detection import Models
 
 __all__ = ["Limits", "Observer", "Stages", "StudyEnd", "run_in_turn", "run_overlapping"]
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What is done to a study; ``load`` and ``finish`` must be picklable."""
+    """What is done to a study. All three must be picklable where other processes do it.
+
+    Attributes
+    ----------
+    load_models
+        Loads what the network's stage needs, once.
+    """
 
     load: Callable[[PlannedStudy], LoadedStudy]
-    segment: Callable[[LoadedStudy], SegmentedStudy]
+    load_models: Callable[[], Models]
     finish: Callable[[tuple[str, SegmentedStudy]], StudyResult]
 
 
@@ -48,7 +58,7 @@ class Limits:
     workers
         Processes for reading and writing.
     timeout_s
-        For the reading of one study, and for its writing; None for no limit.
+        For each stage of one study, in other processes; None for no limit.
     memory_bytes
         For the arrays of all studies under way; None for no limit but their number. A study
         that is larger than that goes alone.
@@ -79,17 +89,18 @@ class Observer(Protocol):
 
 def run_in_turn(studies: Iterable[PlannedStudy], stages: Stages, observer: Observer) -> None:
     """Take each study through all stages before the next one begins."""
+    models = stages.load_models()
     for study in studies:
-        observer.ended(StudyEnd(study, _one(study, stages, observer)))
+        observer.ended(StudyEnd(study, _one(study, stages, models, observer)))
 
 
-def _one(study: PlannedStudy, stages: Stages, observer: Observer) -> StudyResult | Failure:
+def _one(study: PlannedStudy, stages: Stages, models: Models, observer: Observer) -> StudyResult | Failure:
     observer.moved(study, Stage.READING)
     loaded = attempt(stages.load, study, Stage.READING)
     if isinstance(loaded, Failure):
         return loaded
     observer.moved(study, Stage.NETWORK)
-    segmented = attempt(stages.segment, loaded, Stage.NETWORK)
+    segmented = attempt(partial(segment, models=models), loaded, Stage.NETWORK)
     if isinstance(segmented, Failure):
         return segmented
     observer.moved(study, Stage.WRITING)
@@ -112,11 +123,13 @@ class _Line:
     def __init__(
         self, studies: Sequence[PlannedStudy], stages: Stages, limits: Limits, observer: Observer
     ) -> None:
-        self._stages, self._limits, self._observer = stages, limits, observer
+        self._limits, self._observer = limits, observer
         self._changed = Condition()
         self._waiting = deque(studies)
-        self._loaded: deque[tuple[PlannedStudy, LoadedStudy]] = deque()
-        self._segmented: deque[tuple[PlannedStudy, SegmentedStudy]] = deque()
+        self._load = partial(load_packed, load=stages.load)
+        self._finish = partial(finish_packed, finish=stages.finish)
+        self._loaded: deque[tuple[PlannedStudy, Packed]] = deque()
+        self._segmented: deque[tuple[PlannedStudy, Packed]] = deque()
         self._at: Counter[Stage] = Counter()
         self._under_way: dict[str, float] = {}
         self._network_has_ended = False
@@ -128,17 +141,17 @@ class _Line:
             while self.fault is None:
                 if self._segmented:
                     study, segmented = self._segmented.popleft()
-                    return self._begin(study, Stage.WRITING, self._stages.finish, (study.key, segmented))
+                    return self._begin(study, Stage.WRITING, self._finish, (study.key, segmented))
                 if self._network_has_ended:
                     return None
                 if self._waiting and self._has_room(self._waiting[0]):
                     study = self._waiting.popleft()
                     self._under_way[study.key] = study.memory_bytes
-                    return self._begin(study, Stage.READING, self._stages.load, study.without_archive())
+                    return self._begin(study, Stage.READING, self._load, study.without_archive())
                 self._changed.wait()
             return None
 
-    def next_loaded(self) -> tuple[PlannedStudy, LoadedStudy] | None:
+    def next_loaded(self) -> tuple[PlannedStudy, Packed] | None:
         """Wait for a study for the network; None when none will come."""
         with self._changed:
             while self.fault is None and not self._loaded:
@@ -151,14 +164,12 @@ class _Line:
             self._observer.moved(study, Stage.NETWORK)
             return study, loaded
 
-    def put(self, study: PlannedStudy, stage: Stage, outcome: Any) -> None:
+    def put(self, study: PlannedStudy, stage: Stage, outcome: Packed | StudyResult | Failure) -> None:
         """Take back a study from a stage, and pass it on or let it go."""
         with self._changed:
             self._at[stage] -= stage is not Stage.NETWORK
-            if isinstance(outcome, LoadedStudy):
-                self._loaded.append((study, outcome))
-            elif isinstance(outcome, SegmentedStudy):
-                self._segmented.append((study, outcome))
+            if isinstance(outcome, Packed):
+                (self._loaded if stage is Stage.READING else self._segmented).append((study, outcome))
             else:
                 del self._under_way[study.key]
                 self._observer.ended(StudyEnd(study, outcome))
@@ -189,7 +200,7 @@ class _Line:
     ) -> _Job:
         self._at[stage] += 1
         self._observer.moved(study, stage)
-        return _Job(study, stage, partial(attempt, function, stage=stage), argument)
+        return _Job(study, stage, function, argument)
 
     def _has_room(self, study: PlannedStudy) -> bool:
         if not self._under_way:
@@ -231,11 +242,14 @@ class _Hand(Thread):
             self._dropped = True
             self._worker.kill()
 
-    def _do(self, job: _Job) -> object:
+    def _do(self, job: _Job) -> Packed | StudyResult | Failure:
         try:
-            return self._worker.call(job.function, job.argument, self._limits.timeout_s)
+            outcome: Packed | StudyResult | Failure = self._worker.call(
+                job.function, job.argument, self._limits.timeout_s
+            )
         except Exception as error:
             return failure_of(error, job.stage)
+        return outcome
 
 
 def run_overlapping(
@@ -245,29 +259,39 @@ def run_overlapping(
     observer: Observer,
     lock_descriptor: int | None = None,
 ) -> None:
-    """Take studies through the stages with worker processes for reading and writing.
+    """Take studies through the stages in other processes: one for the network, the workers beside it.
 
-    When it is interrupted, what is being read is dropped and what the network has seen is
-    still written; a second interruption drops that too.
+    When it is interrupted, what is being read or in the network is dropped and what the network
+    has seen is still written; a second interruption drops that too.
+
+    Raises
+    ------
+    SpinemetsError, MemoryError
+        The model cannot be loaded, at first or after its process had to be replaced; or no
+        record can be kept.
     """
     line = _Line(studies, stages, limits, observer)
+    network = ResidentModel(stages.load_models, limits.timeout_s, lock_descriptor)
     hands = [_Hand(line, limits, lock_descriptor) for _ in range(limits.workers)]
     for hand in hands:
         hand.start()
     try:
+        network.start()
         while (arrived := line.next_loaded()) is not None:
             study, loaded = arrived
-            line.put(study, Stage.NETWORK, attempt(stages.segment, loaded, Stage.NETWORK))
+            line.put(study, Stage.NETWORK, network.segment(loaded))
             del arrived, loaded
         line.end_network()
         for hand in hands:
             hand.join()
     except BaseException:
         line.stop()
+        network.kill()
         for hand in hands:
             hand.drop()
         raise
     finally:
+        network.close()
         _join(hands)
     if line.fault is not None:
         raise line.fault

@@ -15,7 +15,7 @@ from spinemets.atomic import atomic_write_text, remove_leftovers
 from spinemets.batch.engine import Limits, Stages, StudyEnd, run_in_turn, run_overlapping
 from spinemets.batch.privacy import redact
 from spinemets.batch.records import BatchRecord, RecordBook, Stage, Stamp, State
-from spinemets.batch.stages import Failure, StudyResult, finish, load, segment
+from spinemets.batch.stages import Failure, StudyResult, finish, load
 from spinemets.batch.tables import write_tables
 from spinemets.errors import OutputError, SpinemetsError
 
@@ -44,6 +44,8 @@ class ModelSource:
     ----------
     sha256
         Of its weights.
+    load
+        Picklable where there are workers: the model then lives in a process of its own.
     """
 
     sha256: str
@@ -137,11 +139,8 @@ def run_batch(
     remove_leftovers(out)
     try:
         if pending:
-            models = model.load()
             stages = Stages(
-                partial(load, config=config, out=out),
-                partial(segment, models=models),
-                partial(finish, config=config, out=out),
+                partial(load, config=config, out=out), model.load, partial(finish, config=config, out=out)
             )
             registrar = _Registrar(book, {entry.study.key: entry.stamp for entry in pending}, watcher)
             waiting = [entry.study for entry in pending]

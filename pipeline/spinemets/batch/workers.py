@@ -36,13 +36,23 @@ class Worker:
     ----------
     lock_descriptor
         An open file that the process keeps open as long as it lives; None for none.
+    renewed_after
+        How many calls a process answers before another takes its place; None for no end.
     """
 
-    def __init__(self, lock_descriptor: int | None = None) -> None:
+    def __init__(
+        self, lock_descriptor: int | None = None, renewed_after: int | None = _RENEWED_AFTER
+    ) -> None:
         self._lock_descriptor = lock_descriptor
+        self._renewed_after = renewed_after
         self._process: BaseProcess | None = None
         self._connection: Connection[Any, Any] | None = None
         self._calls = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process; the next call starts one where there is none."""
+        return self._connection is not None
 
     def call(self, function: Callable[[Any], Any], argument: Any, limit_s: float | None = None) -> Any:
         """What ``function(argument)`` returns; both must be picklable.
@@ -68,7 +78,7 @@ class Worker:
         for message in messages:
             logging.getLogger(message.name).handle(message)
         self._calls += 1
-        if self._calls >= _RENEWED_AFTER:
+        if self._renewed_after is not None and self._calls >= self._renewed_after:
             self.close()
         if error:
             raise WorkerError(error)
@@ -112,7 +122,8 @@ class Worker:
             process.join(_ENDING_S)
             if process.is_alive():
                 process.kill()
-                process.join()
+                # A process that hangs within a driver does not end before the driver lets it.
+                process.join(_ENDING_S)
             return process.exitcode
 
 
@@ -147,8 +158,10 @@ class _Collector(QueueHandler):
 
 def _serve(connection: Connection[Any, Any], _lock: Connection[Any, Any] | None) -> None:
     """Do what the other end asks for until it is closed."""
-    # Ctrl-C reaches every process of the terminal; the main one decides what it means.
+    # Ctrl-C reaches every process of the terminal, and a scheduler's request to end every process
+    # of the job; the main one decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     logger = logging.getLogger("spinemets")
     logger.propagate = False
