@@ -108,6 +108,18 @@ def test_beside_the_outlined_width_only_regions_that_cannot_be_there_are_ruled_o
     assert outlined.structures[place] == before.structures[place]
 
 
+def test_a_round_front_recedes_towards_the_sides(tiny, written):
+    rounded = [{**body("C7", 40), "front_recess": 6}]
+    scan = with_outlines(tiny.sct(), read_outlines(written(bodies=rounded))["tiny"])
+    height, row = 34, FRONT - 4
+    assert scan.allowed[CENTRE, row, height] == bit(Channel.CERVICAL_BODY)
+    assert scan.structures[CENTRE, row, height] == Structure.VERTEBRAL_BODY
+    side = CENTRE + HALF_WIDTH
+    assert scan.allowed[side, row, height] == bit(Channel.CERVICAL_BODY, Channel.BACKGROUND)
+    assert scan.structures[side, row, height] == Structure.BACKGROUND
+    assert scan.allowed[side, FRONT - 9, height] == bit(Channel.CERVICAL_BODY)
+
+
 def test_cord_and_sac_stay_as_they_were(tiny, written):
     scan = tiny.sct()
     known = np.isin(scan.allowed, (bit(Channel.CORD), bit(Channel.THECAL_SAC)))

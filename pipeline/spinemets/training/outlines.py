@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -21,13 +21,12 @@ __all__ = ["BodyOutline", "PosteriorOutline", "ScanOutlines", "read_outlines", "
 
 Points = tuple[tuple[float, float], ...]
 Depth = npt.NDArray[np.float32]
-_Piece = tuple[Channel, int, float, float, Depth]
-"""Channel, structure, centre, half width, depth below the outline."""
-
 _BAND_MM = 0.75
 """Half the width of the strip around an outline that either side may own."""
 _BAND_GROWTH = 0.15
 """Bodies are rounder and endplates more cupped off the midline: mm of band per mm beyond 3 mm."""
+_RECESS_POWER = 1.5
+"""How the front recedes from the midline to the half width: between a wedge (1) and a round (2)."""
 _AHEAD_MM = (2.0, 15.0)
 _LEVEL_MARGIN_MM = 5.0
 _RIM = bit(Channel.BACKGROUND, Channel.POSTERIOR_ELEMENTS, Channel.THECAL_SAC)
@@ -42,7 +41,8 @@ class BodyOutline(_Model):
 
     ``superior`` and ``inferior`` run from back to front, ``front`` and ``back`` from top to bottom
     between them. The outline holds wherever the left-right place is within ``half_width`` of
-    ``centre``. All in voxels of the scan in RAS+ order, voxel centres at whole numbers.
+    ``centre``; the front recedes towards the sides, by ``front_recess`` at the half width. All in
+    voxels of the scan in RAS+ order, voxel centres at whole numbers.
     """
 
     name: Annotated[str, Field(pattern=r"^(dens|C[2-7]|T[1-5])$")]
@@ -52,6 +52,12 @@ class BodyOutline(_Model):
     inferior: Points = Field(min_length=2)
     front: Points = ()
     back: Points = ()
+    front_recess: float = Field(default=0.0, ge=0)
+
+    @property
+    def front_edge(self) -> Points:
+        """From the upper to the lower front corner."""
+        return (self.superior[-1], *self.front, self.inferior[-1])
 
     @property
     def polygon(self) -> Points:
@@ -144,30 +150,40 @@ def with_outlines(scan: LabelledScan, outlines: ScanOutlines) -> LabelledScan:
     return replace(scan, allowed=allowed, structures=structures)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """One outlined structure: depth below its outline, and distance from its front edge."""
+
+    channel: Channel
+    centre: float
+    half_width: float
+    depth: Depth
+    front_distance: Depth | None = None
+    front_recess: float = 0.0
+
+
 class _FlatOutlines:
     """Depths below every outline, computed once, read off at any left-right place."""
 
     def __init__(self, outlines: ScanOutlines) -> None:
         size = outlines.shape[1:]
-        self._pieces: list[_Piece] = []
-        for body in outlines.bodies:
-            self._add(body.channel, body.centre, body.half_width, polygon_depth(body.polygon, size))
+        self._pieces = [_body_piece(body, size) for body in outlines.bodies]
         column = [body for body in outlines.bodies if body.name != "dens"]
-        for upper, lower in pairwise(column):
-            disc = polygon_depth((*upper.inferior, *lower.superior[::-1]), size)
-            half_width = min(upper.half_width, lower.half_width)
-            self._add(Channel.DISC, (upper.centre + lower.centre) / 2, half_width, disc)
-        for process in outlines.spinous_processes:
-            depth = polygon_depth(process.polygon, size)
-            self._add(Channel.POSTERIOR_ELEMENTS, process.centre, process.half_width, depth)
+        self._pieces += [_disc_piece(upper, lower, size) for upper, lower in pairwise(column)]
+        self._pieces += [
+            _Piece(
+                Channel.POSTERIOR_ELEMENTS,
+                process.centre,
+                process.half_width,
+                polygon_depth(process.polygon, size),
+            )
+            for process in outlines.spinous_processes
+        ]
         self._column_depth = polygon_depth(_column_polygon(column), size)
         nearest = np.argmax([polygon_depth(body.polygon, size) for body in column], axis=0)
         self._centre = np.array([body.centre for body in column])[nearest]
         self._half_width = np.array([body.half_width for body in column])[nearest]
         self._ahead = self._in_front() & (nearest > 0)
-
-    def _add(self, channel: Channel, centre: float, half_width: float, depth: Depth) -> None:
-        self._pieces.append((channel, int(STRUCTURE_OF_CHANNEL[channel]), centre, half_width, depth))
 
     def _in_front(self) -> npt.NDArray[np.bool_]:
         rows = np.arange(self._column_depth.shape[0])[:, None]
@@ -179,21 +195,27 @@ class _FlatOutlines:
         seen = np.zeros(self._column_depth.shape, dtype=np.uint16)
         marked = np.zeros(seen.shape, dtype=np.uint8)
         deepest = np.zeros(seen.shape, dtype=np.float32)
-        unsure = np.zeros(seen.shape, dtype=bool)
-        for channel, structure, centre, half_width, depth in self._pieces:
-            offset = abs(x - centre)
-            if offset > half_width:
+        unsure, receded = np.zeros((2, *seen.shape), dtype=bool)
+        for piece in self._pieces:
+            offset = abs(x - piece.centre)
+            if offset > piece.half_width:
                 continue
             band = _BAND_MM + _BAND_GROWTH * max(0.0, offset - 3)
-            seen[depth > -band] |= bit(channel)
-            marked[(depth > 0) & (depth >= deepest)] = structure
-            deepest = np.maximum(deepest, depth)
-            unsure |= np.abs(depth) <= band
+            possible, inside = piece.depth > -band, piece.depth > 0
+            seen[possible] |= bit(piece.channel)
+            if piece.front_distance is not None:
+                recess = piece.front_recess * (offset / piece.half_width) ** _RECESS_POWER
+                receded |= possible & (piece.front_distance < recess + band)
+                inside = inside & (piece.front_distance >= recess)
+            marked[inside & (piece.depth >= deepest)] = STRUCTURE_OF_CHANNEL[piece.channel]
+            deepest = np.maximum(deepest, piece.depth)
+            unsure |= np.abs(piece.depth) <= band
         offset_map = np.abs(x - self._centre)
         band_map = _BAND_MM + _BAND_GROWTH * np.clip(offset_map - 3, 0, None)
         # Between a body and its disc nothing else is; at the column's rim anything may begin.
         rim = unsure & ((self._column_depth < band_map) | (seen & bit(Channel.POSTERIOR_ELEMENTS) > 0))
         seen[rim & (deepest < band_map)] |= _RIM
+        seen[receded] |= bit(Channel.BACKGROUND)
         beyond = -self._column_depth
         ahead = (
             self._ahead
@@ -206,8 +228,21 @@ class _FlatOutlines:
         return seen, marked
 
 
+def _body_piece(body: BodyOutline, size: tuple[int, int]) -> _Piece:
+    depth, front = polygon_depth(body.polygon, size), _line_distance(body.front_edge, size)
+    return _Piece(body.channel, body.centre, body.half_width, depth, front, body.front_recess)
+
+
+def _disc_piece(upper: BodyOutline, lower: BodyOutline, size: tuple[int, int]) -> _Piece:
+    depth = polygon_depth((*upper.inferior, *lower.superior[::-1]), size)
+    front = _line_distance((upper.inferior[-1], lower.superior[-1]), size)
+    centre, half_width = (upper.centre + lower.centre) / 2, min(upper.half_width, lower.half_width)
+    recess = max(upper.front_recess, lower.front_recess)
+    return _Piece(Channel.DISC, centre, half_width, depth, front, recess)
+
+
 def _column_polygon(bodies: Sequence[BodyOutline]) -> Points:
-    front = [point for body in bodies for point in (body.superior[-1], *body.front, body.inferior[-1])]
+    front = [point for body in bodies for point in body.front_edge]
     back = [point for body in bodies for point in (body.superior[0], *body.back, body.inferior[0])]
     return (*bodies[0].superior, *front[1:], *bodies[-1].inferior[-2:0:-1], *back[:0:-1])
 
@@ -248,14 +283,22 @@ def polygon_depth(polygon: Points, size: tuple[int, int]) -> Depth:
     2.0
     """
     rows, columns = np.meshgrid(*[np.arange(n, dtype=np.float32) for n in size], indexing="ij")
-    nearest = np.full(size, np.inf, dtype=np.float32)
     inside = np.zeros(size, dtype=bool)
     for (y0, z0), (y1, z1) in pairwise((*polygon, polygon[0])):
-        dy, dz = y1 - y0, z1 - z0
-        length = max(dy * dy + dz * dz, 1e-9)
-        along = np.clip(((rows - y0) * dy + (columns - z0) * dz) / length, 0, 1)
-        nearest = np.minimum(nearest, np.hypot(rows - y0 - along * dy, columns - z0 - along * dz))
-        if dz:
+        if z0 != z1:
             crosses = (columns >= min(z0, z1)) & (columns < max(z0, z1))
-            inside ^= crosses & (rows < y0 + (columns - z0) * dy / dz)
+            inside ^= crosses & (rows < y0 + (columns - z0) * (y1 - y0) / (z1 - z0))
+    nearest = _line_distance((*polygon, polygon[0]), size)
     return np.where(inside, nearest, -nearest).astype(np.float32)
+
+
+def _line_distance(points: Points, size: tuple[int, int]) -> Depth:
+    """Distance to the line through these points."""
+    rows, columns = np.meshgrid(*[np.arange(n, dtype=np.float32) for n in size], indexing="ij")
+    nearest = np.full(size, np.inf, dtype=np.float32)
+    for (y0, z0), (y1, z1) in pairwise(points):
+        dy, dz = y1 - y0, z1 - z0
+        along = ((rows - y0) * dy + (columns - z0) * dz) / max(dy * dy + dz * dz, 1e-9)
+        along = np.clip(along, 0, 1)
+        nearest = np.minimum(nearest, np.hypot(rows - y0 - along * dy, columns - z0 - along * dz))
+    return nearest.astype(np.float32)
