@@ -14,12 +14,15 @@ from spinemets.atomic import atomic_write_bytes, atomic_write_text
 from spinemets.channels import Channel
 from spinemets.errors import ModelIncompatibleError
 from spinemets.network import NetworkDefinition, build_network
+from spinemets.training.calibration import LogitScale
 from spinemets.training.loop import network_definition
 from spinemets.training.recipe import Recipe
 from spinemets.volume import Weighting
 
 __all__ = ["export_bundle"]
 
+_LAST_LAYER = "body.output_block.conv.conv"
+_UNCHANGED = LogitScale(1.0, 0.0)
 _TOLD = (
     Weighting.T1,
     Weighting.T2,
@@ -32,12 +35,20 @@ _TOLD = (
 
 
 def export_bundle(
-    bundle: Path, recipes: tuple[Recipe, Recipe], checkpoints: tuple[Path, Path]
+    bundle: Path,
+    recipes: tuple[Recipe, Recipe],
+    checkpoints: tuple[Path, Path],
+    scale: LogitScale = _UNCHANGED,
 ) -> dict[str, int]:
     """Write the averaged weights of the anatomy and the lesion network into a bundle.
 
     Weights are stored as float16 and computed with as float32 or bfloat16. The key
     ``spinemets`` of the bundle's ``metadata.json`` is renewed; its other keys are kept.
+
+    Parameters
+    ----------
+    scale
+        Calibration of the lesion logits, put into the last layer's weights.
 
     Returns
     -------
@@ -56,6 +67,9 @@ def export_bundle(
         definition = network_definition(recipe)
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         averaged = _averaged(definition, state["average"], checkpoint)
+        if recipe.task == "lesion":
+            averaged[f"{_LAST_LAYER}.weight"] = averaged[f"{_LAST_LAYER}.weight"] * scale.slope
+            averaged[f"{_LAST_LAYER}.bias"] = averaged[f"{_LAST_LAYER}.bias"] * scale.slope + scale.shift
         weights |= {f"{recipe.task}.{name}": value.half().contiguous() for name, value in averaged.items()}
         network[recipe.task] = asdict(definition)
         steps[recipe.task] = int(state["step"])
