@@ -16,11 +16,12 @@ import pytest
 
 from spinemets.config import ReadingConfig
 from spinemets.errors import NoUsableInputError, UnreadableFileError, UnsupportedInputError
-from spinemets.io import Rejection, StudyListing, describe, discover, read_study
-from spinemets.volume import Plane, Weighting
+from spinemets.io import Rejection, StudyListing, describe, discover, read_study, write_label_map
+from spinemets.volume import Grid, Plane, Weighting
 
 AFFINE = np.array([[4.0, 0, 0, -14], [0, 0, -1.5, 30], [0, -1.25, 0, 20], [0, 0, 0, 1]])
 AXIAL = np.array([[0, 0, 1.0, 0], [0, -1.0, 0, 0], [4.0, 0, 0, 0], [0, 0, 0, 1.0]])
+LABEL_GRID = Grid((4, 5, 6), np.diag([4.0, 1.0, 1.0, 1.0]))
 CORONAL = np.array([[0, 0, 1.0, 0], [4.0, 0, 0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1.0]])
 T1_TAGS = {"SeriesDescription": "T1 TSE sag", "EchoTime": 10, "RepetitionTime": 600, "SeriesNumber": 6}
 STIR_TAGS = {"SeriesDescription": "STIR sag", "InversionTime": 150, "SeriesNumber": 7}
@@ -280,6 +281,37 @@ def test_a_folder_of_one_case_may_hold_a_mask_named_for_its_structure(tmp_path):
         save_nifti(tmp_path / "case" / f"{name}.nii.gz")
     (listing,) = discover(tmp_path)
     assert [entry.series.description for entry in listing.series] == ["T2", "T1"]
+
+
+def test_sample_truth_is_no_study_beside_the_samples():
+    samples = Path(__file__).resolve().parents[2] / "data_samples"
+    listings = discover(samples)
+    assert [listing.source.name for listing in listings] == ["dicom", "cervicothoracic_T2w.nii.gz"]
+
+
+def test_files_that_say_they_hold_labels_are_passed_over_whatever_their_name(tmp_path):
+    save_nifti(tmp_path / "case01.nii.gz")
+    write_label_map(tmp_path / "result.nii.gz", np.ones((4, 5, 6)).astype(int), LABEL_GRID, {1: "T1"})
+    (tmp_path / "result.json").unlink()
+    save_nifti(tmp_path / "drawn.nii.gz", 1)
+    (tmp_path / "drawn.json").write_text(json.dumps({"labels": {"1": "cord"}}))
+    (listing,) = discover(tmp_path)
+    assert [entry.series.description for entry in listing.series] == ["case01"]
+    assert {(entry.path.name, entry.reason) for entry in listing.ignored if entry.path.suffix == ".gz"} == {
+        ("result.nii.gz", "a label map by its header"),
+        ("drawn.nii.gz", "a label map by its sidecar"),
+    }
+
+
+def test_bytes_in_a_file_named_for_a_structure_are_labels_without_an_image_beside_it(tmp_path):
+    save_nifti(tmp_path / "images" / "case01.nii.gz")
+    (tmp_path / "drawn").mkdir()
+    voxels = (np.indices((8, 40, 40)).sum(axis=0) > 40).astype(np.uint8)
+    nibabel.save(
+        nibabel.Nifti1Image(voxels, np.diag([4.0, 1, 1, 1])), tmp_path / "drawn/case01_lesions.nii.gz"
+    )
+    (listing,) = discover(tmp_path)
+    assert [entry.path.name for entry in listing.ignored] == ["case01_lesions.nii.gz"]
 
 
 def test_a_4d_file_is_listed_and_refused_with_its_own_error(tmp_path):

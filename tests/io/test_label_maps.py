@@ -93,8 +93,17 @@ def test_a_value_without_a_name_is_refused(tmp_path):
 
 
 def test_a_value_that_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(OutputError, match="0 to 255, not 0 to 300"):
-        write_label_map(tmp_path / "a.nii.gz", np.where(labels() > 0, 300, 0), GRID, {300: "x"})
+    with pytest.raises(OutputError, match="0 to 65535, not 0 to 70000"):
+        write_label_map(tmp_path / "a.nii.gz", np.where(labels() > 0, 70000, 0), GRID, {70000: "x"})
+
+
+@pytest.mark.parametrize(("largest", "stored"), [(255, np.uint8), (256, np.uint16), (65535, np.uint16)])
+def test_more_than_255_labels_are_stored_in_two_bytes(tmp_path, largest, stored):
+    array = np.where(labels() > 0, largest, 0)
+    write_label_map(tmp_path / "lesions.nii.gz", array, GRID, {largest: "the last one"})
+    image = nibabel.load(tmp_path / "lesions.nii.gz")
+    assert image.get_data_dtype() == stored
+    np.testing.assert_array_equal(np.asanyarray(image.dataobj), array)
 
 
 def test_a_map_of_another_shape_is_refused(tmp_path):

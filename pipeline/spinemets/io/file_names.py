@@ -6,8 +6,8 @@ one folder differ only by what follows a weighting at their end (``case01_T1.nii
 ``case01_T2_sag.nii.gz``, ``case01_STIR.nii.gz``; or ``T1.nii.gz``, ``T2.nii.gz``).
 
 *Label maps* are known by a word such as ``_dseg``, ``_mask`` or ``_label-cord`` behind the weighting,
-by their folder (``masks/``, ``labelsTr/``), or by the name of a structure (``case01_lesion.nii.gz``)
-beside an image of the same case.
+by their folder (``masks/``, ``labelsTr/``, ``truth/``), or by the name of a structure
+(``case01_lesion.nii.gz``) beside an image of the same case. ``file_series`` also asks the sidecar and the header.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ _STRUCTURE = re.compile(
     re.IGNORECASE,
 )
 _ALWAYS_LABEL = re.compile(r"landmarks?|dseg|probseg|labelmap", re.IGNORECASE)
-_LABEL_FOLDER = re.compile(r"masks?|labels?|labels(?:tr|ts)|segmentations?|segs?", re.IGNORECASE)
+_LABEL_FOLDER = re.compile(
+    r"masks?|labels?|labels(?:tr|ts)|segmentations?|segs?|(?:ground[_-]?)?truth|gt|annotations?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInpu
 from spinemets.io.dicom_series import too_few_reason
 from spinemets.io.exclusions import contrast_exclusion, derived_exclusion, is_localiser
 from spinemets.io.file_names import FileName, case_of_structure, image_stem, parse_file_name
-from spinemets.io.files import read_image_header
+from spinemets.io.files import is_label_map_by_header, read_image_header
 from spinemets.io.listing import IgnoredFile, Rejection, SeriesListing, StudyListing
 from spinemets.io.selection import head_foot_extent
 from spinemets.io.weighting import AcquisitionHeader, plain_words, weighting_from_header
@@ -53,6 +53,10 @@ def list_file_studies(
     for path, name in names.items():
         if name.is_label_map or (path.parent, case_of_structure(path)) in cases:
             ignored.append(IgnoredFile(path, "a label map by its name"))
+        elif "labels" in _sidecar(path):
+            ignored.append(IgnoredFile(path, "a label map by its sidecar"))
+        elif is_label_map_by_header(path, names_structure=case_of_structure(path) is not None):
+            ignored.append(IgnoredFile(path, "a label map by its header"))
         elif raw_exists and "derivatives" in path.parts:
             ignored.append(IgnoredFile(path, "a BIDS derivative"))
         else:

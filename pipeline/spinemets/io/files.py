@@ -26,7 +26,14 @@ from nibabel.wrapstruct import WrapStructError
 from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
 from spinemets.volume import Grid, Series
 
-__all__ = ["ImageHeader", "is_dicom_series", "is_image_file", "read_image", "read_image_header"]
+__all__ = [
+    "ImageHeader",
+    "is_dicom_series",
+    "is_image_file",
+    "is_label_map_by_header",
+    "read_image",
+    "read_image_header",
+]
 
 _NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -34,6 +41,8 @@ _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _CONFLICT_MM, _CONFLICT_DEG = 1.0, 1.0
 # Real images have hundreds of values; label maps have few, in large uniform patches.
 _MOST_LABELS, _UNIFORM_SHARE = 64, 0.95
+# NIFTI_INTENT_LABEL of nifti1.h.
+_LABEL_INTENT = 1002
 _HOUNSFIELD_OF_FAT_AND_AIR = -300.0
 
 
@@ -53,6 +62,25 @@ def is_image_file(path: Path) -> bool:
 def is_dicom_series(series: Series) -> bool:
     """Whether a series was read from DICOM files."""
     return bool(series.files) and not is_image_file(series.files[0])
+
+
+def is_label_map_by_header(path: Path, *, names_structure: bool) -> bool:
+    """Whether a NIfTI header says that its values are labels; False for a file that cannot be read.
+
+    Parameters
+    ----------
+    names_structure
+        The file is named for a structure, so that single bytes are enough of a sign.
+    """
+    if not path.name.lower().endswith(_NIFTI_SUFFIXES):
+        return False
+    try:
+        header = _open_nifti(path).header
+    except UnreadableFileError:
+        return False
+    if header["intent_code"] == _LABEL_INTENT:
+        return True
+    return names_structure and bool(header.get_data_dtype().itemsize == 1)
 
 
 def read_image_header(path: Path) -> ImageHeader:

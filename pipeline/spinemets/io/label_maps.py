@@ -20,7 +20,7 @@ __all__ = ["write_label_map", "write_probability_map"]
 # Level 6 takes three times as long for files of the same size.
 _GZIP_LEVEL = 1
 _SCANNER_COORDINATES = 1
-_PROBABILITY_STEPS = 65535
+_LARGEST_LABEL = _PROBABILITY_STEPS = 65535
 
 
 def write_label_map(
@@ -33,7 +33,8 @@ def write_label_map(
     path
         Ends in ``.nii.gz`` or ``.nii``.
     array
-        Integers 0 to 255, shape ``grid.shape``; 0 is background. Stored as uint8.
+        Integers 0 to 65,535, shape ``grid.shape``; 0 is background. Stored as uint8, or as
+        uint16 where a value exceeds 255.
     grid
         Stored as both sform and qform with code 1 (scanner coordinates).
     labels
@@ -53,15 +54,18 @@ def write_label_map(
         A value does not fit or has no name, or a file cannot be written.
     """
     values = [int(value) for value in np.unique(array)]
-    if values[0] < 0 or values[-1] > 255:
-        raise OutputError(f"{path.name}: label values must be 0 to 255, not {values[0]} to {values[-1]}")
+    if values[0] < 0 or values[-1] > _LARGEST_LABEL:
+        raise OutputError(
+            f"{path.name}: label values must be 0 to {_LARGEST_LABEL}, not {values[0]} to {values[-1]}"
+        )
     unnamed = sorted(set(values) - set(labels) - {0})
     if unnamed:
         raise OutputError(f"{path.name}: label values without a name: {unnamed}")
+    stored = np.uint8 if values[-1] <= np.iinfo(np.uint8).max else np.uint16
     header = nibabel.Nifti1Header()
-    header.set_data_dtype(np.uint8)
+    header.set_data_dtype(stored)
     header.set_intent("label", name="labels")
-    _write_nifti(path, array.astype(np.uint8), grid, header)
+    _write_nifti(path, array.astype(stored), grid, header)
     names = sorted(labels.items())
     json_path, tsv_path = _beside(path, ".json"), _beside(path, ".tsv")
     atomic_write_text(json_path, json.dumps({"labels": {str(n): name for n, name in names}}, indent=2) + "\n")
