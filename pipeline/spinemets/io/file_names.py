@@ -7,7 +7,8 @@ one folder differ only by what follows a weighting at their end (``case01_T1.nii
 
 *Label maps* are known by a word such as ``_dseg``, ``_mask`` or ``_label-cord`` behind the weighting,
 by their folder (``masks/``, ``labelsTr/``, ``truth/``), or by the name of a structure
-(``case01_lesion.nii.gz``) beside an image of the same case. ``file_series`` also asks the sidecar and the header.
+(``case01_lesion.nii.gz``) beside an image of the same case. ``file_series`` also asks the sidecar
+and the header.
 """
 
 from __future__ import annotations
