@@ -31,7 +31,8 @@ def test_every_recipe_loads_and_its_patch_fits_its_network(path):
     recipe = load_recipe(path)
     multiple = 2 ** len(recipe.network.filters)
     assert recipe.patch[1] % multiple == recipe.patch[2] % multiple == 0
-    assert sum(recipe.sources.shares.values()) == pytest.approx(1)
+    shares = [*recipe.sources.shares.values(), *(one.share for one in recipe.sources.datasets)]
+    assert sum(shares) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)

@@ -13,17 +13,21 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spinemets.errors import ConfigError
+from spinemets.training.datasets import LAYOUTS, Case
+from spinemets.training.datasets.cases import Subset
 from spinemets.training.outlines import read_outlines, with_outlines
+from spinemets.training.packing import pack
 from spinemets.training.phantoms import draw_phantom_scan
-from spinemets.training.recipe import Recipe, SourceSettings
+from spinemets.training.recipe import DatasetSettings, Recipe, SourceSettings
 from spinemets.training.samples import SampleOptions, draw_sample
 from spinemets.training.scans import LabelledScan, read_sct, read_spider
+from spinemets.training.splits import read_split
 
 __all__ = ["SampleStream", "read_sources", "read_validation"]
 
 _log = logging.getLogger(__name__)
 
-Pools = dict[str, list[LabelledScan]]
+Pools = dict[str, Sequence[LabelledScan]]
 
 
 class SampleStream(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
@@ -31,7 +35,9 @@ class SampleStream(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
 
     def __init__(self, pools: Pools, recipe: Recipe, start: int, stop: int) -> None:
         self._sources = [name for name in sorted(pools) if pools[name]]
-        weights = np.array([recipe.sources.shares.get(name, 0.0) for name in self._sources])  # type: ignore[call-overload]
+        shares: dict[str, float] = {str(name): share for name, share in recipe.sources.shares.items()}
+        shares |= {_pool_name(place, one): one.share for place, one in enumerate(recipe.sources.datasets)}
+        weights = np.array([shares.get(name, 0.0) for name in self._sources])
         if not weights.sum() > 0:
             raise ConfigError("the recipe's shares name no source that has scans")
         self._weights = weights / weights.sum()
@@ -57,20 +63,64 @@ class SampleStream(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
 
 
 def read_sources(recipe: Recipe, folder: Path, cache: Path) -> Pools:
-    """Every training scan of a recipe, by source; phantoms are drawn once and kept in ``cache``."""
+    """Every training scan of a recipe, by source.
+
+    Phantoms are drawn once and kept in ``cache``, data sets prepared once and kept beside it.
+    """
     sources = recipe.sources
     pools: Pools = {"spider": _spider(sources, folder, sources.spider_subjects), "sct": [], "phantom": []}
     if sources.sct is not None:
         pools["sct"] = _sct(sources, folder / sources.sct)
     if sources.phantoms:
         pools["phantom"] = _phantoms(recipe.seed, sources.phantoms, cache)
+    for place, dataset in enumerate(sources.datasets):
+        cases = _cases(dataset, folder, "train")
+        scans = pack(LAYOUTS[dataset.kind], cases, cache.parent / "scans" / dataset.kind)
+        pools[_pool_name(place, dataset)] = scans
     _log.info("training scans: %s", ", ".join(f"{len(scans)} {name}" for name, scans in pools.items()))
     return pools
 
 
 def read_validation(recipe: Recipe, folder: Path) -> list[LabelledScan]:
     """The real scans that choose between checkpoints; no test subject is among them."""
-    return _spider(recipe.sources, folder, recipe.sources.spider_validation)
+    scans = _spider(recipe.sources, folder, recipe.sources.spider_validation)
+    for dataset in recipe.sources.datasets:
+        cases = _cases(dataset, folder, "validation")[: dataset.validation_scans]
+        scans += [LAYOUTS[dataset.kind].read(case) for case in cases]
+    return scans
+
+
+def _pool_name(place: int, dataset: DatasetSettings) -> str:
+    return f"datasets[{place}] {dataset.kind}"
+
+
+def _cases(dataset: DatasetSettings, folder: Path, part: Subset) -> list[Case]:
+    """The cases of one part, by the split or by the data set's own subsets.
+
+    Raises
+    ------
+    ConfigError
+        Nothing is to be trained on.
+    """
+    cases = LAYOUTS[dataset.kind].find(folder / dataset.folder)
+    if dataset.split is None:
+        chosen = [case for case in cases if (case.subset or "train") == part]
+    else:
+        split = read_split(dataset.split)
+        wanted = split.part(part)
+        chosen = [case for case in cases if case.patient in wanted]
+        strange = {case.patient for case in cases} - split.train - split.validation - split.test
+        if strange and part == "train":
+            _log.warning(
+                "%s: %d patients are in no part of the split and left out", dataset.kind, len(strange)
+            )
+    if part == "train" and not chosen:
+        where = "the data set" if dataset.split is None else str(dataset.split)
+        raise ConfigError(
+            f"{folder / dataset.folder}: none of its {len(cases)} cases is to be trained on by {where}; "
+            "make a split with scripts/make_splits.py"
+        )
+    return chosen
 
 
 def _spider(sources: SourceSettings, folder: Path, subjects: Sequence[str]) -> list[LabelledScan]:

@@ -10,11 +10,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spinemets.errors import ConfigError
 
-__all__ = ["NetworkSettings", "Recipe", "SourceSettings", "load_recipe"]
+__all__ = ["DatasetSettings", "NetworkSettings", "Recipe", "SourceSettings", "load_recipe"]
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetSettings(_Settings):
+    """A data set in the layout that it is published in (``spinemets.training.datasets``)."""
+
+    kind: Literal[
+        "spider", "spine_generic", "whole_spine", "verse", "mrspineseg", "datalist", "own_masks"
+    ] = Field(description="the layout")
+    folder: Path = Field(description="relative to --data; the JSON file of a datalist")
+    split: Path | None = Field(
+        default=None,
+        description="file of scripts/make_splits.py, relative to the recipe; else the data set's own subsets",
+    )
+    share: float = Field(default=1.0, gt=0, description="how often a sample comes from it, as in shares")
+    validation_scans: int = Field(default=4, ge=0, description="at most so many of its validation part")
 
 
 class SourceSettings(_Settings):
@@ -34,6 +49,7 @@ class SourceSettings(_Settings):
     shares: dict[Literal["spider", "sct", "phantom"], float] = Field(
         default={"spider": 1.0}, description="how often a sample comes from each source"
     )
+    datasets: tuple[DatasetSettings, ...] = Field(default=(), description="beside the sources above")
 
 
 class NetworkSettings(_Settings):
@@ -78,8 +94,17 @@ def load_recipe(path: Path) -> Recipe:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); pass a YAML file") from error
     except (yaml.YAMLError, ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    outlines = recipe.sources.sct_outlines
-    if outlines is None:
-        return recipe
-    sources = recipe.sources.model_copy(update={"sct_outlines": path.parent / outlines})
-    return recipe.model_copy(update={"sources": sources})
+    return recipe.model_copy(update={"sources": _resolved(recipe.sources, path.parent)})
+
+
+def _resolved(sources: SourceSettings, folder: Path) -> SourceSettings:
+    """The sources with what is relative to the recipe made relative to where we are."""
+    changes: dict[str, object] = {
+        "datasets": tuple(
+            one if one.split is None else one.model_copy(update={"split": folder / one.split})
+            for one in sources.datasets
+        )
+    }
+    if sources.sct_outlines is not None:
+        changes["sct_outlines"] = folder / sources.sct_outlines
+    return sources.model_copy(update=changes)

@@ -64,8 +64,8 @@ class LabelledScan:
     spacing_mm
         Of the three axes; 1 mm in plane.
     lesions
-        uint8, shape of the image: 1 lesion, 0 none, 255 unknown. None where the person is taken to
-        have none.
+        uint8, shape of the image: a lesion's number from 1, 0 none, 255 unknown. None where the
+        person is taken to have none.
     """
 
     subject: str

@@ -1,0 +1,86 @@
+"""A split is stored, always drawn alike, and keeps every patient to one part."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import make_splits
+from dataset_files import bids
+from spinemets.errors import ConfigError
+from spinemets.training.datasets.cases import Case
+from spinemets.training.splits import draw_split, read_split
+
+SHARES = {"validation": 0.1, "test": 0.2}
+
+
+def cases(names, subset=None):
+    return [Case(name, f"{name}_{series}", {}, subset=subset) for name in names for series in ("T1", "T2")]
+
+
+def test_shares_are_kept_and_every_patient_is_in_one_part():
+    split = draw_split(cases(map(str, range(2000))), SHARES)
+    sizes = [len(part) for part in (split.train, split.validation, split.test)]
+    assert sum(sizes) == 2000
+    assert sizes[1] == pytest.approx(200, abs=40)
+    assert sizes[2] == pytest.approx(400, abs=60)
+
+
+def test_a_patient_s_part_does_not_change_when_others_join():
+    few, many = (draw_split(cases(map(str, range(n))), SHARES) for n in (100, 300))
+    assert few.test <= many.test
+    assert few.train <= many.train
+    assert draw_split(cases(map(str, range(100))), SHARES, seed=1) != few
+
+
+def test_fixed_patients_and_the_data_set_s_own_subsets_stand():
+    everyone = [*cases(["a", "b"]), *cases(["c"], "test"), *cases(["d"], "train")]
+    split = draw_split(everyone, {"test": 1.0}, {"train": ["a", "unheard-of"], "validation": ["d"]})
+    assert (split.train, split.validation, split.test) == ({"a"}, {"d"}, {"b", "c"})
+
+
+def test_a_patient_asked_for_in_two_parts_is_refused():
+    with pytest.raises(ConfigError, match="patient a"):
+        draw_split(cases(["a"]), SHARES, {"train": ["a"], "test": ["a"]})
+    with pytest.raises(ConfigError, match="patient a"):
+        draw_split([*cases(["a"], "train"), *cases(["a"], "test")], SHARES)
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["make_splits.py", *map(str, arguments)])
+    return make_splits.main()
+
+
+def test_the_script_writes_what_a_recipe_reads_and_the_same_again(tmp_path, monkeypatch, capsys):
+    folder = bids(tmp_path / "data", ("amu01", "ucl02", "vall03"))
+    for name in ("one.json", "two.json"):
+        options = ("-o", tmp_path / name, "--test", "ucl02", "--test-share", "0", "--validation-share", "0")
+        assert run(monkeypatch, "spine_generic", folder, *options) == 0
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    split = read_split(tmp_path / "one.json")
+    assert (split.train, split.test) == ({"amu01", "vall03"}, {"ucl02"})
+    assert "2 to train on" in capsys.readouterr().out
+
+
+def test_the_script_says_what_is_wrong(tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, "verse", tmp_path, "-o", tmp_path / "x.json") == 2
+    assert "seg-vert_msk" in capsys.readouterr().err
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "make_splits"),
+        ("[", "no split"),
+        ("[1]", "no split"),
+        (json.dumps({"train": ["a"], "test": ["a"]}), "twice"),
+    ],
+)
+def test_what_is_no_split_is_refused(tmp_path, text, reason):
+    path = tmp_path / "split.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=reason):
+        read_split(path)
