@@ -17,7 +17,7 @@ from spinemets.simulation.tissues import LEVEL_OF_CODE, structure_of_tissue
 from spinemets.training.scans import LabelledScan, bit
 from spinemets.volume import Grid, Weighting
 
-__all__ = ["draw_phantom_scan"]
+__all__ = ["draw_phantom_scan", "with_open_edges"]
 
 _SPACING_MM = (2.0, 1.0, 1.0)
 _WIDTH_MM = 76.0
@@ -54,7 +54,8 @@ def draw_phantom_scan(seed: int, index: int, cache: Path) -> LabelledScan:
         temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
         np.savez_compressed(temporary, image=image, allowed=allowed, structures=structures)
         temporary.replace(path)
-    return LabelledScan(f"phantom/{index}", image, allowed, structures, _SPACING_MM, weighting)
+    open_allowed = with_open_edges(allowed, structures)
+    return LabelledScan(f"phantom/{index}", image, open_allowed, structures, _SPACING_MM, weighting)
 
 
 def _draw(
@@ -101,6 +102,35 @@ def _allowed(labels: PhantomLabels, structures: npt.NDArray[np.uint8]) -> npt.ND
     for code, level in LEVEL_OF_CODE.items():
         channels[code] = bit(_channel_of(level))
     allowed[bodies] = channels[labels.vertebra[bodies]]
+    return allowed
+
+
+def with_open_edges(
+    allowed: npt.NDArray[np.uint16], structures: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.uint16]:
+    """The outermost in-plane voxel of every structure may be background as well.
+
+    Phantoms label a body with its cortex and let discs touch it; people who outline scans leave
+    a gap there. How wide it is, real scans teach.
+
+    Parameters
+    ----------
+    allowed
+        uint16, shape (left-right, back-front, foot-head): bits of ``Channel``. Not changed.
+    structures
+        uint8, same shape: ``Structure``.
+    """
+    canal = np.isin(structures, (Structure.THECAL_SAC, Structure.CORD))
+    kinds = np.where(canal, Structure.THECAL_SAC, structures)
+    edge = np.zeros(kinds.shape, dtype=np.bool_)
+    for axis in (1, 2):
+        differs = np.diff(kinds, axis=axis) != 0
+        pad = [(0, 0)] * 3
+        for side in ((1, 0), (0, 1)):
+            pad[axis] = side
+            edge |= np.pad(differs, pad)
+    allowed = allowed.copy()
+    allowed[edge & (kinds != Structure.BACKGROUND)] |= np.uint16(bit(Channel.BACKGROUND))
     return allowed
 
 
