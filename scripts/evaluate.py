@@ -36,6 +36,8 @@ def main() -> None:
 def results(results: Path, truths: Path, output: Path | None) -> None:
     """Score every study of TRUTHS against the study of the same name in RESULTS.
 
+    Run detect with `--identifiers keep`, so that results have the names of their scans.
+
     A truth has the form of a result: a folder with any of anatomy.nii.gz, levels.nii.gz and
     lesions.nii.gz, and truth.json with `levels` and `findings` as in report.json; or files side
     by side, as in case_anatomy.nii.gz with case.json. What is absent is not scored. What
@@ -47,7 +49,8 @@ def results(results: Path, truths: Path, output: Path | None) -> None:
         for name, truth in find_studies(truths).items():
             if name not in found:
                 raise NoUsableInputError(
-                    f"{results}: holds no result for {name}, only for {', '.join(found)}"
+                    f"{results}: holds no result for {name}, only for {', '.join(found)}; "
+                    "detect names results as their scans with --identifiers keep"
                 )
             predicted = read_study_result(found[name])
             scores.append(score_exam(predicted, read_study_result(truth), patient=_patient(name)))

@@ -122,7 +122,7 @@ def test_written_manifest_plans_the_same_studies(scans, tmp_path):
     from spinemets.batch_command import write_manifest
 
     planned = plan_batch([scans])
-    write_manifest(tmp_path / "list.csv", planned)
+    write_manifest(tmp_path / "list.csv", planned, tmp_path / "out", "keep")
     again = plan_batch([tmp_path / "list.csv"])
     assert [(study.key, study.source) for study in again] == [(study.key, study.source) for study in planned]
     assert manifest_text(read_manifest(tmp_path / "list.csv")) == (tmp_path / "list.csv").read_text()
@@ -260,4 +260,5 @@ def test_slurm_task_runs_its_shard_with_a_worker_less_than_its_processors(tmp_pa
     done = subprocess.run(
         ["bash", script], env=task | given | path, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "detect my list.csv -o out/shards/3 --shard 3/8 --workers 3 --timeout 60\n"
+    told = "detect my list.csv -o out/shards/3 --shard 3/8 --salt out/private/salt --workers 3 --timeout 60\n"
+    assert done.stdout == told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -47,9 +48,9 @@ def scan(tmp_path_factory, truth):
 
 @pytest.fixture
 def lean(tmp_path):
-    """Settings without pictures and pages, which have tests of their own."""
+    """Settings without pictures and pages, which have tests of their own, and with plain names."""
     path = tmp_path / "lean.yaml"
-    path.write_text("report: {formats: [json, nifti]}\n")
+    path.write_text("report: {formats: [json, nifti], identifiers: keep}\n")
     return path
 
 
@@ -253,7 +254,8 @@ def test_inspect_json_hides_identifiers_unless_asked(tmp_path):
 def test_log_names_no_patient_and_no_uid(run, tmp_path, capsys):
     folder = write_dicom(tmp_path / "exam", [4.0 * n for n in range(9)])
     uid = pydicom.dcmread(folder / "1.dcm").StudyInstanceUID
-    run(folder, "-o", tmp_path / "out", "-vv", segmenter=Raises(RuntimeError("broken")))
+    hashed = ["--identifiers", "hash"]
+    run(folder, "-o", tmp_path / "out", "-vv", *hashed, segmenter=Raises(RuntimeError("broken")))
     printed = capsys.readouterr()
     assert "RuntimeError: broken" in printed.err
     for secret in ("secret-7", "Nobody", "20200102", uid):
@@ -295,16 +297,102 @@ def test_batch_of_a_folder_named_for_a_patient_keeps_the_name_out_of_everything(
     folder.rename(inputs)
     out = tmp_path / "out"
     for _ in range(2):
-        run(inputs, "-o", out, "-vv", segmenter=segmenter)
+        run(inputs, "-o", out, "-vv", "--identifiers", "hash", segmenter=segmenter)
     assert len((out / "batch.jsonl").read_text().splitlines()) == 1
-    names = [path.relative_to(out).as_posix() for path in out.rglob("*")]
-    texts = [path.read_text(errors="replace") for path in out.rglob("*") if path.is_file()]
-    printed = capsys.readouterr()
-    everything = "\n".join([*names, *texts, printed.out, printed.err]).casefold()
+    everything = all_but_the_private_table(out, capsys)
+    assert str(inputs) in (out / "private/studies.csv").read_text()
     for secret in ("nobody", "known_1950", "secret-7", "19500203", "1950-02-03", image.StudyInstanceUID):
         assert secret.casefold() not in everything, secret
     run(inputs, "-o", tmp_path / "kept", "--identifiers", "keep", segmenter=segmenter)
     assert image.StudyInstanceUID in (tmp_path / "kept/summary.csv").read_text()
+
+
+def all_but_the_private_table(out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Names and contents of all files of an output folder, and what was printed, in small letters."""
+    files = [path for path in out.rglob("*") if path.is_file() and path.parent.name != "private"]
+    texts = [path.read_text(errors="replace") for path in files]
+    printed = capsys.readouterr()
+    names = [path.relative_to(out).as_posix() for path in out.rglob("*")]
+    return "\n".join([*names, *texts, printed.out, printed.err]).casefold()
+
+
+def test_batch_of_files_named_for_patients_keeps_the_names_out_of_records_logs_and_pages(
+    run, truth, tmp_path, capsys
+):
+    inputs, out = tmp_path / "ward/Doe Jane", tmp_path / "out"
+    write_scan(inputs / "Doe_Jane_T2w.nii.gz", truth)
+    (inputs / "Roe_Richard_T2w.nii.gz").write_bytes(b"\x1f\x8b no image")
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(f"study,path\ncase-7,{inputs / 'Doe_Jane_T2w.nii.gz'}\n")
+    arguments = [inputs, manifest, "-o", out, "-vv", "--identifiers", "hash", "--formats", "json"]
+    assert run(*arguments) == run(*arguments) == PARTIAL
+    table = (out / "private/studies.csv").read_text()
+    assert "case-7," in table
+    assert table.count("study-") == 2
+    assert oct((out / "private/studies.csv").stat().st_mode & 0o777) == "0o600"
+    assert len((out / "batch.jsonl").read_text().splitlines()) == 3
+    # A report shows the descriptions of its series, which for such files are their names.
+    for path in out.glob("*/report.json"):
+        path.unlink()
+    everything = all_but_the_private_table(out, capsys)
+    assert "case-7" in everything
+    for secret in ("doe", "jane", "roe", "richard"):
+        assert not re.search(rf"(?<![a-z]){secret}(?![a-z])", everything), secret
+
+
+def test_output_folder_with_names_of_one_kind_takes_none_of_the_other(run, scan, tmp_path, capsys):
+    kept, hashed = tmp_path / "kept", tmp_path / "hashed"
+    assert run(scan, "-o", kept) == run(scan, "-o", hashed, "--identifiers", "hash") == DONE
+    assert run(scan, "-o", kept, "--identifiers", "hash") == USAGE
+    assert run(scan, "-o", hashed) == USAGE
+    (hashed / "private/salt").unlink()
+    assert run(scan, "-o", hashed, "--identifiers", "hash") == USAGE
+    assert "bring that back" in capsys.readouterr().err
+
+
+def test_output_folders_that_share_a_salt_give_a_study_the_same_name(run, scan, tmp_path):
+    names = []
+    for folder in ("a", "b", "c"):
+        salt = ["--salt", tmp_path / "common/salt"] if folder != "c" else []
+        assert run(scan, "-o", tmp_path / folder, "--identifiers", "hash", *salt) == DONE
+        names.append(next((tmp_path / folder).glob("study-*")).name)
+    assert names[0] == names[1] != names[2]
+    run(scan, "-o", tmp_path / "a", "--identifiers", "hash", segmenter=Raises(AssertionError("done twice")))
+    assert len((tmp_path / "a/batch.jsonl").read_text().splitlines()) == 1
+    options = ["--identifiers", "hash", "--salt", tmp_path / "common/salt"]
+    assert run(scan, "-o", tmp_path / "c", *options) == USAGE
+
+
+def test_merged_shards_keep_their_salt_and_the_table_of_their_names(run, scan, truth, tmp_path):
+    scans = [scan, *(write_scan(tmp_path / f"{name}.nii.gz", truth) for name in ("bert", "cleo"))]
+    hashed = ["--identifiers", "hash", "--salt", tmp_path / "salt"]
+    for number in (1, 2):
+        assert run(*scans, "-o", tmp_path / f"part{number}", *hashed, "--shard", f"{number}/2") == DONE
+    with pytest.raises(SystemExit):
+        main(["merge", str(tmp_path / "part1"), str(tmp_path / "part2"), "-o", str(tmp_path / "all")])
+    table = (tmp_path / "all/private/studies.csv").read_text()
+    assert all(str(path) in table for path in scans)
+    options = ["--identifiers", "hash", "--retry-failed"]
+    assert run(*scans, "-o", tmp_path / "all", *options, segmenter=Raises(ValueError("twice"))) == DONE
+    assert len((tmp_path / "all/batch.jsonl").read_text().splitlines()) == 3
+
+
+def test_manifest_that_plan_writes_names_studies_by_hashes_and_is_run_as_such(
+    run, truth, tmp_path, lean, capsys
+):
+    for name in ("case01_T1", "case01_T2", "case02_T1", "case02_T2"):
+        write_scan(tmp_path / f"ward/{name}.nii.gz", truth)
+    out, manifest = tmp_path / "out", tmp_path / "list.csv"
+    run(tmp_path / "ward", "-o", out, "--dry-run", "--identifiers", "hash")
+    assert not out.exists()
+    arguments = ["plan", tmp_path / "ward", "-o", out, "--config", lean, "--identifiers", "hash"]
+    with pytest.raises(SystemExit):
+        main([str(argument) for argument in (*arguments, "--manifest", manifest)])
+    assert "case01" not in capsys.readouterr().out
+    names = [line.split(",")[0] for line in manifest.read_text().splitlines()[1:]]
+    assert run(manifest, "-o", out, "--identifiers", "hash") == DONE
+    assert sorted(path.name for path in out.glob("study-*")) == sorted(names)
+    assert run(tmp_path / "ward", "-o", out, "--identifiers", "hash", segmenter=Raises(ValueError())) == DONE
 
 
 def test_unexpected_error_exits_with_1(run, scan, tmp_path, capsys):

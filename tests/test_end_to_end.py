@@ -35,7 +35,8 @@ def _needs_the_model():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("samples")
-    return spinemets("detect", SAMPLES / "dicom", SAMPLES / "nifti", "-o", out, "-d", "cpu"), out
+    scans = [SAMPLES / "dicom", SAMPLES / "nifti"]
+    return spinemets("detect", *scans, "-o", out, "-d", "cpu", "--identifiers", "keep"), out
 
 
 def test_both_samples_are_done_in_one_call(finished):

@@ -30,7 +30,7 @@ def test_the_bundle_runs_with_monai_bundle_run(tmp_path: Path) -> None:
     with (tmp_path / "out" / "summary.csv").open(encoding="utf-8", newline="") as lines:
         (row,) = csv.DictReader(lines)
     assert row["state"] == "done"
-    assert (tmp_path / "out" / "cervicothoracic_T2w" / "report.json").is_file()
+    assert (tmp_path / "out" / row["study"] / "report.json").is_file()
 
 
 def test_a_bundle_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -34,10 +34,11 @@ from spinemets.batch import (
     manifest_text,
     read_records,
     run_batch,
+    settle_names,
     stamp_of,
     what_to_do,
 )
-from spinemets.batch.privacy import redact
+from spinemets.batch.privacy import redact_message
 from spinemets.errors import ConfigError, SpinemetsError
 from spinemets.exit_codes import DONE, PARTIAL, code_of, common_code
 from spinemets.terminal import LiveProgress, has_terminal
@@ -67,8 +68,7 @@ def carry_out(
         raise ConfigError("--timeout needs processes that can be ended; pass --workers 1 or more")
     again = _again(options)
     with _terminated_as_interrupted(), RecordBook(out) as book:
-        if config.report.identifiers == "hash":
-            studies = conceal(studies, out)
+        studies = settle_names(studies, book, config.report.identifiers, options["salt"])
         todo = what_to_do(
             studies, book.records, out, lambda study: stamp_of(study, bundle.sha256, config), again
         )
@@ -102,7 +102,7 @@ def show_plan(
     """Print what a run would do, study by study; nothing is written."""
     records = read_records(out) if (out / RECORDS_NAME).is_file() else {}
     if config.report.identifiers == "hash":
-        studies = conceal(studies, out, write=False)
+        studies = conceal(studies, out, options["salt"], write=False)
     todo = what_to_do(
         studies, records, out, lambda study: stamp_of(study, bundle.sha256, config), _again(options)
     )
@@ -113,17 +113,23 @@ def show_plan(
     return DONE
 
 
-def write_manifest(path: Path, studies: Sequence[PlannedStudy]) -> None:
+def write_manifest(
+    path: Path, studies: Sequence[PlannedStudy], out: Path, identifiers: str, salt: Path | None = None
+) -> None:
     """Write the planned studies as a manifest; inputs that are no study are left out.
 
     Raises
     ------
+    ConfigError
+        The output folder has another salt than the one given.
     OutputError
-        The file cannot be written.
+        The file or the salt cannot be written.
     """
+    named = conceal(studies, out, salt) if identifiers == "hash" else studies
+    places = Counter(study.source for study in studies)
     rows = [
-        ManifestRow(study.key, study.source, study.columns)
-        for study in studies
+        ManifestRow(name.key, name.source, name.columns, study.key if places[study.source] > 1 else "")
+        for study, name in zip(studies, named, strict=True)
         if not isinstance(study.found, SpinemetsError)
     ]
     atomic_write_text(path, manifest_text(rows))
@@ -135,10 +141,10 @@ def _planned_line(entry: Todo) -> str:
         state = entry.record.state.value if entry.record else ""
         return f"{study.key}: stays {state}"
     if isinstance(study.found, SpinemetsError):
-        return f"{study.key}: will fail: {study.found}"
+        return f"{study.key}: will fail: {redact_message(str(study.found), study)}"
     used = sum(series.kept for series in study.found.series)
-    source = redact(str(study.source), study.private)
-    return f"{study.key}: {entry.why}: {used} of {len(study.found.series)} series, {source}"
+    source = "" if study.hidden_source else f", {study.source}"
+    return f"{study.key}: {entry.why}: {used} of {len(study.found.series)} series{source}"
 
 
 def _again(options: Mapping[str, Any]) -> Again:

@@ -94,7 +94,7 @@ _common = _options(
     click.option(
         "--identifiers",
         type=click.Choice(["keep", "hash"]),
-        help="Write UIDs, patient ID and date as they are, or hash or omit them.  [default: hash]",
+        help="Write names, UIDs, patient ID and date as they are, or hash or omit them.  [default: hash]",
     ),
     click.option("-v", "--verbose", count=True, help="Say more; -vv also shows tracebacks."),
     click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings."),
@@ -195,6 +195,13 @@ _batch = _options(
         metavar="I/N",
         help="Do only the I-th of N equal parts, told by the names of the studies; see merge.",
     ),
+    click.option(
+        "--salt",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Salt of the studies' names, for several output folders to share, as those of shards; made where "
+        "it is missing.  [default: OUT/private/salt]",
+    ),
     click.option("--retry-failed", is_flag=True, help="Also do again what failed in an earlier run."),
     click.option("--rerun", is_flag=True, help="Do everything again, also what is done and unchanged."),
 )
@@ -289,7 +296,7 @@ def plan(
     from spinemets.batch_command import show_plan, write_manifest
 
     if manifest is not None:
-        write_manifest(manifest, studies)
+        write_manifest(manifest, studies, out, config.report.identifiers, options["salt"])
     return show_plan(studies, out, bundle, config, options)
 
 

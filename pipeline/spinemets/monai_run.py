@@ -12,9 +12,9 @@ from spinemets.batch import (
     RecordBook,
     Stage,
     State,
-    conceal,
     plan_batch,
     run_batch,
+    settle_names,
     stamp_of,
     what_to_do,
 )
@@ -66,7 +66,7 @@ class BundleDetector:
         studies = plan_batch([Path(source)], self._config.reading)
         model = ModelSource(self._models.provenance.model_sha256, lambda: self._models)
         with RecordBook(Path(output)) as book:
-            studies = conceal(studies, book.folder)
+            studies = settle_names(studies, book, self._config.report.identifiers)
             todo = what_to_do(
                 studies,
                 book.records,

@@ -9,7 +9,8 @@ from spinemets.batch.engine import Limits
 from spinemets.batch.manifest import ManifestRow, manifest_text
 from spinemets.batch.merge import merge_batches
 from spinemets.batch.planning import PlannedStudy, Shard, plan_batch, study_key
-from spinemets.batch.privacy import conceal
+from spinemets.batch.privacy import conceal, settle_names
+from spinemets.batch.ray_engine import RayCluster
 from spinemets.batch.records import RECORDS_NAME, BatchRecord, RecordBook, Stage, Stamp, State, read_records
 from spinemets.batch.run import Again, ModelSource, Todo, Watcher, run_batch, what_to_do
 from spinemets.batch.stamps import stamp_of
@@ -27,6 +28,7 @@ __all__ = [
     "ManifestRow",
     "ModelSource",
     "PlannedStudy",
+    "RayCluster",
     "RecordBook",
     "Shard",
     "Stage",
@@ -41,6 +43,7 @@ __all__ = [
     "plan_batch",
     "read_records",
     "run_batch",
+    "settle_names",
     "stamp_of",
     "study_key",
     "what_to_do",

@@ -15,6 +15,7 @@ from spinemets.reporting.tables import csv_text
 __all__ = ["ManifestRow", "is_manifest", "manifest_text", "read_manifest"]
 
 _OWN = ("study", "path")
+_WITHIN = "study_in_path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,15 @@ class ManifestRow:
         Absolute, or relative to the manifest's folder in the file.
     columns
         Whatever else the row holds, as text.
+    within
+        Of several studies that the path holds, the name of the one that is meant: the column
+        ``study_in_path``. Empty where there is but one, or where it is called ``study``.
     """
 
     study: str
     path: Path
     columns: Mapping[str, str]
+    within: str = ""
 
 
 def is_manifest(path: Path) -> bool:
@@ -64,16 +69,21 @@ def manifest_text(rows: Iterable[ManifestRow]) -> str:
     """Rows as the text of a CSV manifest, with absolute paths."""
     rows = list(rows)
     extra = list(dict.fromkeys(name for row in rows for name in row.columns))
-    values = [{"study": row.study, "path": str(row.path.resolve()), **row.columns} for row in rows]
-    return csv_text((*_OWN, *extra), values)
+    values = [
+        {"study": row.study, "path": str(row.path.resolve()), _WITHIN: row.within, **row.columns}
+        for row in rows
+    ]
+    within = (_WITHIN,) if any(row.within for row in rows) else ()
+    columns = (*_OWN, *within, *extra)
+    return csv_text(columns, ({name: row.get(name, "") for name in columns} for row in values))
 
 
 def _row(manifest: Path, number: int, row: Mapping[str, str]) -> ManifestRow:
     study, path = (row.get(name, "").strip() for name in _OWN)
     if not study or not path:
         raise ConfigError(f"{manifest}: row {number} names no {'path' if study else 'study'}")
-    others = {name: value for name, value in row.items() if name not in _OWN}
-    return ManifestRow(study, manifest.parent / path, others)
+    others = {name: value for name, value in row.items() if name not in (*_OWN, _WITHIN)}
+    return ManifestRow(study, manifest.parent / path, others, row.get(_WITHIN, "").strip())
 
 
 def _csv_rows(path: Path) -> Sequence[Mapping[str, str]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spinemets.atomic import atomic_folder, atomic_write_bytes, remove_leftovers
+from spinemets.batch.privacy import join_private_tables
 from spinemets.batch.records import BatchRecord, RecordBook, State, read_records
 from spinemets.batch.tables import write_tables
 from spinemets.errors import OutputError
@@ -41,6 +42,7 @@ def merge_batches(sources: Sequence[Path], out: Path) -> int:
                 if _is_needed(record, book.records.get(record.study), source):
                     _take(record, source, out)
                     book.append(record)
+        join_private_tables([*others, out], out)
         write_tables(out, book.records)
         return len(book.records)
 

@@ -19,12 +19,12 @@ from spinemets.results import MAP_NAMES
 if TYPE_CHECKING:
     from spinemets.config import ReadingConfig
 
-__all__ = ["PlannedStudy", "Shard", "plan_batch", "study_key"]
+__all__ = ["PlannedStudy", "Shard", "plan_batch", "study_identity", "study_key"]
 
 _IMAGE_SUFFIX = re.compile(r"(\.nii|\.nii\.gz|\.mha|\.mhd|\.nrrd|\.nhdr|\.dcm|\.ima|\.zip)$", re.IGNORECASE)
 _LONGEST_KEY = 80
 # Names in the output folder that are not those of studies.
-_TAKEN = re.compile(r"logs|(summary|findings)\.(csv|parquet)|batch\.jsonl|index\.html", re.IGNORECASE)
+_TAKEN = re.compile(r"logs|private|(summary|findings)\.(csv|parquet)|batch\.jsonl|index\.html", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,20 @@ class PlannedStudy:
         The study's listing, or why the input cannot be read.
     columns
         What a manifest tells of the study beside its name and place.
-    private
-        Words that may stand in no name, record or log; see ``privacy``.
+    is_named
+        Whether the user gave the name, in a manifest.
+    private, hidden_source
+        Words that may stand in no name, record or log, and what stands for the source there;
+        empty where identifiers are kept. See ``privacy``.
     """
 
     key: str
     source: Path
     found: StudyListing | SpinemetsError
     columns: Mapping[str, str] = field(default_factory=dict)
+    is_named: bool = False
     private: frozenset[str] = field(default=frozenset(), repr=False)
+    hidden_source: str = ""
 
     @property
     def memory_bytes(self) -> float:
@@ -153,18 +158,19 @@ def _plan_manifest(path: Path, config: ReadingConfig | None, shard: Shard) -> li
             if is_repeated
             else _of_row(row, key, config)
         )
-        studies.append(PlannedStudy(key, row.path, found, row.columns))
+        studies.append(PlannedStudy(key, row.path, found, row.columns, is_named=True))
     return studies
 
 
 def _of_row(row: ManifestRow, key: str, config: ReadingConfig | None) -> StudyListing | SpinemetsError:
-    """The one study of a row's path; of several, the one of the row's name."""
+    """The one study of a row's path; of several, the one that the row says, or of the row's name."""
     found = _with_unique_keys(_plan_input(row.path, config))
-    chosen = found if len(found) == 1 else [study for study in found if study.key == key]
+    chosen = found if len(found) == 1 else [study for study in found if study.key == (row.within or key)]
     if chosen:
         return chosen[0].found
     return NoUsableInputError(
-        f"{row.path}: holds {len(found)} studies, none of them named {key}; give each a row with its own path"
+        f"{row.path}: holds {len(found)} studies, none of them named {row.within or key}; "
+        "give each a row with its own path"
     )
 
 
@@ -192,7 +198,7 @@ def _with_unique_keys(
     studies: Sequence[PlannedStudy], taken: Collection[str] = ()
 ) -> tuple[PlannedStudy, ...]:
     """Each study once; those of one place are told apart by their description, or by a hash."""
-    distinct = {_identity(study): study for study in studies}
+    distinct = {study_identity(study): study for study in studies}
     for extended in (_described_key, _hashed_key):
         # File systems that ignore case must not merge two studies.
         count = Counter([*taken, *(study.key.casefold() for study in distinct.values())])
@@ -210,10 +216,10 @@ def _described_key(study: PlannedStudy) -> str:
 
 
 def _hashed_key(study: PlannedStudy) -> str:
-    return f"{study.key}-{_identity(study)[:8]}"
+    return f"{study.key}-{study_identity(study)[:8]}"
 
 
-def _identity(study: PlannedStudy) -> str:
+def study_identity(study: PlannedStudy) -> str:
     """The same for the same study in the same place, whatever else is in the batch."""
     parts = [str(study.source.resolve())]
     if not isinstance(study.found, SpinemetsError):

@@ -1,62 +1,142 @@
 """Names and messages of a batch, kept free of what identifies a person.
 
-What identifies is known from the DICOM headers of a study: wherever it turns up in the name of
-a folder or in a message, it is hidden. Other files carry no identity but their own name.
+Unless identifiers are kept, a study is named by a salted hash, and neither its path nor the
+words of its headers reach a record, a log or a page. Which study is which stands in one table
+that belongs to whoever ran the batch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 import secrets
+import shutil
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from spinemets.atomic import atomic_write_text
-from spinemets.batch.planning import PlannedStudy
-from spinemets.errors import SpinemetsError
-from spinemets.io import private_words
+from spinemets.batch.manifest import ManifestRow, manifest_text, read_manifest
+from spinemets.batch.planning import PlannedStudy, study_identity
+from spinemets.batch.records import RecordBook
+from spinemets.errors import ConfigError, OutputError, SpinemetsError
+from spinemets.io import image_stem, is_dicom_series, private_words
 
-__all__ = ["SALT_NAME", "conceal", "redact"]
+__all__ = [
+    "PRIVATE_NAME",
+    "conceal",
+    "join_private_tables",
+    "note_names",
+    "redact",
+    "redact_message",
+    "settle_names",
+]
 
-SALT_NAME = ".salt"
+Identifiers = Literal["keep", "hash"]
+
+PRIVATE_NAME = "private"
+"""A folder beside the results: which study is which, and the salt of their names."""
+_SALT = Path(PRIVATE_NAME, "salt")
+_NAMES = Path(PRIVATE_NAME, "studies.csv")
 HIDDEN = "[hidden]"
 # Shorter words are hidden only where they stand alone: "Li" is a name, and a part of many words.
 _LONG = 5
+_SALT_TEXT = re.compile(r"[0-9a-f]{64}")
 
 
-def conceal(studies: Sequence[PlannedStudy], out: Path, *, write: bool = True) -> tuple[PlannedStudy, ...]:
-    """The studies under names that give nobody away, with the words to be hidden.
+def conceal(
+    studies: Sequence[PlannedStudy], out: Path, salt_file: Path | None = None, *, write: bool = True
+) -> tuple[PlannedStudy, ...]:
+    """The studies under salted hashes, with what must be hidden of them.
 
-    A study whose name holds an identity gets a salted hash instead. The salt is made once for an
-    output folder and stays in it, so the next run finds the same names.
+    A name that the user gave in a manifest stays, unless it holds a word of the study's headers.
+    The salt is made once for an output folder and stays in it, so the next run finds the same names.
 
     Parameters
     ----------
+    salt_file
+        Where several output folders share a salt, as shards do; made where it is missing.
     write
         Whether the salt may be written where there is none; without, hashes are for show.
 
     Raises
     ------
+    ConfigError
+        The output folder was begun with another salt.
     OutputError
-        The salt cannot be written.
+        The salt cannot be read or written.
     """
-    known = [
-        replace(
-            study,
-            private=frozenset() if isinstance(study.found, SpinemetsError) else private_words(study.found),
-        )
-        for study in studies
-    ]
-    if all(redact(study.key, study.private) == study.key for study in known):
-        return tuple(known)
-    salt = _salt(out, write)
-    return tuple(
-        study if redact(study.key, study.private) == study.key else replace(study, key=_hashed(study, salt))
-        for study in known
+    salt = _salt(out, salt_file, write).encode()
+    return tuple(_concealed(study, salt) for study in studies)
+
+
+def settle_names(
+    studies: Sequence[PlannedStudy], book: RecordBook, identifiers: Identifiers, salt_file: Path | None = None
+) -> tuple[PlannedStudy, ...]:
+    """The studies under the names that their results get, noted in the private table if hashed.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds studies named in the other way, or its salt is gone or another.
+    OutputError
+        The salt or the table cannot be written.
+    """
+    hashed = identifiers == "hash"
+    _refuse_other_names(book, hashed)
+    if not hashed:
+        return tuple(studies)
+    concealed = conceal(studies, book.folder, salt_file)
+    note_names(concealed, book.folder)
+    return concealed
+
+
+def _refuse_other_names(book: RecordBook, hashed: bool) -> None:
+    """Let no study be held twice, under its own name and under a hash."""
+    out = book.folder
+    if not book.records or (out / _SALT).is_file() == hashed:
+        return
+    raise ConfigError(
+        f"{out} holds studies under their own names, or its {_SALT} is gone; bring that back, "
+        "pass --identifiers keep, or choose another folder"
+        if hashed
+        else f"{out} holds studies named by hashes; leave out --identifiers keep, or choose another folder"
     )
+
+
+def note_names(studies: Iterable[PlannedStudy], out: Path) -> Path:
+    """Write which study is which into a table that only its owner can read, and give its path.
+
+    It is a manifest, and keeps the rows of earlier runs.
+
+    Raises
+    ------
+    OutputError
+        The table cannot be written.
+    """
+    rows = [ManifestRow(study.key, study.source, {}) for study in studies]
+    return _add_names(out, rows)
+
+
+def join_private_tables(sources: Iterable[Path], out: Path) -> None:
+    """Bring the tables of several output folders together, and their salt where it is one.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written.
+    """
+    sources = list(sources)
+    rows = [row for source in sources for row in _names(source)]
+    if rows:
+        _add_names(out, rows)
+    salts = {_read_salt(source / _SALT) for source in sources if (source / _SALT).is_file()}
+    if len(salts) == 1 and not (out / _SALT).is_file():
+        _make_salt(out / _SALT, salts.pop())
 
 
 def redact(text: str, words: Iterable[str]) -> str:
@@ -65,25 +145,120 @@ def redact(text: str, words: Iterable[str]) -> str:
     >>> redact("/data/DOE_Jane_1/x.dcm: damaged", {"Doe", "Jane"})
     '/data/[hidden]_[hidden]_1/x.dcm: damaged'
     """
-    longest_first = sorted(words, key=len, reverse=True)
-    parts = [
-        re.escape(word) if len(word) >= _LONG else rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
-        for word in longest_first
-    ]
-    return re.sub("|".join(parts), HIDDEN, text, flags=re.IGNORECASE) if parts else text
+    anywhere = {word for word in words if len(word) >= _LONG}
+    patterns = {word: re.escape(word) if word in anywhere else _alone(word) for word in words}
+    return _hide(text, [patterns[word] for word in sorted(patterns, key=len, reverse=True)])
 
 
-def _hashed(study: PlannedStudy, salt: str) -> str:
-    content = f"{study.key}\0{study.source.resolve()}".encode()
-    return f"study-{hmac.new(salt.encode(), content, hashlib.sha256).hexdigest()[:16]}"
+def redact_message(text: str, study: PlannedStudy) -> str:
+    """A text without the study's paths, the names of its files and the words of its headers."""
+    if study.hidden_source:
+        paths = sorted({str(study.source), str(study.source.resolve())}, key=len, reverse=True)
+        text = _hide(text, [rf"{re.escape(path)}(?:[/\\][^\s:'\"]*)?" for path in paths])
+        text = _hide(text, [_alone(name) for name in sorted(_own_names(study), key=len, reverse=True)])
+    return redact(text, study.private)
 
 
-def _salt(out: Path, write: bool) -> str:
-    path = out / SALT_NAME
-    if path.is_file():
-        return path.read_text(encoding="ascii").strip()
-    salt = secrets.token_hex(32)
-    if write:
-        atomic_write_text(path, f"{salt}\n")
-        path.chmod(0o600)
+def _alone(word: str) -> str:
+    return rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
+
+
+def _hide(text: str, patterns: Sequence[str]) -> str:
+    return re.sub("|".join(patterns), HIDDEN, text, flags=re.IGNORECASE) if patterns else text
+
+
+def _own_names(study: PlannedStudy) -> set[str]:
+    """The names of the study's own files, which may be those of a person."""
+    files = [study.source]
+    if not isinstance(study.found, SpinemetsError):
+        # DICOM files have numbers for names, and their headers tell whose they are.
+        series = [entry.series for entry in study.found.series if not is_dicom_series(entry.series)]
+        files += [file for one in series for file in one.files]
+    return {name for file in files for name in (file.name, image_stem(file)) if name}
+
+
+def _concealed(study: PlannedStudy, salt: bytes) -> PlannedStudy:
+    words = frozenset() if isinstance(study.found, SpinemetsError) else private_words(study.found)
+    is_kept = study.is_named and redact(study.key, words) == study.key
+    identity = study_identity(study)
+    # Two rows of a manifest may lead to one place.
+    own = f"{study.key}\0{identity}" if study.is_named else identity
+    return replace(
+        study,
+        key=study.key if is_kept else f"study-{_hashed(own, salt)}",
+        private=words,
+        hidden_source=f"source-{_hashed(str(study.source.resolve()), salt)}",
+    )
+
+
+def _hashed(text: str, salt: bytes) -> str:
+    return hmac.new(salt, text.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def _salt(out: Path, shared: Path | None, write: bool) -> str:
+    """The salt of an output folder: its own, or a shared one, of which it keeps a copy."""
+    path = out / _SALT
+    own = _read_salt(path) if path.is_file() else ""
+    if shared is None:
+        salt = own or secrets.token_hex(32)
+    else:
+        salt = _read_salt(shared) if shared.is_file() else own or secrets.token_hex(32)
+        if write:
+            salt = _make_salt(shared, salt)
+        if own and own != salt:
+            raise ConfigError(f"{out} was begun with another salt than {shared}; choose another folder")
+    return _make_salt(path, salt) if write else salt
+
+
+def _make_salt(path: Path, salt: str) -> str:
+    """Write a salt where there is none yet; the one that is there in the end."""
+    if not path.is_file():
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+        try:
+            _make_private(path.parent)
+            atomic_write_text(temporary, f"{salt}\n")
+            temporary.chmod(0o600)
+            try:
+                # Unlike a rename, a link never replaces the salt that another shard has just made.
+                os.link(temporary, path)
+            except FileExistsError:
+                pass
+            except OSError:
+                shutil.copyfile(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+    return _read_salt(path)
+
+
+def _read_salt(path: Path) -> str:
+    try:
+        salt = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(f"{path}: cannot be read as a salt ({error}); bring back the right file") from error
+    if not _SALT_TEXT.fullmatch(salt):
+        raise OutputError(f"{path}: is not a salt of 64 hexadecimal digits; bring back the right file")
     return salt
+
+
+def _names(out: Path) -> Sequence[ManifestRow]:
+    path = out / _NAMES
+    return read_manifest(path) if path.is_file() else ()
+
+
+def _add_names(out: Path, rows: Iterable[ManifestRow]) -> Path:
+    path = out / _NAMES
+    held = {row.study: row for row in _names(out)}
+    held |= {row.study: row for row in rows}
+    try:
+        _make_private(path.parent)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+    atomic_write_text(path, manifest_text(held[key] for key in sorted(held)))
+    path.chmod(0o600)
+    return path
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700 if folder.name == PRIVATE_NAME else 0o777)

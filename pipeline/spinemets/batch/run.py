@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from spinemets.atomic import atomic_write_text, remove_leftovers
 from spinemets.batch.engine import Limits, Stages, StudyEnd, run_in_turn, run_overlapping
-from spinemets.batch.privacy import redact
+from spinemets.batch.privacy import redact, redact_message
 from spinemets.batch.records import BatchRecord, RecordBook, Stage, Stamp, State
 from spinemets.batch.stages import Failure, StudyResult, finish, load
 from spinemets.batch.tables import write_tables
@@ -169,29 +169,30 @@ class _Registrar:
         record = BatchRecord(
             study=study.key,
             state=State.DONE,
-            source=redact(str(study.source), study.private),
+            source=study.hidden_source or str(study.source),
             stamp=self._stamps[study.key],
             columns={name: redact(value, study.private) for name, value in study.columns.items()},
             run=self._run,
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         if isinstance(outcome, StudyResult):
-            record = record.model_copy(update=_result_fields(outcome))
+            record = record.model_copy(update=_result_fields(study, outcome))
         else:
             record = record.model_copy(update=self._failure_fields(study, outcome))
         self._book.append(record)
-        self._watcher.ended(record, outcome.lines if isinstance(outcome, StudyResult) else ())
+        lines = outcome.lines if isinstance(outcome, StudyResult) else ()
+        self._watcher.ended(record, tuple(redact_message(line, study) for line in lines))
 
     def _failure_fields(self, study: PlannedStudy, failure: Failure) -> dict[str, object]:
         # An input that was named and gave nothing at all is a mistake, not a study to pass over.
         named = isinstance(study.found, SpinemetsError)
-        traceback = redact(failure.traceback, study.private)
+        traceback = redact_message(failure.traceback, study)
         level = logging.DEBUG if failure.on_purpose else logging.ERROR
         _log.log(level, "%s: stopped while %s\n%s", study.key, failure.stage.value, traceback)
         skipped = failure.error in _NOT_A_SPINE and failure.stage is Stage.READING and not named
         return {
             "state": State.SKIPPED if skipped else State.FAILED,
-            "reason": redact(failure.message, study.private),
+            "reason": redact_message(failure.message, study),
             "error": failure.error,
             "stage": failure.stage,
             "log": "" if skipped else self._write_log(study.key, traceback),
@@ -207,9 +208,17 @@ class _Registrar:
         return name
 
 
-def _result_fields(result: StudyResult) -> dict[str, object]:
+def _result_fields(study: PlannedStudy, result: StudyResult) -> dict[str, object]:
     return {
-        "summary": dict(result.summary),
-        "findings": tuple(dict(row) for row in result.findings),
+        "summary": _redacted(study, result.summary),
+        # The study's name was made for this, also where a word of it is hidden elsewhere.
+        "findings": tuple({**_redacted(study, row), "study": study.key} for row in result.findings),
         "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
+    }
+
+
+def _redacted(study: PlannedStudy, row: Mapping[str, object]) -> dict[str, object]:
+    """A row of a table whose sentences may name a series, and so a file."""
+    return {
+        name: redact_message(value, study) if isinstance(value, str) else value for name, value in row.items()
     }

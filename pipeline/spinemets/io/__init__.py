@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from spinemets.io.bids_names import bids_description, bids_stem
     from spinemets.io.discovery import discover
+    from spinemets.io.file_names import image_stem
     from spinemets.io.files import is_dicom_series
     from spinemets.io.identity import private_words
     from spinemets.io.label_maps import write_label_map, write_probability_map
@@ -33,6 +34,7 @@ __all__ = [
     "bids_stem",
     "describe",
     "discover",
+    "image_stem",
     "is_dicom_series",
     "private_words",
     "read_study",
@@ -45,6 +47,7 @@ _MODULES = {
     "bids_description": "bids_names",
     "bids_stem": "bids_names",
     "discover": "discovery",
+    "image_stem": "file_names",
     "is_dicom_series": "files",
     "private_words": "identity",
     "read_study": "reading",
