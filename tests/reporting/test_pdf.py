@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from spinemets.config import ReportConfig
 from spinemets.errors import OutputError
+from spinemets.findings import SequenceSignal
 from spinemets.reporting import write_report
 from spinemets.reporting.document import report_document
 from spinemets.reporting.words import volume_text
@@ -38,6 +40,35 @@ def test_usual_study_takes_two_tagged_pages(pdf):
     assert told["Tagged"].strip() == "yes"
     assert told["Title"].strip() == "Spine MRI lesion report"
     assert told["JavaScript"].strip() == "no"
+
+
+@pytest.mark.usefixtures("pdf")
+def test_doubtful_study_with_cautions_and_three_sequences_takes_two_pages_too(report, tmp_path):
+    signals = tuple(
+        SequenceSignal(f"series {number} ({name} TSE sag)", name, -4.2, "dark")
+        for number, name in enumerate(("T2", "T1", "STIR/T2FS"), start=2)
+    )
+    reasons = (
+        "The level's name T9 is uncertain (confidence 0.55); it may be T10.",
+        "The evidence that this is a lesion is weak (confidence 0.67).",
+        "The lesion reaches the image's border, so its size is a lower limit.",
+    )
+    doubtful = tuple(
+        replace(
+            finding,
+            lesion=replace(finding.lesion, signals=signals),
+            needs_review=True,
+            review_reasons=reasons,
+        )
+        for finding in report.findings[:2]
+    )
+    cautions = (
+        "The numbering of T7 to L5 is uncertain (lowest confidence 0.54); T8 to L6 is next.",
+        "Series 4 does not share the frame of reference of the others and was registered to them.",
+    )
+    study = replace(report, findings=doubtful, cautions=cautions)
+    path = write_report(study, tmp_path, ReportConfig(formats=("pdf",))).pdf
+    assert re.search(r"Pages:\s+2\n", poppler("pdfinfo", path))
 
 
 def test_every_font_is_embedded(pdf):
