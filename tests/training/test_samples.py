@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -146,3 +148,32 @@ def test_shares_of_absent_sources_only_are_refused(pools, recipe):
     sources = recipe.sources.model_copy(update={"shares": {"phantom": 1.0}})
     with pytest.raises(ConfigError, match="shares"):
         SampleStream(pools, recipe.model_copy(update={"sources": sources}), 0, 4)
+
+
+def with_lesions(scan):
+    """The scan with two lesions of its own, the second one unknown."""
+    lesions = np.zeros(scan.image.shape, np.uint8)
+    lesions[:, 55:75, 50:200] = 1
+    lesions[:, 30:45, 50:200] = 255
+    return dataclasses.replace(scan, lesions=lesions)
+
+
+def test_a_scan_s_own_lesions_become_the_truth_and_its_contrast_stays(tiny):
+    options = SampleOptions(shape=(4, 64, 64), lesion_chance=0.0, mimic_chance=0.0, known_weighting_chance=1.0)
+    scan = with_lesions(tiny.spider())
+    drawn = [draw_sample(scan, options, np.random.default_rng(seed)) for seed in range(6)]
+    assert {int(v) for sample in drawn for v in sample.lesion.unique()} == {0, 1, 255}
+    assert {tuple(sample.condition.tolist()) for sample in drawn} == {(0.0, 1.0, 0.0, 0.0)}
+    healthy = draw_sample(tiny.spider(), options, np.random.default_rng(1))
+    assert set(healthy.lesion.unique().tolist()) <= {0, 255}
+
+
+def test_implanted_lesions_are_numbered_above_the_scan_s_own(tiny):
+    options = SampleOptions(shape=(4, 64, 64), lesion_chance=1.0, mimic_chance=0.0)
+    scan = with_lesions(tiny.spider())
+    numbers = {
+        int(v)
+        for seed in range(8)
+        for v in draw_sample(scan, options, np.random.default_rng(seed)).lesion.unique()
+    }
+    assert {1, 2} <= numbers

@@ -92,17 +92,17 @@ def draw_sample(scan: LabelledScan, options: SampleOptions, rng: np.random.Gener
     """Cut, deform and alter one patch of a scan."""
     slice_mm = max(float(rng.uniform(*options.slice_spacing_mm)), scan.spacing_mm[0])
     spacing = (slice_mm, 1.0, 1.0)
-    image, structures, allowed, seen = _cut(scan, options, slice_mm, rng)
+    image, structures, allowed, lesions, seen = _cut(scan, options, slice_mm, rng)
     weighting = scan.weighting
-    if rng.random() > options.real_contrast_chance:
+    # Another contrast would show a real lesion in a signal that no lesion has.
+    if rng.random() > options.real_contrast_chance and scan.lesions is None:
         image, weighting = recontrast(image, structures, weighting, rng)
     if rng.random() < options.mimic_chance:
         image = add_mimics(image, structures, spacing, weighting, rng)
-    lesions = np.zeros(structures.shape, dtype=np.uint8)
     if rng.random() < options.lesion_chance:
         implanted = implant_lesions(image, structures, spacing, weighting, _IMPLANTS, rng)
         allowed = _allowed_after(allowed, structures, implanted)
-        image, lesions = implanted.image, implanted.lesions.copy()
+        image, lesions = implanted.image, _joined(lesions, implanted.lesions)
     image = _acquire(image, spacing, rng)
     image[~seen] = 0
     lesions[~seen] = 255
@@ -122,8 +122,10 @@ def draw_sample(scan: LabelledScan, options: SampleOptions, rng: np.random.Gener
 
 def _cut(
     scan: LabelledScan, options: SampleOptions, slice_mm: float, rng: np.random.Generator
-) -> tuple[Array, npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-    """A deformed patch around a random place of the spine: image, structures, allowed, seen."""
+) -> tuple[
+    Array, npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint8], npt.NDArray[np.bool_]
+]:
+    """A deformed patch around a random place of the spine: image, structures, allowed, lesions, seen."""
     shape = options.shape
     points = _patch_points(scan, shape, slice_mm, _random_place(scan, options.neck_chance, rng), rng)
     size = torch.tensor(scan.image.shape, dtype=torch.float32)
@@ -133,14 +135,22 @@ def _cut(
     image = F.grid_sample(source, scaled, mode="bilinear", padding_mode="border", align_corners=False)
     image = image.reshape(shape[0], _SUBSLICES, *shape[1:]).mean(dim=1)
     middle = scaled[:, _SUBSLICES // 2 :: _SUBSLICES]
-    labels = torch.from_numpy(np.stack([scan.structures, scan.allowed]).astype(np.float32))[None]
+    known = np.zeros_like(scan.structures) if scan.lesions is None else scan.lesions
+    labels = torch.from_numpy(np.stack([scan.structures, scan.allowed, known]).astype(np.float32))[None]
     labels = F.grid_sample(labels, middle, mode="nearest", padding_mode="border", align_corners=False)[0]
     seen = (middle[0].abs() <= 1.0).all(dim=-1).numpy()
     structures = labels[0].numpy().astype(np.uint8)
     allowed = labels[1].numpy().astype(np.uint16)
     structures[~seen] = Structure.BACKGROUND
     allowed[~seen] = ANY
-    return image.numpy(), structures, allowed, seen
+    return image.numpy(), structures, allowed, labels[2].numpy().astype(np.uint8), seen
+
+
+def _joined(own: npt.NDArray[np.uint8], implanted: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The scan's own lesions and the implanted ones in one map; the latter lie on top, with numbers above."""
+    highest = int(own[own != 255].max(initial=0))
+    numbers = np.minimum(implanted.astype(np.uint16) + highest, 254).astype(np.uint8)
+    return np.where(implanted > 0, numbers, own)
 
 
 def _random_place(
