@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,6 +242,51 @@ def test_full_disk_for_the_records_themselves_stops_the_batch(scans, truth, tmp_
     monkeypatch.setattr(RecordBook, "append", no_room)
     with pytest.raises(SpinemetsError, match="No space left"):
         run_planned(plan_batch([scans])[:4], tmp_path, TruthSegmenter(truth), limits=Limits(2))
+
+
+class FillsTheDisk(Silent):
+    """After two studies, another program takes all the room; after the next one, it gives it back."""
+
+    def __init__(self, disk: Path) -> None:
+        super().__init__()
+        self._ballast = disk / "ballast"
+
+    def ended(self, record, lines):
+        super().ended(record, lines)
+        ended = sum(event in ("done", "failed") for event, _ in self.events)
+        if ended == 2:
+            with self._ballast.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+                while True:
+                    stream.write(bytes(4096))
+        if ended == 3:
+            self._ballast.unlink()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own with room for a few studies."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("tool missing: a small disk cannot be mounted here, which takes root")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="tool missing: mount")
+def test_disk_that_is_full_for_a_while_costs_the_study_it_meets(scans, truth, small_disk):
+    watcher = FillsTheDisk(small_disk)
+    planned = plan_batch([scans / f"{name}.nii.gz" for name in NAMES[:5]])
+    records = run_planned(planned, small_disk, TruthSegmenter(truth), watcher=watcher, limits=Limits(1))
+    assert [record.state.value for record in records] == ["done", "done", "failed", "done", "done"]
+    assert "No space left on device" in records[2].reason
+    assert records[2].stage.value == "writing"
+    assert not list(small_disk.glob(".*"))
+    assert read_records(small_disk) == {record.study: record for record in records}
+    assert (small_disk / "index.html").is_file()
 
 
 def test_workers_import_no_network():

@@ -6,8 +6,10 @@ any moment loses only what was in flight. Knows nothing of how a study is analys
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ __all__ = ["RECORDS_NAME", "BatchRecord", "RecordBook", "Stage", "Stamp", "State
 _log = logging.getLogger(__name__)
 
 RECORDS_NAME = "batch.jsonl"
+_RESERVE_NAME = ".reserve"
+_RESERVE_BYTES = 4 * 2**20
 # Workers of a run that was killed a moment ago may still be ending.
 _PATIENCE_S = 20.0
 
@@ -171,6 +175,7 @@ class RecordBook:
             raise
         self._records = content.records
         self._guard = Lock()
+        self._reserve()
 
     def __enter__(self) -> RecordBook:
         return self
@@ -178,6 +183,7 @@ class RecordBook:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release_reserve()
         self._file.close()
 
     @property
@@ -200,16 +206,39 @@ class RecordBook:
         """
         line = record.model_dump_json().encode() + b"\n"
         with self._guard:
-            size = os.fstat(self._file.fileno()).st_size
             try:
-                written = self._file.write(line)
-                if written != len(line):
-                    raise OSError(28, "No space left on device")
-                os.fsync(self._file.fileno())
-            except OSError as error:
-                self._file.truncate(size)
-                raise _cannot_write(self.folder / RECORDS_NAME, error) from error
+                self._write(line)
+            except OSError:
+                self.release_reserve()
+                try:
+                    self._write(line)
+                except OSError as error:
+                    raise _cannot_write(self.folder / RECORDS_NAME, error) from error
             self._records[record.study] = record
+
+    def release_reserve(self) -> None:
+        """Give back the room that is kept for when the disk is full."""
+        (self.folder / _RESERVE_NAME).unlink(missing_ok=True)
+
+    def _reserve(self) -> None:
+        """Keep some room, so that what a full disk does to a study can still be written down."""
+        path = self.folder / _RESERVE_NAME
+        try:
+            size = min(_RESERVE_BYTES, shutil.disk_usage(self.folder).free // 10)
+            path.write_bytes(bytes(size))
+        except OSError:
+            path.unlink(missing_ok=True)
+
+    def _write(self, line: bytes) -> None:
+        """Add a line and wait until the disk has it; where it has no room, nothing is added."""
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(size)
+            raise
 
 
 def read_records(folder: Path) -> Mapping[str, BatchRecord]:

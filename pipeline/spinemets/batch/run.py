@@ -150,8 +150,19 @@ def run_batch(
                 run_overlapping(waiting, stages, limits, registrar, book.lock_descriptor)
     finally:
         remove_leftovers(out)
-        write_tables(out, book.records)
+        book.release_reserve()
+        _write_tables(book)
     return tuple(book.records[entry.study.key] for entry in todo)
+
+
+def _write_tables(book: RecordBook) -> None:
+    try:
+        write_tables(book.folder, book.records)
+    except OutputError as error:
+        raise OutputError(
+            f"{error}. All records are whole; the tables are made from them by: "
+            f"spinemets merge {book.folder} -o {book.folder}"
+        ) from error
 
 
 class _Registrar:
