@@ -14,13 +14,17 @@ from spinemets.errors import GeometryError, NoUsableInputError, SpinemetsError
 from spinemets.evaluation.files import find_studies, read_label_map, read_spider_prediction, read_study_result
 from spinemets.evaluation.levels import LevelOutcome, identification_rates, studies_all_right
 from spinemets.evaluation.overlap import dice
+from spinemets.evaluation.phantoms import KINDS, PhantomVerdict, all_studies, judge, phantom_tables
 from spinemets.evaluation.results import score_exam, summarise
 from spinemets.evaluation.spider import SpiderScore, score_spider
 from spinemets.evaluation.tables import Row, mean_row, to_json, to_markdown
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 OUTPUT = click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables as JSON."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the tables as JSON, and as Markdown beside it.",
 )
 
 
@@ -149,6 +153,50 @@ def _result_folder(results: Path, name: str) -> Path:
     return folders[0]
 
 
+@main.command()
+@click.option(
+    "-n", "--number", default=25, show_default=True, type=click.IntRange(1), help="Studies of each kind."
+)
+@click.option(
+    "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="One kind only; may be repeated."
+)
+@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--model", metavar="NAME|PATH", help="A model bundle.  [default: the one that is included]")
+@click.option("--trust-model", metavar="SHA256", help="Checksum of a bundle that is not registered.")
+@click.option("-d", "--device", default="auto", show_default=True)
+@OUTPUT
+def phantoms(
+    number: int, kinds: tuple[str, ...], seed: int, output: Path | None, **options: str | None
+) -> None:
+    """Measure level naming on simulated studies, with the real network.
+
+    The kinds are thoracolumbar with the sacrum in view, neither sacrum nor C2 in view, and
+    thoracolumbar with a T13 or an L6. `right or flagged` counts studies with every level right,
+    or with every wrong one marked uncertain and none missed.
+    """
+    from spinemets.bundles import load_bundle
+    from spinemets.config import DetectionConfig, SegmentationConfig
+    from spinemets.detection import detect, load_models
+
+    try:
+        config = DetectionConfig(segmentation=SegmentationConfig(device=options["device"] or "auto"))
+        models = load_models(load_bundle(options["model"], options["trust_model"]), config.segmentation)
+        verdicts = []
+        for study in all_studies(number, kinds or KINDS, seed):
+            report = detect(study.study, models, config)
+            verdicts.append(judge(study, report, config.levels.review_confidence))
+            click.echo(f"{study.name}: {_verdict(verdicts[-1])}", err=True)
+        _show(phantom_tables(verdicts), output)
+    except SpinemetsError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _verdict(verdict: PhantomVerdict) -> str:
+    if verdict.right:
+        return "right"
+    return f"{verdict.wrong} wrong, {verdict.missed} missed" + (", flagged" if verdict.flagged else "")
+
+
 def _level_rows(outcomes: Sequence[LevelOutcome]) -> list[Row]:
     rates = [studies_all_right(outcomes), *identification_rates(outcomes, lambda one: one.truth.value)]
     return [{"group": row.group, "right": row.right, "of": row.total, "rate": row.rate} for row in rates]
@@ -159,6 +207,8 @@ def _show(tables: Mapping[str, Sequence[Row]], output: Path | None) -> None:
         click.echo(f"## {name}\n\n{to_markdown(rows)}\n")
     if output is not None:
         atomic_write_text(output, to_json(tables))
+        texts = [f"## {name}\n\n{to_markdown(rows)}\n" for name, rows in tables.items()]
+        atomic_write_text(output.with_suffix(".md"), "\n".join(texts))
 
 
 if __name__ == "__main__":

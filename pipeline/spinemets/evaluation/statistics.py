@@ -17,6 +17,7 @@ __all__ = [
     "expected_calibration_error",
     "froc",
     "sensitivity_at",
+    "wilson_interval",
 ]
 
 
@@ -83,6 +84,22 @@ def bootstrap_interval(
         return None
     low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
     return float(low), float(high)
+
+
+def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927), which holds for few and for extreme shares.
+
+    Examples
+    --------
+    >>> [round(limit, 3) for limit in wilson_interval(9, 10)]
+    [0.596, 0.982]
+    """
+    if total == 0:
+        return 0.0, 1.0
+    share = right / total
+    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    spread = z / (1 + z**2 / total) * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return max(0.0, float(centre - spread)), min(1.0, float(centre + spread))
 
 
 def expected_calibration_error(
