@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from spinemets.atomic import atomic_write_text, remove_leftovers
 from spinemets.batch.engine import Limits, Stages, StudyEnd, run_in_turn, run_overlapping
 from spinemets.batch.privacy import redact, redact_message
+from spinemets.batch.ray_engine import RayCluster, run_on_ray
 from spinemets.batch.records import BatchRecord, RecordBook, Stage, Stamp, State
 from spinemets.batch.stages import Failure, StudyResult, finish, load
 from spinemets.batch.tables import write_tables
@@ -113,14 +114,15 @@ def run_batch(
     model: ModelSource,
     config: DetectionConfig,
     watcher: Watcher,
-    limits: Limits | None = None,
+    limits: Limits | RayCluster | None = None,
 ) -> tuple[BatchRecord, ...]:
     """Analyse what is missing, and write results, records and tables into the book's folder.
 
     Parameters
     ----------
     limits
-        None, or no workers, to do one study after the other in this process.
+        None, or no workers, to do one study after the other in this process; a Ray cluster to do
+        them there.
 
     Returns
     -------
@@ -144,7 +146,9 @@ def run_batch(
             )
             registrar = _Registrar(book, {entry.study.key: entry.stamp for entry in pending}, watcher)
             waiting = [entry.study for entry in pending]
-            if limits is None or limits.workers == 0:
+            if isinstance(limits, RayCluster):
+                run_on_ray(waiting, stages, limits, registrar, out)
+            elif limits is None or limits.workers == 0:
                 run_in_turn(waiting, stages, registrar)
             else:
                 run_overlapping(waiting, stages, limits, registrar, book.lock_descriptor)
