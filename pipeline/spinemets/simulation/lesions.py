@@ -42,6 +42,7 @@ Labels = npt.NDArray[np.uint8]
 _BONE = (Structure.VERTEBRAL_BODY, Structure.POSTERIOR_ELEMENTS, Structure.SACRUM)
 _CANAL = (Structure.THECAL_SAC, Structure.CORD)
 _MINIMUM_VOXELS = 6
+_HALO_CHANCE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +256,8 @@ def render_lesions(
     for lesion in plan.lesions:
         target = _target_signal(references, weighting, lesion.compartment, plan.sclerotic, rng)
         image[lesion.box] = _blend(image[lesion.box], lesion.weight, target, references, spacing_mm, rng)
+        if plan.sclerotic and lesion.compartment is Compartment.EXTRADURAL and _shows_fluid(weighting):
+            _add_halo(image[lesion.box], structures[lesion.box], lesion.weight, references, spacing_mm, rng)
     compartments = tuple(lesion.compartment for lesion in plan.lesions)
     return Implanted(image, plan.structures, plan.masks, compartments)
 
@@ -390,10 +393,10 @@ def _target_signal(
         share = rng.uniform(0.45, 1.05) if darker else rng.uniform(0.3, 0.95)
     elif compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:
         host, end = r.csf, (max(r.fat, r.marrow) if enhanced else r.cord)
-        share = rng.uniform(0.5, 1.1)
+        share = rng.uniform(0.7, 1.2)
     else:
         host, end = r.cord, (max(r.fat, r.marrow) if enhanced else r.csf)
-        share = rng.uniform(0.3, 0.85)
+        share = rng.uniform(0.45, 1.0)
     shift = share * (end - host)
     floor = 2.5 * r.spread
     if abs(shift) < floor:
@@ -409,6 +412,36 @@ def _is_bright(weighting: Weighting) -> bool:
         Weighting.PD_FS,
         Weighting.DIXON_WATER,
     )
+
+
+def _shows_fluid(weighting: Weighting) -> bool:
+    return weighting in (Weighting.T2, Weighting.T2_FS, Weighting.PD_FS, Weighting.DIXON_WATER)
+
+
+def _add_halo(
+    patch: Array,
+    structures: Labels,
+    weight: Array,
+    references: References,
+    spacing_mm: PointMm,
+    rng: np.random.Generator,
+) -> None:
+    """A bright rim in place, in the bone around most sclerotic metastases.
+
+    Notes
+    -----
+    The halo sign: Schweitzer et al. 1993, "Bull's-eyes and halos", Radiology 188:249-252.
+    """
+    if rng.random() > _HALO_CHANCE:
+        return
+    thickness = rng.uniform(1.0, 3.0)
+    inside = weight > 0.5
+    distance = ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
+    rim = (
+        np.clip(1 - np.abs(distance - thickness / 2) / thickness, 0, 1) * np.isin(structures, _BONE) * ~inside
+    )
+    rise = rng.uniform(0.3, 0.8) * max(references.csf - references.marrow, 4 * references.spread)
+    patch += (rim * rise).astype(np.float32)
 
 
 def _blend(

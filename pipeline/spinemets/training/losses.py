@@ -92,10 +92,10 @@ def lesion_loss(logits: Tensor, lesion: Tensor) -> Tensor:
 
 
 def _instance_weights(lesion: Tensor) -> Tensor:
-    """What each lesion voxel adds to its weight of 1: 2 for 1,000 voxels, more for fewer, at most 8."""
+    """What each lesion voxel adds to its weight of 1: 2 for 1,000 voxels, more for fewer, at most 5."""
     result = torch.zeros(lesion.shape, device=lesion.device)
     for sample, out in zip(lesion, result, strict=True):
         counts = torch.bincount(sample.flatten().int(), minlength=256).float()
-        weights = (2 * torch.sqrt(1000 / counts.clamp_min(1))).clamp(0.5, 8)
+        weights = (2 * torch.sqrt(1000 / counts.clamp_min(1))).clamp(0.5, 5)
         out.copy_(weights[sample.long()])
     return result

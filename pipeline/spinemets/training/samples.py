@@ -31,7 +31,7 @@ Array = npt.NDArray[np.float32]
 
 _SUBSLICES = 3
 # Lesions of the canal are seldom in patients; so few would not be learnt.
-_IMPLANTS = ImplantOptions(mean_number=2.0, compartment_weights=(0.6, 0.2, 0.2))
+_IMPLANTS = ImplantOptions(mean_number=2.0, compartment_weights=(0.7, 0.15, 0.15))
 
 
 @dataclass(frozen=True, slots=True)
