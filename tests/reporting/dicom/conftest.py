@@ -71,16 +71,24 @@ FEET_FIRST = axes((-4.0, 0, 0), (0, 0, 1.25), (0, 1.5, 0))
 KINDS = ("sagittal", "axial", "oblique", "feet-first", "enhanced", "gap")
 
 
+VALUES = np.arange(np.prod(SHAPE), dtype=np.uint16).reshape(SHAPE)
+GAP = (4, 5)
+
+
+def affine_of(kind: str) -> np.ndarray:
+    """RAS+ mm of the voxels of one kind of source, as its headers say."""
+    turned = {"axial": AXIAL, "oblique": oblique(), "enhanced": oblique(), "feet-first": FEET_FIRST}
+    return turned.get(kind, SAGITTAL)
+
+
 def write_source(folder: Path, kind: str) -> Path:
     """Files of one kind of geometry; every voxel's value is another."""
-    voxels = np.arange(np.prod(SHAPE), dtype=np.uint16).reshape(SHAPE)
     if kind == "enhanced":
         enhanced = {**PATIENT, "SpecificCharacterSet": "ISO_IR 100"}
         order = tuple(np.random.default_rng(3).permutation(SHAPE[0]).tolist())
-        write_enhanced(folder / "enhanced.dcm", voxels, oblique(), order=order, tags=enhanced)
+        write_enhanced(folder / "enhanced.dcm", VALUES, affine_of(kind), order=order, tags=enhanced)
         return folder
-    affine = {"axial": AXIAL, "oblique": oblique(), "feet-first": FEET_FIRST}.get(kind, SAGITTAL)
-    write_classic(folder, voxels, affine, tags=PATIENT, skip=(4, 5) if kind == "gap" else ())
+    write_classic(folder, VALUES, affine_of(kind), tags=PATIENT, skip=GAP if kind == "gap" else ())
     return folder
 
 
@@ -176,6 +184,12 @@ def case(tmp_path_factory) -> Callable[..., Case]:
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def written() -> Callable[[str], tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
+    """What a kind of source was written from: values, their RAS+ affine, and the slices left out."""
+    return lambda kind: (VALUES, affine_of(kind), GAP if kind == "gap" else ())
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,24 @@ def test_lesions_lie_where_they_were_found_to_a_hundredth_of_a_millimetre(case, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_masks_hold_the_voxels_that_the_scanner_put_there(case, written, kind):
+    """Every voxel's value is another, so that a swapped side, slice or row would show."""
+    made = case(kind, "dicom-seg")
+    values, affine, missing = written(kind)
+    dataset = pydicom.dcmread(made.objects / "lesions.seg.dcm")
+    for finding in made.report.findings:
+        points = world_points(dataset, finding.lesion.number)
+        exact = (np.linalg.inv(affine) @ np.column_stack([points, np.ones(len(points))]).T)[:3].T
+        places = np.rint(exact).astype(int)
+        assert np.abs((places - exact) @ affine[:3, :3].T).max() < 0.01
+        scanned = ~np.isin(places[:, 0], missing)
+        expected = made.report.study.reference.intensities[tuple(finding.lesion.voxels.T)]
+        found = values[tuple(places[scanned].T)]
+        assert np.isin(found, expected).all()
+        assert len(found) == len(expected) - np.count_nonzero(~scanned) > 50
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_left_stays_left(case, kind):
     made = case(kind, "dicom-seg")
     grid = made.report.segmentation.grid

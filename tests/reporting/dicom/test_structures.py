@@ -74,6 +74,15 @@ def test_contours_filled_again_are_the_masks(case, kind):
     assert dice(masks["thecal sac"], cord | (segmentation.anatomy == Structure.THECAL_SAC)) > 0.999
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_contour_ends_above_or_below_its_first_point(case, kind):
+    dataset = pydicom.dcmread(case(kind, "dicom-rtstruct").objects / "contours.rtstruct.dcm")
+    for roi in dataset.ROIContourSequence:
+        for contour in roi.ContourSequence:
+            points = np.array(contour.ContourData, dtype=float).reshape(-1, 3)
+            assert np.abs(points[0, :2] - points[-1, :2]).max() > 0.1
+
+
 @pytest.mark.parametrize("kind", ["sagittal", "enhanced"])
 def test_contours_refer_to_the_image_they_lie_on(case, kind):
     made = case(kind, "dicom-rtstruct")

@@ -120,7 +120,7 @@ def _contours(mask: Mask, source: SourceSeries) -> Iterator[Dataset]:
     """A contour for each part of the mask on each slice."""
     for place in np.nonzero(mask.any(axis=(1, 2)))[0]:
         for polygon in outlines(mask[place]):
-            points_mm = _points_mm(polygon, source, int(place)).round(_DIGITS)
+            points_mm = _well_closed(_points_mm(polygon, source, int(place)).round(_DIGITS))
             contour = _item(
                 ContourGeometricType="CLOSED_PLANAR",
                 NumberOfContourPoints=len(points_mm),
@@ -142,6 +142,17 @@ def _points_mm(polygon: Polygon, source: SourceSeries, place: int) -> Polygon:
         + np.outer(columns * column_mm, along_row)
         + np.outer(rows * row_mm, along_column)
     )
+
+
+def _well_closed(points_mm: Polygon) -> Polygon:
+    """The same polygon, begun so that its last point is not straight above or below its first.
+
+    Readers made for axial slices (plastimatch is one) compare x and y alone to see whether a
+    contour repeats its first point at the end, and would drop that last one.
+    """
+    if np.array_equal(points_mm[0, :2], points_mm[-1, :2]):
+        return np.roll(points_mm, -1, axis=0)
+    return points_mm
 
 
 def _image(source: SourceSeries, index: int, frame: int) -> Dataset:
