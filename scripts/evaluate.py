@@ -15,7 +15,7 @@ from spinemets.evaluation.files import find_studies, read_label_map, read_spider
 from spinemets.evaluation.levels import LevelOutcome, identification_rates, studies_all_right
 from spinemets.evaluation.overlap import dice
 from spinemets.evaluation.phantoms import KINDS, PhantomVerdict, all_studies, judge, phantom_tables
-from spinemets.evaluation.results import score_exam, summarise
+from spinemets.evaluation.results import ExamScore, score_exam, summarise
 from spinemets.evaluation.spider import SpiderScore, score_spider
 from spinemets.evaluation.tables import Row, mean_row, to_json, to_markdown
 
@@ -36,8 +36,13 @@ def main() -> None:
 @main.command()
 @click.argument("results", type=FOLDER)
 @click.argument("truths", type=FOLDER)
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write report.md, scores.json and the plots into this folder; needs the extra `evaluation`.",
+)
 @OUTPUT
-def results(results: Path, truths: Path, output: Path | None) -> None:
+def results(results: Path, truths: Path, report: Path | None, output: Path | None) -> None:
     """Score every study of TRUTHS against the study of the same name in RESULTS.
 
     Run detect with `--identifiers keep`, so that results have the names of their scans.
@@ -58,9 +63,24 @@ def results(results: Path, truths: Path, output: Path | None) -> None:
                 )
             predicted = read_study_result(found[name])
             scores.append(score_exam(predicted, read_study_result(truth), patient=_patient(name)))
-        _show(summarise(scores), output)
+        tables = summarise(scores)
+        _show(tables, output)
+        if report is not None:
+            _write_report(scores, tables, report)
     except SpinemetsError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _write_report(scores: Sequence[ExamScore], tables: Mapping[str, Sequence[Row]], folder: Path) -> None:
+    from spinemets.evaluation.plots import save_plots
+
+    pictures = "\n".join(f"![{path.stem}]({path.name})" for path in save_plots(scores, folder))
+    atomic_write_text(folder / "report.md", f"# Evaluation\n\n{pictures}\n\n{_markdown(tables)}")
+    atomic_write_text(folder / "scores.json", to_json(tables))
+
+
+def _markdown(tables: Mapping[str, Sequence[Row]]) -> str:
+    return "\n".join(f"## {name}\n\n{to_markdown(rows)}\n" for name, rows in tables.items())
 
 
 def _patient(study: str) -> str:
@@ -203,12 +223,10 @@ def _level_rows(outcomes: Sequence[LevelOutcome]) -> list[Row]:
 
 
 def _show(tables: Mapping[str, Sequence[Row]], output: Path | None) -> None:
-    for name, rows in tables.items():
-        click.echo(f"## {name}\n\n{to_markdown(rows)}\n")
+    click.echo(_markdown(tables))
     if output is not None:
         atomic_write_text(output, to_json(tables))
-        texts = [f"## {name}\n\n{to_markdown(rows)}\n" for name, rows in tables.items()]
-        atomic_write_text(output.with_suffix(".md"), "\n".join(texts))
+        atomic_write_text(output.with_suffix(".md"), _markdown(tables))
 
 
 if __name__ == "__main__":

@@ -226,3 +226,14 @@ def test_tables_show_absent_values_as_dashes_and_leave_them_out_of_means():
     assert to_markdown(rows).splitlines()[2:] == ["| a | 0.500 | – | – |", "| b | – | – | 1234.6 |"]
     assert mean_row(rows) == {"study": "mean", "dice": 0.5, "note": None, "volume": 1234.56}
     assert json.loads(to_json({"t": rows}))["t"][0]["dice"] == 0.5
+
+
+def test_the_script_writes_a_report_with_its_plots(tmp_path):
+    write(tmp_path / "out" / "s1", "report.json", found_result())
+    write(tmp_path / "truth" / "s1", "truth.json", truth_result())
+    done = run("results", tmp_path / "out", tmp_path / "truth", "--report", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "![froc](froc.png)" in text
+    assert "## calibration" in text
+    assert {path.suffix for path in (tmp_path / "report").iterdir()} == {".md", ".json", ".png"}

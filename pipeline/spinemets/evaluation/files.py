@@ -4,7 +4,8 @@ A study is a folder that holds any of ``anatomy.nii.gz``, ``levels.nii.gz`` and
 ``lesions.nii.gz`` (values as ``spinemets detect`` writes them), and ``report.json`` or
 ``truth.json``; or files beside each other, as in ``case_anatomy.nii.gz`` with ``case.json``.
 Of the document ``levels`` and ``findings`` (or ``lesions``) are read: ``level``,
-``centroid_mm``, ``lesion``, ``compartment``, ``region`` and ``confidence``.
+``centroid_mm``, ``lesion``, ``compartment``, ``compartment_probabilities``, ``region``,
+``confidence`` and ``needs_review``.
 """
 
 from __future__ import annotations
@@ -142,10 +143,13 @@ def _document(path: Path) -> dict[str, Any]:
 
 def _facts(finding: dict[str, Any]) -> FindingFacts:
     compartment, region = finding.get("compartment"), finding.get("region")
+    probabilities = finding.get("compartment_probabilities")
     return FindingFacts(
         confidence=float(finding.get("confidence", 1)),
         compartment=Compartment(compartment) if compartment else None,
         region=SpineRegion(region) if region else None,
+        compartment_confidence=max(map(float, probabilities.values())) if probabilities else None,
+        needs_review=bool(finding.get("needs_review", False)),
     )
 
 

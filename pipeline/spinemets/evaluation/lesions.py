@@ -20,6 +20,7 @@ __all__ = [
     "ExamOutcome",
     "LesionOutcome",
     "LesionTruth",
+    "diameter_group",
     "false_positives_per_exam",
     "match_lesions",
     "sensitivity",
@@ -57,6 +58,11 @@ class LesionOutcome:
     truth: LesionTruth
     found_by: int | None
     score: float
+
+    @property
+    def diameter_mm(self) -> float:
+        """Diameter of the sphere of the same volume, in mm."""
+        return float(np.cbrt(6 * self.volume_mm3 / np.pi))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +163,18 @@ def false_positives_per_exam(exams: Sequence[ExamOutcome], threshold: float = 0.
     if not exams:
         raise ValueError("no exams to score; expected at least one")
     return sum(score >= threshold for exam in exams for score in exam.false_positive_scores) / len(exams)
+
+
+def diameter_group(diameter_mm: float) -> str:
+    """The group of diameters that a lesion is reported in.
+
+    >>> diameter_group(5.0)
+    '5-10 mm'
+    """
+    for limit, name in ((5.0, "< 5 mm"), (10.0, "5-10 mm"), (20.0, "10-20 mm")):
+        if diameter_mm < limit:
+            return name
+    return ">= 20 mm"
 
 
 def size_group(volume_mm3: float) -> str:

@@ -112,10 +112,10 @@ def draw_study(kind: str, index: int, seed: int = 0) -> PhantomStudy:
     series = Series(name, f"{name}_{weighting.name}", weighting.value, weighting=weighting, plane=grid.plane)
     study = Study(name, (Volume(image, grid, series),))
     low, high = grid.affine[2, 3], grid.affine[2, 3] + (grid.shape[2] - 1) * grid.spacing_mm[2]
-    truth = {
+    truth: dict[VertebralLevel, PointMm] = {
         level: centre
         for level, centre in phantom.centroids_mm().items()
-        if level is not VertebralLevel.C1
+        if level != VertebralLevel.C1
         and level.region is not SpineRegion.SACRAL
         and low + _HALF_BODY_MM < centre[2] < high - _HALF_BODY_MM
     }

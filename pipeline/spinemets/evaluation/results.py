@@ -33,9 +33,16 @@ from spinemets.evaluation.overlap import dice, surface_dice
 from spinemets.evaluation.statistics import (
     bootstrap_interval,
     confusion_matrix,
-    expected_calibration_error,
     froc,
     sensitivity_at,
+)
+from spinemets.evaluation.summary import (
+    calibration_rows,
+    diameter_rows,
+    healthy_row,
+    interval_rows,
+    lesion_call_rows,
+    patient_rows,
 )
 from spinemets.evaluation.tables import Row, mean_row
 from spinemets.findings import PointMm
@@ -55,6 +62,8 @@ class FindingFacts:
     confidence: float = 1.0
     compartment: Compartment | None = None
     region: SpineRegion | None = None
+    compartment_confidence: float | None = None
+    needs_review: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +101,8 @@ class ExamScore:
         (confidence, right) of every name given to a vertebra of the truth.
     compartment_calls, region_calls
         (truth, called) of every lesion that was found and whose truth is known.
+    compartment_trust
+        (confidence, right, flagged for review) of every compartment given to such a lesion.
     """
 
     study: str
@@ -102,6 +113,8 @@ class ExamScore:
     lesions: ExamOutcome | None
     compartment_calls: tuple[tuple[str, str], ...]
     region_calls: tuple[tuple[str, str], ...]
+    patient: str = ""
+    compartment_trust: tuple[tuple[float | None, bool, bool], ...] = ()
 
 
 def score_exam(predicted: StudyResult, truth: StudyResult, patient: str) -> ExamScore:
@@ -135,6 +148,8 @@ def score_exam(predicted: StudyResult, truth: StudyResult, patient: str) -> Exam
         lesions,
         _calls(found, predicted, lambda facts: facts.compartment),
         _calls(found, predicted, lambda facts: facts.region),
+        patient,
+        _trust(found, predicted),
     )
 
 
@@ -184,11 +199,25 @@ def _calls(
     return tuple(pairs)
 
 
+def _trust(
+    found: Sequence[LesionOutcome], predicted: StudyResult
+) -> tuple[tuple[float | None, bool, bool], ...]:
+    trust = []
+    for lesion in found:
+        facts = predicted.findings.get(lesion.found_by or 0)
+        if facts is not None and lesion.truth.compartment is not None:
+            right = facts.compartment is lesion.truth.compartment
+            trust.append((facts.compartment_confidence, right, facts.needs_review))
+    return tuple(trust)
+
+
 def summarise(scores: Sequence[ExamScore]) -> dict[str, tuple[Row, ...]]:
     """Named tables of everything that was scored; what no study has is left out."""
     tables: dict[str, tuple[Row, ...]] = {"studies": (*map(_exam_row, scores),)}
     if len(scores) > 1:
         tables["studies"] += (mean_row(tables["studies"]),)
+    tables["patients"] = patient_rows(scores)
+    tables["means"] = interval_rows(scores)
     outcomes = [outcome for score in scores for outcome in score.levels]
     if outcomes:
         tables["levels"] = _level_rows(outcomes)
@@ -197,8 +226,12 @@ def summarise(scores: Sequence[ExamScore]) -> dict[str, tuple[Row, ...]]:
         tables["lesions"] = _lesion_rows(exams)
     if sensitivity(exams) is not None:
         tables["froc"] = _froc_rows(exams)
+        tables["diameters"] = diameter_rows(exams)
     tables |= _confusions(scores)
-    tables["calibration"] = _calibration_rows(scores, exams)
+    calls = lesion_call_rows(scores)
+    if calls:
+        tables["lesions found"] = calls
+    tables["calibration"] = calibration_rows(scores)
     return tables
 
 
@@ -229,13 +262,15 @@ def _level_rows(outcomes: Sequence[LevelOutcome]) -> tuple[Row, ...]:
 
 def _lesion_rows(exams: Sequence[ExamOutcome]) -> tuple[Row, ...]:
     """Sensitivity by size and by compartment, with intervals; false positives in the last row."""
-    rows = [_sensitivity_row(exams, "all", lambda _: True)]
+    rows: list[Row] = [_sensitivity_row(exams, "all", lambda _: True)]
     rows += [_sensitivity_row(exams, size, _of_size(size)) for size in map(size_group, (50.0, 500.0, 5000.0))]
     rows += [_sensitivity_row(exams, one.value, _in_compartment(one)) for one in Compartment]
     low, high = bootstrap_interval(exams, false_positives_per_exam) or (None, None)
     rate = false_positives_per_exam(exams)
     name = "false positives per exam"
-    return (*rows, {"lesions": name, "of": len(exams), "found": rate, "low": low, "high": high})
+    rows.append({"lesions": name, "of": len(exams), "found": rate, "low": low, "high": high})
+    healthy = healthy_row(exams)
+    return (*rows, healthy) if healthy is not None else tuple(rows)
 
 
 def _of_size(group: str) -> Callable[[LesionOutcome], bool]:
@@ -290,14 +325,3 @@ def _confusions(scores: Sequence[ExamScore]) -> dict[str, tuple[Row, ...]]:
                 for word, row in zip(words, counts, strict=False)
             )
     return tables
-
-
-def _calibration_rows(scores: Sequence[ExamScore], exams: Sequence[ExamOutcome]) -> tuple[Row, ...]:
-    names = [call for score in scores for call in score.level_calls]
-    real = [(one.score, True) for exam in exams for one in exam.lesions if one.found_by is not None]
-    made_up = [(score, False) for exam in exams for score in exam.false_positive_scores]
-    rows: list[Row] = []
-    for what, calls in (("level names", names), ("lesions", real + made_up)):
-        error = expected_calibration_error([c[0] for c in calls], [c[1] for c in calls])
-        rows.append({"confidence of": what, "count": len(calls), "expected calibration error": error})
-    return tuple(rows)

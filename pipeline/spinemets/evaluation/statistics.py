@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,18 @@ __all__ = [
     "confusion_matrix",
     "expected_calibration_error",
     "froc",
+    "reliability",
     "sensitivity_at",
     "wilson_interval",
 ]
+
+
+class _OfPatient(Protocol):
+    @property
+    def patient(self) -> str: ...
+
+
+_Exam = TypeVar("_Exam", bound=_OfPatient)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +67,8 @@ def sensitivity_at(curve: FrocCurve, false_positives_per_exam: float) -> float:
 
 
 def bootstrap_interval(
-    exams: Sequence[ExamOutcome],
-    statistic: Callable[[Sequence[ExamOutcome]], float | None],
+    exams: Sequence[_Exam],
+    statistic: Callable[[Sequence[_Exam]], float | None],
     *,
     repeats: int = 1000,
     level: float = 0.95,
@@ -69,7 +79,7 @@ def bootstrap_interval(
     All exams of a patient are drawn together, as they are not independent. None where no
     draw has a value.
     """
-    by_patient: dict[str, list[ExamOutcome]] = {}
+    by_patient: dict[str, list[_Exam]] = {}
     for exam in exams:
         by_patient.setdefault(exam.patient, []).append(exam)
     patients = list(by_patient.values())
@@ -122,6 +132,28 @@ def expected_calibration_error(
     counts = np.bincount(place, minlength=bins)
     gaps = np.bincount(place, weights=confidence - right, minlength=bins)
     return round(float(np.abs(gaps).sum() / counts.sum()), 12)
+
+
+def reliability(
+    confidences: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Mean confidence, share that is right, and count of every equal bin of confidence that is not empty.
+
+    Examples
+    --------
+    >>> [values.tolist() for values in reliability([0.9, 0.95, 0.2], [True, False, False])]
+    [[0.2, 0.925], [0.0, 0.5], [1, 2]]
+    """
+    confidence = np.asarray(confidences, dtype=np.float64)
+    right = np.asarray(correct, dtype=np.float64)
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    filled = counts > 0
+    means, shares = (
+        np.bincount(place, weights=values, minlength=bins)[filled] / counts[filled]
+        for values in (confidence, right)
+    )
+    return means, shares, counts[filled]
 
 
 def confusion_matrix(
