@@ -1,24 +1,22 @@
-"""Prove on small synthetic studies that a batch ends every study, keeps its memory and survives kills.
+"""Prove what batches promise: every study ends, memory is flat, kills and shards change nothing, speed.
 
-`faults` runs 300 studies, one in ten of them broken in ten ways. `kills` runs 100 sound ones, kills
-the run with SIGKILL at 20 random moments, and compares what comes out with an undisturbed run.
+Each command writes small synthetic studies into a temporary folder, runs `spinemets detect` on
+them in processes of its own, prints what it measured, and exits with 1 where a promise is broken.
 """
 
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
-import os
 import random
-import signal
+import re
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,148 +24,59 @@ import click
 import nibabel
 import numpy as np
 
-from spinemets.batch import (
-    BatchRecord,
-    Limits,
-    ModelSource,
-    PlannedStudy,
-    RecordBook,
-    Stage,
-    plan_batch,
-    run_batch,
-    stages,
-    stamp_of,
-    what_to_do,
-)
-from spinemets.config import DetectionConfig, ReportConfig
-from spinemets.detection import Models
-from spinemets.errors import OutOfMemoryError
-from spinemets.findings import Provenance, SpineSegmentation
-from spinemets.volume import Study
+from spinemets.batch import read_records
+from spinemets.benchmark.synthetic import CASES, write_study
+from spinemets.exit_codes import DONE, PARTIAL
 
 SHAPE = (12, 96, 96)
-CONFIG = DetectionConfig(report=ReportConfig(formats=("json", "nifti", "png")))
-# What is wrong with a study, and how it must end.
-FAULTS: Mapping[str, tuple[str, str]] = {
-    "truncated": ("failed", "UnreadableFileError"),
-    "noimage": ("failed", "UnreadableFileError"),
-    "empty": ("failed", "UnreadableFileError"),
-    "fourdims": ("skipped", "UnsupportedInputError"),
-    "constant": ("skipped", "UnsupportedInputError"),
-    "fewslices": ("skipped", "NoUsableInputError"),
-    "killed": ("failed", "WorkerError"),
-    "hung": ("failed", "TimeLimitError"),
-    "diskfull": ("failed", "OSError"),
-    "gpumemory": ("failed", "OutOfMemoryError"),
+# What is wrong with a study, and how it must end: its state, its error, and where it was.
+FAULTS: Mapping[str, tuple[str, str, str]] = {
+    "truncated": ("failed", "UnreadableFileError", "reading"),
+    "noimage": ("failed", "UnreadableFileError", "reading"),
+    "fourdims": ("skipped", "UnsupportedInputError", "reading"),
+    "fewslices": ("skipped", "NoUsableInputError", "reading"),
+    "twice": ("failed", "ConfigError", "reading"),
+    "killed": ("failed", "WorkerError", "reading"),
+    "hung": ("failed", "TimeLimitError", "reading"),
+    "stuck": ("failed", "TimeLimitError", "network"),
+    "gpumemory": ("failed", "OutOfMemoryError", "network"),
+    "diskfull": ("failed", "OSError", "writing"),
 }
+_FAULTY_DETECT = Path(__file__).with_name("faulty_detect.py")
+_SPINEMETS = Path(sys.executable).with_name("spinemets")
+_MEASURED_FROM = 50
+_WORKERS = click.option("--workers", default=2, show_default=True, type=click.IntRange(1))
+_STAND_IN = click.option("--stand-in", is_flag=True, help="Something quick in the place of the networks.")
 
 
-class StandIn:
-    """Takes a moment and finds a sac; fails for studies that are marked so by their first voxel."""
+def make_studies(folder: Path, count: int, broken: bool) -> Path:
+    """Write small scans, each of other noise, and a manifest of them; give the manifest.
 
-    def segment(self, study: Study) -> SpineSegmentation:
-        """A made-up segmentation of the right size."""
-        time.sleep(0.02)
-        grid = study.reference.grid
-        if study.reference.intensities.flat[0] == 4321:
-            raise OutOfMemoryError("neither the device nor the CPU has memory")
-        anatomy = np.zeros(grid.shape, dtype=np.uint8)
-        anatomy[5:7, 40:50, 10:-10] = 4
-        empty = np.zeros(grid.shape, dtype=np.uint8)
-        return SpineSegmentation(grid, anatomy, empty, empty.astype(np.float32), (), study.volumes)
-
-
-def load(study: PlannedStudy, config: DetectionConfig, out: Path) -> stages.LoadedStudy:
-    """As ``stages.load``; two kinds of studies kill or hang the process that reads them."""
-    if "killed" in study.key:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if "hung" in study.key:
-        time.sleep(1000)
-    return stages.load(study, config, out)
-
-
-def finish(job: tuple[str, stages.SegmentedStudy], config: DetectionConfig, out: Path) -> stages.StudyResult:
-    """As ``stages.finish``; the disk is full for one kind of studies."""
-    if "diskfull" in job[0]:
-        raise OSError(errno.ENOSPC, "No space left on device")
-    return stages.finish(job, config, out)
-
-
-class Watcher:
-    """Counts, and notes the largest memory of this process and of any worker so far."""
-
-    def __init__(self) -> None:
-        self.ended_count = 0
-        self.main_mb: list[float] = []
-        self.worker_mb: list[float] = []
-
-    def moved(self, study: PlannedStudy, stage: Stage) -> None:
-        """A stage of a study begins."""
-
-    def ended(self, _record: BatchRecord, _lines: tuple[str, ...]) -> None:
-        """A study has its record."""
-        self.ended_count += 1
-        if self.ended_count % 5:
-            # Looking at every process takes longer than such a small study.
-            return
-        self.main_mb.append(_resident_mb(os.getpid()))
-        children = [pid for pid in _processes() if _parent(pid) in (os.getpid(), *_children(os.getpid()))]
-        self.worker_mb.append(max((_resident_mb(pid) for pid in children), default=0.0))
-
-
-def _processes() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, ValueError):
-        return 0
-
-
-def _children(pid: int) -> list[int]:
-    return [other for other in _processes() if _parent(other) == pid]
-
-
-def _resident_mb(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
-
-
-def make_studies(folder: Path, count: int, broken: bool) -> None:
-    """Write small scans, each of other noise; one in ten is broken if asked, in all ways in turn."""
+    One in ten is broken if asked, in all ways in turn.
+    """
+    folder.mkdir()
     kinds = list(FAULTS)
+    rows = ["study,path"]
     for number in range(count):
         kind = kinds[(number // 10) % len(kinds)] if broken and number % 10 == 7 else ""
-        _write_scan(folder / f"s{number:04d}{kind}.nii.gz", number, kind)
+        name = f"s{number:04d}{kind}"
+        path = folder / f"{name}.nii.gz"
+        _write_scan(path, number, kind)
+        rows.append(f"{'s0000' if kind == 'twice' else name},{path}")
+    manifest = folder.with_suffix(".csv")
+    manifest.write_text("\n".join(rows) + "\n")
+    return manifest
 
 
 def _write_scan(path: Path, seed: int, kind: str) -> None:
     shape = {"fourdims": (*SHAPE, 3), "fewslices": (3, *SHAPE[1:])}.get(kind, SHAPE)
     image = np.random.default_rng(seed).normal(400, 60, shape).astype(np.int16)
-    if kind == "constant":
-        image[:] = 7
-    if kind == "gpumemory":
-        image.flat[0] = 4321
     nibabel.save(nibabel.Nifti1Image(image, np.diag([4.0, 1.5, 1.5, 1.0])), path)
-    if kind in ("truncated", "noimage", "empty"):
-        content = path.read_bytes()
-        path.write_bytes({"truncated": content[: len(content) // 2], "noimage": b"no image"}.get(kind, b""))
-
-
-def run(inputs: Path, out: Path, workers: int, timeout_s: float, watcher: Watcher) -> tuple[BatchRecord, ...]:
-    """One run over a folder, as the command line does it, with the stand-in for the network."""
-    provenance = Provenance("0.0.0", "stand-in", "1.0.0", "0" * 64)
-    model = ModelSource("0" * 64, partial(Models, StandIn(), provenance))
-    with RecordBook(out) as book:
-        todo = what_to_do(
-            plan_batch([inputs]), book.records, out, lambda study: stamp_of(study, model.sha256, CONFIG)
-        )
-        return run_batch(todo, book, model, CONFIG, watcher, Limits(workers, timeout_s))
+    content = path.read_bytes()
+    if kind == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    if kind == "noimage":
+        path.write_bytes(b"no image")
 
 
 def results(out: Path) -> dict[str, object]:
@@ -179,29 +88,103 @@ def results(out: Path) -> dict[str, object]:
         A study has two records: it was done twice.
     """
     content: dict[str, object] = {}
-    for path in sorted(file for file in out.rglob("*") if file.is_file() and file.suffix != ".parquet"):
+    for path in sorted(file for file in out.rglob("*") if file.is_file() and file.name != "summary.parquet"):
         name = path.relative_to(out).as_posix()
         if path.name == "report.json":
             document = json.loads(path.read_text())
             del document["provenance"]["timings_s"]
             content[name] = document
+        elif path.name == "report.html":
+            content[name] = re.sub(r"<dt>Time</dt><dd>[^<]*</dd>", "", path.read_text())
         elif path.name == "summary.csv":
             rows = csv.DictReader(io.StringIO(path.read_text()))
             content[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
         elif path.name == "batch.jsonl":
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            twice = [study for study, count in Counter(line["study"] for line in lines).items() if count > 1]
-            if twice:
-                raise ValueError(f"done twice: {', '.join(twice)}")
-            content[name] = {
-                line["study"]: {k: v for k, v in line.items() if k not in ("seconds", "run", "ended")}
-                for line in lines
-            }
+            content[name] = _records(path)
         elif path.parent.name == "logs":
             content[name] = path.read_text().splitlines()[-1]
         else:
             content[name] = path.read_bytes()
     return content
+
+
+def _records(path: Path) -> dict[str, object]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    twice = [study for study, count in Counter(line["study"] for line in lines).items() if count > 1]
+    if twice:
+        raise ValueError(f"done twice: {', '.join(twice)}")
+    return {
+        line["study"]: {k: v for k, v in line.items() if k not in ("seconds", "run", "ended")}
+        for line in lines
+    }
+
+
+class MemoryGauge:
+    """The largest memory that any process of each kind has had, in a run that is watched."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._kinds: dict[int, str] = {}
+        self.peak_mb: Counter[str] = Counter()
+
+    def look(self) -> None:
+        """Look at the run's processes; the kernel keeps the peak of each."""
+        for pid in (self._pid, *_descendants(self._pid)):
+            try:
+                status = Path(f"/proc/{pid}/status").read_text()
+                peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+                if peak is not None:
+                    kind = self._kind(pid)
+                    self.peak_mb[kind] = max(self.peak_mb[kind], int(peak[1]) // 1024)
+            except OSError:
+                continue
+
+    def _kind(self, pid: int) -> str:
+        if pid == self._pid:
+            return "main process"
+        # A process begins as a fork and loads the networks later.
+        if self._kinds.get(pid) != "network":
+            has_torch = "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+            self._kinds[pid] = "network" if has_torch else "worker"
+        return self._kinds[pid]
+
+
+def _descendants(pid: int) -> list[int]:
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+    found: list[int] = []
+    new = {pid}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new}
+        found += new
+    return found
+
+
+def _detect(
+    inputs: Sequence[Path], out: Path, workers: int, stand_in: bool, options: Sequence[object] = ()
+) -> list[str]:
+    """The command line of a run on the CPU."""
+    stands_in = ["--stand-in"] if stand_in else []
+    plain = ["--device", "cpu", "--quiet", "--workers", workers]
+    return [
+        str(word)
+        for word in (sys.executable, _FAULTY_DETECT, *stands_in, *inputs, "-o", out, *plain, *options)
+    ]
+
+
+@contextmanager
+def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        yield process
+
+
+def _ended(out: Path) -> int:
+    records = out / "batch.jsonl"
+    return records.read_bytes().count(b"\n") if records.is_file() else 0
 
 
 @click.group()
@@ -210,69 +193,86 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--studies", default=300, show_default=True, type=click.IntRange(60))
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1))
-@click.option("--timeout", "timeout_s", default=10.0, show_default=True, help="Seconds before a hang ends.")
-def faults(studies: int, workers: int, timeout_s: float) -> None:
-    """One study in ten is broken: every one must end as it should, in flat memory."""
-    from spinemets.batch import run as batch
-
-    # Workers find these two by this script's name.
-    vars(batch).update(load=load, finish=finish)
-    watcher = Watcher()
+@click.option("--studies", default=300, show_default=True, type=click.IntRange(100))
+@_WORKERS
+@click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds before a hang ends.")
+@_STAND_IN
+def faults(studies: int, workers: int, timeout_s: float, stand_in: bool) -> None:
+    """One study in ten is broken: every one must end as it should, in flat memory, with code 7."""
     with TemporaryDirectory() as folder:
-        inputs, out = Path(folder, "in"), Path(folder, "out")
-        inputs.mkdir()
-        make_studies(inputs, studies, broken=True)
+        manifest, out = make_studies(Path(folder, "in"), studies, broken=True), Path(folder, "out")
         start = time.perf_counter()
-        records = run(inputs, out, workers, timeout_s, watcher)
+        early: dict[str, int] = {}
+        options = ["--timeout", timeout_s, "--formats", "json,nifti"]
+        with _running(_detect([manifest], out, workers, stand_in, options)) as process:
+            gauge = MemoryGauge(process.pid)
+            while process.poll() is None:
+                gauge.look()
+                if not early and _ended(out) >= _MEASURED_FROM:
+                    early = dict(gauge.peak_mb)
+                time.sleep(0.2)
         seconds = time.perf_counter() - start
-    wrong = [record for record in records if (record.state.value, record.error) != _expected(record.study)]
+        records = read_records(out).values()
+    wrong = [
+        record for record in records if not _is_as_expected(record.study, record.model_dump(mode="json"))
+    ]
     for record in wrong:
         click.echo(f"WRONG {record.study}: {record.state.value} {record.error}: {record.reason}")
     states = Counter(record.state.value for record in records)
-    click.echo(f"{len(records)} studies in {seconds:.0f} s: {dict(states)}; {len(wrong)} ended wrongly")
-    grew = [_growth(name, peak) for name, peak in (("main", watcher.main_mb), ("worker", watcher.worker_mb))]
-    sys.exit(bool(wrong) or any(grew) or len(records) != studies)
+    click.echo(
+        f"{len(records)} studies in {seconds:.0f} s: {dict(states)}; {len(wrong)} ended wrongly; "
+        f"exit code {process.returncode}"
+    )
+    grown = [kind for kind, late in gauge.peak_mb.items() if late > 1.15 * early.get(kind, 0)]
+    for kind, late in gauge.peak_mb.items():
+        click.echo(
+            f"largest {kind}: {early.get(kind, 0)} MB after {_MEASURED_FROM} studies, {late} MB in the end"
+        )
+    sys.exit(bool(wrong or grown) or len(records) != studies or process.returncode != PARTIAL)
 
 
-def _expected(study: str) -> tuple[str, str]:
-    return next((end for kind, end in FAULTS.items() if kind in study), ("done", ""))
-
-
-def _growth(name: str, memory_mb: list[float]) -> bool:
-    early, late = max(memory_mb[:10]), max(memory_mb)
-    click.echo(f"largest {name} process: {early:.0f} MB after 50 studies, {late:.0f} MB in the end")
-    return late > 1.15 * early
+def _is_as_expected(study: str, record: Mapping[str, object]) -> bool:
+    kind = "twice" if "-row" in study else next((kind for kind in FAULTS if study.endswith(kind)), "")
+    expected = FAULTS[kind] if kind else ("done", "", None)
+    return (record["state"], record["error"], record["stage"]) == expected
 
 
 @main.command()
 @click.option("--studies", default=100, show_default=True, type=click.IntRange(2))
 @click.option("--kills", default=20, show_default=True, type=click.IntRange(1))
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1))
+@_WORKERS
 @click.option("--seed", default=1, show_default=True)
-def kills(studies: int, kills: int, workers: int, seed: int) -> None:
+@_STAND_IN
+def kills(studies: int, kills: int, workers: int, seed: int, stand_in: bool) -> None:
     """Killed at random moments and started again, a run must end as an undisturbed one does."""
     moments = random.Random(seed)
     with TemporaryDirectory() as folder:
         inputs, whole, torn = (Path(folder, name) for name in ("in", "whole", "torn"))
-        inputs.mkdir()
         make_studies(inputs, studies, broken=False)
-        command = [sys.executable, __file__, "once", str(inputs), "--workers", str(workers)]
-        subprocess.run([*command, str(whole)], check=True)
-        killed = sum(_killed([*command, str(torn)], torn, moments, studies // kills) for _ in range(kills))
-        subprocess.run([*command, str(torn)], check=True)
+        salt = ["--salt", Path(folder, "salt")]
+        subprocess.run(
+            _detect([inputs], whole, workers, stand_in, salt), check=True, stdout=subprocess.DEVNULL
+        )
+        again = _detect([inputs], torn, workers, stand_in, salt)
+        killed = 0
+        while killed < kills:
+            if not _killed(again, torn, moments, studies // kills):
+                break
+            killed += 1
+        left = studies - _ended(torn)
+        subprocess.run(again, check=True, stdout=subprocess.DEVNULL)
         same = results(torn) == results(whole)
     click.echo(
-        f"{studies} studies, killed {killed} times: results are {'the same' if same else 'NOT the same'}"
+        f"{studies} studies, killed {killed} times, {left} left after the last: "
+        f"results are {'the same' if same else 'NOT the same'}, none was done twice"
     )
-    sys.exit(not same)
+    sys.exit(not same or killed < kills)
 
 
 def _killed(command: list[str], out: Path, moments: random.Random, stride: int) -> bool:
     """Start a run and kill it after a few more studies, or none, and a moment more."""
-    target = _ended(out) + moments.randint(0, stride)
-    with subprocess.Popen(command) as process:
+    target = _ended(out) + moments.randint(0, max(stride - 1, 0))
+    with _running(command) as process:
         while process.poll() is None and _ended(out) < target:
             time.sleep(0.01)
         try:
@@ -283,18 +283,103 @@ def _killed(command: list[str], out: Path, moments: random.Random, stride: int) 
     return False
 
 
-def _ended(out: Path) -> int:
-    records = out / "batch.jsonl"
-    return records.read_bytes().count(b"\n") if records.is_file() else 0
+@main.command()
+@click.option("--studies", default=40, show_default=True, type=click.IntRange(4))
+@click.option("--shards", default=4, show_default=True, type=click.IntRange(2))
+@_WORKERS
+@_STAND_IN
+def shards(studies: int, shards: int, workers: int, stand_in: bool) -> None:
+    """Shards merged must equal one whole run, broken studies among them."""
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_studies(root / "in", studies, broken=False)
+        (root / "in" / "broken.nii.gz").write_bytes(b"no image")
+        salt = ["--salt", root / "salt"]
+        parts = [root / f"part{number}" for number in range(1, shards + 1)]
+        _must_end([_detect([root / "in"], root / "whole", workers, stand_in, salt)])
+        _must_end(
+            [
+                _detect([root / "in"], part, workers, stand_in, [*salt, "--shard", f"{number}/{shards}"])
+                for number, part in enumerate(parts, start=1)
+            ]
+        )
+        subprocess.run([_SPINEMETS, "merge", *parts, "-o", root / "all"], check=True)
+        same = results(root / "all") == results(root / "whole")
+        sizes = [_ended(part) for part in parts]
+    click.echo(f"shards of {sizes} studies merged: {'the same' if same else 'NOT the same'} as one run")
+    sys.exit(not same)
 
 
-@main.command(hidden=True)
-@click.argument("inputs", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--workers", default=2)
-def once(inputs: Path, out: Path, workers: int) -> None:
-    """One run, to be killed."""
-    run(inputs, out, workers, 60.0, Watcher())
+def _must_end(commands: Sequence[Sequence[str]]) -> None:
+    for command in commands:
+        code = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+        if code not in (DONE, PARTIAL, 3):
+            raise click.ClickException(f"a run ended with code {code}: {' '.join(command)}")
+
+
+@main.command()
+@click.option("--studies", default=24, show_default=True, type=click.IntRange(4))
+@click.option("--alone", default=4, show_default=True, type=click.IntRange(1), help="Studies by themselves.")
+@click.option("--case", default="lumbar", show_default=True, type=click.Choice(tuple(CASES)))
+@click.option("--formats", default="json,html,nifti,png", show_default=True)
+@click.option("-d", "--device", default="cpu", show_default=True)
+@_WORKERS
+def throughput(studies: int, alone: int, case: str, formats: str, device: str, workers: int) -> None:
+    """Compare a batch with one process for each study, and with what the network alone allows."""
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        for number in range(studies):
+            (root / f"in/exam{number:03d}").mkdir(parents=True)
+            write_study(CASES[case], root / f"in/exam{number:03d}")
+        exams = sorted((root / "in").iterdir())
+        plain = ["--device", device, "--quiet", "--formats", formats]
+        measured = ["--no-peers", "--device", device, "--quiet", "--json", root / "speed.json"]
+        _seconds([_SPINEMETS, "benchmark", exams[0], *measured])
+        (stages,) = json.loads((root / "speed.json").read_text())["cases"].values()
+        one_s = [
+            _seconds([_SPINEMETS, "detect", exam, "-o", root / f"alone{n}", *plain])
+            for n, exam in enumerate(exams[:alone])
+        ]
+        out, start = root / "batch", time.perf_counter()
+        ended_s = _ends(
+            [_SPINEMETS, "detect", root / "in", "-o", out, *plain, "--workers", str(workers)], out
+        )
+        batch_s = (time.perf_counter() - start) / studies
+        segmentation_s = [record.seconds["segmentation"] for record in read_records(out).values()]
+    alone_s = sum(one_s) / len(one_s)
+    late = ended_s[len(ended_s) // 4 :]
+    steady_s = (late[-1] - late[0]) / (len(late) - 1)
+    seconds = stages["seconds"]
+    network_s = seconds["preprocess"] + seconds["network"]
+    click.echo(
+        f"{case}, {studies} studies, {workers} workers, {formats}; seconds per study\n"
+        f"one process each        {alone_s:.2f} (from {alone})\n"
+        f"batch, start included   {batch_s:.2f}: {alone_s / batch_s:.2f} times as fast (promised 1.6)\n"
+        f"batch, once it runs     {steady_s:.2f}\n"
+        f"benchmark's network     {seconds['network']:.2f}, prepared {network_s:.2f}, "
+        f"all stages {seconds['total']:.2f} (without pictures)\n"
+        f"the network's stage within the batch {sum(segmentation_s) / studies:.2f}\n"
+        f"share of the network-bound rate {network_s / steady_s:.0%} (promised 90 %)"
+    )
+    sys.exit(alone_s / batch_s < 1.6 or network_s / steady_s < 0.9)
+
+
+def _seconds(command: Sequence[object]) -> float:
+    start = time.perf_counter()
+    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def _ends(command: Sequence[object], out: Path) -> list[float]:
+    """Run a batch, and note when each study ended."""
+    ended: list[float] = []
+    with _running([str(word) for word in command]) as process:
+        while process.poll() is None:
+            ended += [time.perf_counter()] * (_ended(out) - len(ended))
+            time.sleep(0.02)
+    if process.returncode != DONE:
+        raise click.ClickException(f"the batch ended with code {process.returncode}")
+    return ended
 
 
 if __name__ == "__main__":
