@@ -16,6 +16,7 @@ import click
 from spinemets import __version__
 from spinemets.errors import SpinemetsError
 from spinemets.exit_codes import DONE, EPILOG, INTERRUPTED, PARTIAL, USAGE, code_of, common_code
+from spinemets.serve_command import COMMANDS as SERVE_COMMANDS
 
 if TYPE_CHECKING:
     from spinemets.batch import PlannedStudy
@@ -213,6 +214,10 @@ _batch = _options(
 @click.version_option(__version__, prog_name="spinemets", message="%(prog)s %(version)s")
 def spinemets() -> None:
     """Detect metastases in spine MRI: vertebral level, region, compartment, size and a report."""
+
+
+for _command in SERVE_COMMANDS:
+    spinemets.add_command(_command)
 
 
 @spinemets.command(epilog=EPILOG)

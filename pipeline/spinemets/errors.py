@@ -16,6 +16,8 @@
     │   └── OutOfMemoryError        neither the device nor the CPU has room
     ├── TrainingError               a training that cannot go on
     ├── OutputError                 a result could not be written
+    │   └── OutOfRoomError          the disk or the queue has no room for what arrives
+    ├── NetworkError                a port, or another DICOM node, that cannot be used
     └── WorkerError                 a process that worked on a study ended before it was done
         └── TimeLimitError          it took longer than allowed and was ended
 
@@ -35,8 +37,10 @@ __all__ = [
     "ModelIncompatibleError",
     "ModelNotFoundError",
     "ModelNotTrustedError",
+    "NetworkError",
     "NoUsableInputError",
     "OutOfMemoryError",
+    "OutOfRoomError",
     "OutputError",
     "SpinemetsError",
     "TimeLimitError",
@@ -109,6 +113,14 @@ class TrainingError(SpinemetsError):
 
 class OutputError(SpinemetsError):
     """A result could not be written."""
+
+
+class OutOfRoomError(OutputError):
+    """The disk or the queue has no room for what arrives; it must be offered again later."""
+
+
+class NetworkError(SpinemetsError):
+    """A port cannot be listened on, or another DICOM node cannot be reached or refuses."""
 
 
 class WorkerError(SpinemetsError):

@@ -32,6 +32,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.DeviceUnavailableError, 8),
     (errors.OutputError, 9),
     (errors.WorkerError, 10),
+    (errors.NetworkError, 11),
 )
 
 EPILOG = """\b
@@ -47,6 +48,7 @@ Exit codes:
   8    device not available
   9    output cannot be written
   10   a worker process was killed or took too long
+  11   a port or another DICOM node cannot be used
   130  interrupted
 
 Research use only. Not a medical device.

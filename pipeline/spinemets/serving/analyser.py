@@ -1,0 +1,132 @@
+"""The studies of the queue, analysed one after the other in a process beside the server."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Event
+
+from spinemets import errors
+from spinemets.atomic import atomic_write_text
+from spinemets.batch.records import Stage
+from spinemets.batch.stages import Failure, StudyResult, failure_of
+from spinemets.batch.workers import Worker
+from spinemets.errors import OutputError, TimeLimitError, WorkerError
+from spinemets.serving.analysis import AnalysisJob, analyse, warm_up
+from spinemets.serving.inbox import Folders
+from spinemets.serving.settings import ServeSettings
+from spinemets.serving.study_queue import QueuedStudy, StudyQueue, StudyState
+
+__all__ = ["Analyser"]
+
+_log = logging.getLogger(__name__)
+
+_NOTHING_TO_DO_S = 0.5
+_PAUSE_S = 30.0
+_NOT_A_SPINE = ("NoUsableInputError", "UnsupportedInputError")
+# What another attempt may not meet again.
+_BY_CHANCE = ("WorkerError", "OutOfMemoryError", "MemoryError", "OutputError", "OSError")
+
+
+class Analyser:
+    """Takes studies that are ready, and notes what came of them.
+
+    Parameters
+    ----------
+    job
+        For every study; key and folder are filled in.
+    worker
+        Keeps the model; replaced when it dies.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        folders: Folders,
+        queue: StudyQueue,
+        job: AnalysisJob,
+        worker: Worker,
+    ) -> None:
+        self._settings, self._folders, self._queue = settings, folders, queue
+        self._job, self._worker = job, worker
+        self._stopping = Event()
+        self._is_warm = False
+
+    def step(self) -> float:
+        """Analyse one study; how many seconds to wait before the next time.
+
+        Raises
+        ------
+        SpinemetsError
+            The model cannot be loaded: no study could be analysed.
+        """
+        if not self._is_warm:
+            self._warm_up()
+        if self._stopping.is_set():
+            return _NOTHING_TO_DO_S
+        self._queue.settle(self._settings.analysis.idle_s)
+        study = self._queue.begin()
+        if study is None:
+            return _NOTHING_TO_DO_S
+        start = time.monotonic()
+        _log.info("%s: analysis of %d images begins", study.key, study.images)
+        job = replace(self._job, key=study.key, source=self._folders.inbox / study.key)
+        outcome = self._call(analyse, job)
+        if self._stopping.is_set() and isinstance(outcome, Failure):
+            self._queue.put_back(study)
+            return _NOTHING_TO_DO_S
+        self._conclude(study, outcome, time.monotonic() - start)
+        return 0.0
+
+    def give_up(self) -> None:
+        """End the analysis under way; its study is analysed when the server starts again."""
+        self._stopping.set()
+        self._worker.kill()
+
+    def _warm_up(self) -> None:
+        failure = self._call(warm_up, self._job)
+        if isinstance(failure, Failure) and not self._stopping.is_set():
+            kind = getattr(errors, failure.error, WorkerError)
+            raise kind(failure.message)
+        self._is_warm = True
+
+    def _call(self, function: Callable[[AnalysisJob], object], job: AnalysisJob) -> object:
+        limit_s = self._settings.analysis.timeout_s
+        try:
+            return self._worker.call(function, job, limit_s)
+        except TimeLimitError:
+            late = TimeLimitError(f"took longer than {limit_s:g} s (analysis.timeout_s)")
+            return failure_of(late, Stage.NETWORK)
+        except WorkerError as error:
+            _log.debug("a worker ended: %s", error)
+            ended = WorkerError("the process that analysed it was killed or ended by itself")
+            return failure_of(ended, Stage.NETWORK)
+
+    def _conclude(self, study: QueuedStudy, outcome: object, seconds: float) -> None:
+        state, reason = StudyState.DONE, ""
+        if isinstance(outcome, Failure):
+            reason = outcome.message
+            if outcome.error in _BY_CHANCE and study.attempts < self._settings.analysis.attempts:
+                pause = _PAUSE_S * study.attempts
+                _log.warning("%s: stopped, again in %.0f s: %s", study.key, pause, reason)
+                self._queue.postpone(study, reason, pause)
+                return
+            is_no_spine = outcome.error in _NOT_A_SPINE and outcome.stage is Stage.READING
+            state = StudyState.SKIPPED if is_no_spine else StudyState.FAILED
+            self._write_log(study, outcome)
+        if not self._queue.end(study, state, reason, self._settings.send.to):
+            _log.info("%s: images came while it was analysed; it begins again", study.key)
+        elif isinstance(outcome, StudyResult):
+            lesions = outcome.summary.get("lesions")
+            _log.info("%s: done in %.1f s, %s lesions", study.key, seconds, lesions)
+        else:
+            level = logging.WARNING if state is StudyState.SKIPPED else logging.ERROR
+            _log.log(level, "%s: %s: %s", study.key, state.value, reason)
+
+    def _write_log(self, study: QueuedStudy, failure: Failure) -> None:
+        try:
+            atomic_write_text(self._folders.logs / f"{study.key}.log", failure.traceback)
+        except OutputError:
+            _log.warning("%s: no room for its traceback", study.key)

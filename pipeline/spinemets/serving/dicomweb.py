@@ -1,0 +1,182 @@
+"""A node that is spoken to by DICOMweb: QIDO-RS, WADO-RS and STOW-RS."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import requests
+from dicomweb_client.api import DICOMwebClient
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from requests.adapters import HTTPAdapter
+
+from spinemets.errors import NetworkError, OutputError
+from spinemets.serving.inbox import Inbox
+from spinemets.serving.remotes import IMAGE_MODALITY, Query, RemoteSeries
+from spinemets.serving.settings import WebNode
+from spinemets.serving.tls import client_context
+
+__all__ = ["WebRemote"]
+
+_CONNECTING_S, _ANSWERING_S = 15.0, 120.0
+_PAGE = 200
+_AS_STORED = (("application/dicom", "*"),)
+
+
+class WebRemote:
+    """A node of a DICOMweb service.
+
+    Parameters
+    ----------
+    name
+        What the settings call it.
+
+    Raises
+    ------
+    ConfigError
+        The files for TLS cannot be used, or a secret is not in the environment.
+    """
+
+    def __init__(self, name: str, node: WebNode) -> None:
+        self._name = name
+        session = self._session = requests.Session()
+        # Proxies and passwords of the environment are not for a clinical network.
+        session.trust_env = False
+        if node.tls is not None:
+            session.mount("https://", _TlsAdapter(client_context(node.tls)))
+        if node.user is not None and node.password_variable is not None:
+            session.auth = (node.user, node.secret(node.password_variable))
+        if node.token_variable is not None:
+            session.headers["Authorization"] = f"Bearer {node.secret(node.token_variable)}"
+        self._client = DICOMwebClient(
+            node.url, session, permissive_uid=True, timeout=(_CONNECTING_S, _ANSWERING_S)
+        )
+        self._client.set_http_retry_params(retry=False)
+
+    def close(self) -> None:
+        """End the connections that are kept for further requests."""
+        self._session.close()
+
+    def check(self) -> None:
+        """See whether the node answers a search.
+
+        Raises
+        ------
+        NetworkError
+            It does not.
+        """
+        with self._told_as_network_error("search"):
+            self._client.search_for_studies(limit=1)
+
+    def find(self, query: Query) -> tuple[RemoteSeries, ...]:
+        """Ask for studies, and then for the MR series of each.
+
+        Raises
+        ------
+        NetworkError
+            The node cannot be reached or refuses.
+        """
+        series: list[RemoteSeries] = []
+        with self._told_as_network_error("search"):
+            for uid in dict.fromkeys(self._studies(query)):
+                answers = self._client.search_for_series(uid, search_filters={"Modality": IMAGE_MODALITY})
+                for answer in map(Dataset.from_json, answers):
+                    images = int(answer.get("NumberOfSeriesRelatedInstances") or 0)
+                    series.append(RemoteSeries(uid, str(answer.SeriesInstanceUID), images))
+        return tuple(series)
+
+    def retrieve(self, series: RemoteSeries, inbox: Inbox) -> None:
+        """Get a series, in the transfer syntax that it is stored in, into the inbox.
+
+        Raises
+        ------
+        NetworkError
+            The node cannot be reached or refuses.
+        OutOfRoomError, OutputError
+            The inbox does not take an instance.
+        """
+        with self._told_as_network_error("retrieval"):
+            instances = self._client.iter_series(series.study_uid, series.uid, media_types=_AS_STORED)
+        while True:
+            with self._told_as_network_error("retrieval"):
+                instance = next(instances, None)
+            if instance is None:
+                return
+            buffer = BytesIO()
+            instance.save_as(buffer, enforce_file_format=True)
+            inbox.take(buffer.getvalue())
+
+    def send(self, paths: Sequence[Path]) -> None:
+        """Send files by STOW-RS, one by one; all are tried before the first refusal is told.
+
+        Raises
+        ------
+        NetworkError
+            The node cannot be reached or refuses a file.
+        OutputError
+            A file cannot be read.
+        """
+        refusals: list[str] = []
+        for path in paths:
+            try:
+                instance = pydicom.dcmread(path)
+            except (OSError, InvalidDicomError) as error:
+                raise OutputError(f"{path.name}: a result that was to be sent cannot be read") from error
+            with self._told_as_network_error(f"storing of {path.name}"):
+                answer = self._client.store_instances([instance])
+            refusals += [
+                f"{path.name} with reason {int(failed.get('FailureReason') or 0):04X}"
+                for failed in answer.get("FailedSOPSequence") or ()
+            ]
+        if refusals:
+            raise NetworkError(f"{self._name}: refused {refusals[0]}; {len(refusals)} files in all")
+
+    def _studies(self, query: Query) -> Iterator[str]:
+        offset = 0
+        while True:
+            answers = self._client.search_for_studies(
+                limit=_PAGE, offset=offset, search_filters=dict(query.filters)
+            )
+            for answer in answers:
+                yield str(Dataset.from_json(answer).StudyInstanceUID)
+            offset += len(answers)
+            if len(answers) < _PAGE:
+                return
+
+    @contextmanager
+    def _told_as_network_error(self, what: str) -> Iterator[None]:
+        """Errors of the transport without their texts, which quote addresses with UIDs in them."""
+        try:
+            yield
+        except requests.HTTPError as error:
+            code = "an error" if error.response is None else f"HTTP status {error.response.status_code}"
+            raise NetworkError(f"{self._name}: answered the {what} with {code}") from error
+        except requests.exceptions.SSLError as error:
+            raise NetworkError(
+                f"{self._name}: no TLS connection; check its certificate and tls.authority"
+            ) from error
+        except requests.RequestException as error:
+            raise NetworkError(
+                f"{self._name}: is not to be reached for the {what} ({type(error).__name__})"
+            ) from error
+        except (ValueError, AttributeError, LookupError, InvalidDicomError) as error:
+            raise NetworkError(
+                f"{self._name}: answered the {what} with what is not DICOMweb ({type(error).__name__})"
+            ) from error
+
+
+class _TlsAdapter(HTTPAdapter):
+    """Connects with a TLS context of our own."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options, ssl_context=self._context)

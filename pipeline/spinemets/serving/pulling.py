@@ -1,0 +1,97 @@
+"""Getting studies from other nodes: those that match and of which images are missing here."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from spinemets.errors import NetworkError, OutOfRoomError
+from spinemets.serving.inbox import Inbox
+from spinemets.serving.remotes import Query, Remote, RemoteSeries
+from spinemets.serving.settings import PullSettings
+from spinemets.serving.study_queue import StudyQueue
+
+__all__ = ["Pulled", "Puller", "pull", "studies_of"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What came of asking a node for studies."""
+
+    retrieved: int = 0
+    known: int = 0
+    failures: tuple[str, ...] = ()
+
+
+def studies_of(series: tuple[RemoteSeries, ...]) -> dict[str, list[RemoteSeries]]:
+    """The series of each study, by its UID."""
+    studies: dict[str, list[RemoteSeries]] = {}
+    for one in series:
+        studies.setdefault(one.study_uid, []).append(one)
+    return studies
+
+
+def pull(remote: Remote, query: Query, queue: StudyQueue, inbox: Inbox, most_waiting: int) -> Pulled:
+    """Get the MR images of every study that matches, unless all of them are here.
+
+    A study that cannot be got does not keep the others from being got.
+
+    Raises
+    ------
+    NetworkError
+        The node cannot be searched.
+    OutOfRoomError
+        No more is taken for now.
+    OutputError
+        The queue or the disk cannot be used.
+    """
+    retrieved = known = 0
+    failures: list[str] = []
+    for uid, series in studies_of(remote.find(query)).items():
+        expected = sum(one.images for one in series) if all(one.images for one in series) else 0
+        if queue.count_images(uid) >= max(expected, 1):
+            known += 1
+            continue
+        number = queue.admit(uid, most_waiting)
+        queue.expect(number, expected)
+        try:
+            for one in series:
+                remote.retrieve(one, inbox)
+        except NetworkError as error:
+            failures.append(str(error))
+        else:
+            retrieved += 1
+    return Pulled(retrieved, known, tuple(failures))
+
+
+class Puller:
+    """Asks one node for the studies of the last days, from time to time."""
+
+    def __init__(
+        self,
+        settings: PullSettings,
+        remote: Remote,
+        queue: StudyQueue,
+        inbox: Inbox,
+        most_waiting: int,
+    ) -> None:
+        self._settings, self._remote = settings, remote
+        self._queue, self._inbox, self._most_waiting = queue, inbox, most_waiting
+
+    def step(self) -> float:
+        """Ask once; how many seconds to wait before the next time."""
+        first = date.today() - timedelta(days=self._settings.days - 1)
+        query = Query(dates=f"{first:%Y%m%d}-", description=self._settings.description)
+        try:
+            pulled = pull(self._remote, query, self._queue, self._inbox, self._most_waiting)
+        except (NetworkError, OutOfRoomError) as error:
+            _log.warning("nothing more is pulled for now: %s", error)
+            return self._settings.every_s
+        if pulled.retrieved:
+            _log.info("%d studies pulled from %s", pulled.retrieved, self._settings.node)
+        if pulled.failures:
+            _log.warning("%d studies could not be pulled: %s", len(pulled.failures), pulled.failures[0])
+        return self._settings.every_s

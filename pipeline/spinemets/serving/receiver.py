@@ -1,0 +1,153 @@
+"""The listening side: C-STORE and C-ECHO from the callers that may connect."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from threading import Lock
+
+from pynetdicom import (
+    AE,
+    ALL_TRANSFER_SYNTAXES,
+    AllStoragePresentationContexts,
+    evt,
+)
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.transport import ThreadedAssociationServer
+
+from spinemets.errors import NetworkError, OutOfRoomError, OutputError, UnreadableFileError
+from spinemets.serving.inbox import Inbox
+from spinemets.serving.settings import ReceiveSettings
+from spinemets.serving.tls import server_context
+
+__all__ = ["Receiver"]
+
+_log = logging.getLogger(__name__)
+
+# PS3.4 B.2.3: success; refused, out of resources; cannot understand.
+_SUCCESS, _OUT_OF_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+_PDU_BYTES = 128 * 1024
+_ENDING_STEP_S = 0.1
+
+
+class _Tally:
+    """What came of the instances of one association, and what it is connected by."""
+
+    def __init__(self, connection: socket.socket | None = None) -> None:
+        self.connection = connection
+        self.taken = self.refused = 0
+        self.reason = ""
+
+
+class Receiver:
+    """A C-STORE and C-ECHO provider that answers with success only what the inbox has on the disk.
+
+    Raises
+    ------
+    ConfigError
+        The files for TLS cannot be used.
+    """
+
+    def __init__(self, settings: ReceiveSettings, inbox: Inbox) -> None:
+        self._settings, self._inbox = settings, inbox
+        self._tls = None if settings.tls is None else server_context(settings.tls)
+        self._tallies: dict[object, _Tally] = {}
+        self._guard = Lock()
+        self._entity = AE(ae_title=settings.ae_title)
+        self._entity.require_called_aet = True
+        self._entity.require_calling_aet = [] if settings.callers == "any" else list(settings.callers)
+        self._entity.maximum_associations = settings.associations
+        self._entity.maximum_pdu_size = _PDU_BYTES
+        self._entity.add_supported_context(Verification, ALL_TRANSFER_SYNTAXES)
+        for context in AllStoragePresentationContexts:
+            self._entity.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
+        self._server: ThreadedAssociationServer | None = None
+
+    def start(self) -> None:
+        """Begin to listen.
+
+        Raises
+        ------
+        NetworkError
+            The port is taken, or the address is not this machine's.
+        """
+        settings = self._settings
+        handlers: list[evt.EventHandlerType] = [
+            (evt.EVT_CONN_OPEN, self._opened),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_REJECTED, self._rejected),
+            (evt.EVT_CONN_CLOSE, self._closed),
+        ]
+        try:
+            self._server = self._entity.start_server(
+                (settings.host, settings.port), block=False, ssl_context=self._tls, evt_handlers=handlers
+            )
+        except OSError as error:
+            raise NetworkError(
+                f"{settings.host}:{settings.port}: cannot be listened on ({error.strerror}); choose another "
+                "receive.host or receive.port, or end what uses it"
+            ) from error
+        _log.info(
+            "listening on %s:%d as %s%s",
+            settings.host,
+            settings.port,
+            settings.ae_title,
+            ", with TLS" if self._tls else "",
+        )
+
+    def stop(self, ending_s: float) -> None:
+        """Let nobody connect any more, and give those who are connected some time to end."""
+        if self._server is None:
+            return
+        self._server.shutdown()
+        deadline = time.monotonic() + ending_s
+        while self._entity.active_associations and time.monotonic() < deadline:
+            time.sleep(_ENDING_STEP_S)
+        self._entity.shutdown()
+
+    def _store(self, event: evt.Event) -> int:
+        status, reason = _SUCCESS, ""
+        try:
+            self._inbox.take(event.encoded_dataset())
+        except UnreadableFileError as error:
+            status, reason = _CANNOT_UNDERSTAND, str(error)
+        except OutOfRoomError as error:
+            status, reason = _OUT_OF_RESOURCES, str(error)
+        except (OutputError, OSError) as error:
+            status, reason = _OUT_OF_RESOURCES, f"it could not be stored: {error}"
+        with self._guard:
+            tally = self._tallies.setdefault(event.assoc, _Tally())
+            tally.taken += not reason
+            tally.refused += bool(reason)
+            tally.reason = reason or tally.reason
+        return status
+
+    def _opened(self, event: evt.Event) -> None:
+        connection = event.assoc.dul.socket
+        with self._guard:
+            self._tallies[event.assoc] = _Tally(None if connection is None else connection.socket)
+
+    def _rejected(self, event: evt.Event) -> None:
+        requestor = event.assoc.requestor
+        _log.warning(
+            "a connection from %s as %r to %r was rejected; see receive.callers, receive.ae_title and "
+            "receive.associations",
+            requestor.address,
+            requestor.ae_title,
+            requestor.primitive.called_ae_title if requestor.primitive else "",
+        )
+
+    def _closed(self, event: evt.Event) -> None:
+        with self._guard:
+            tally = self._tallies.pop(event.assoc, None)
+        if tally is None:
+            return
+        if tally.connection is not None:
+            # pynetdicom leaves a connection open that the other side has ended.
+            tally.connection.close()
+        caller = event.assoc.requestor.ae_title
+        if tally.taken:
+            _log.info("%d instances received from %r", tally.taken, caller)
+        if tally.refused:
+            _log.warning("%d instances from %r were refused: %s", tally.refused, caller, tally.reason)

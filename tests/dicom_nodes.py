@@ -1,0 +1,192 @@
+"""DICOM nodes on this machine's loopback, for tests: a real Orthanc, our own server, and a modality."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+import pytest
+import yaml
+from pydicom.dataset import Dataset
+from pynetdicom import AE
+from pynetdicom.presentation import build_context
+
+PATIENCE_S = 400
+_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+_PROGRAMS = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
+TITLE = "SPINEMETS"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_until(true: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {PATIENCE_S} s in vain for {what}")
+        time.sleep(0.05)
+
+
+def ask(url: str, content: bytes | None = None) -> object:
+    request = urllib.request.Request(url, data=content)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+@dataclass(frozen=True)
+class Orthanc:
+    """A running archive; ``server_port`` is where it believes our server to listen."""
+
+    http_port: int
+    dicom_port: int
+    server_port: int
+
+    @property
+    def rest(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def web(self) -> str:
+        return f"{self.rest}/dicom-web"
+
+    def upload(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            ask(f"{self.rest}/instances", path.read_bytes())
+
+    def qido(self, path: str) -> list[Dataset]:
+        answer = ask(f"{self.web}/{path}")
+        assert isinstance(answer, list)
+        return [Dataset.from_json(entry) for entry in answer]
+
+    def push(self, study_uid: str) -> None:
+        """Let the archive send a study to our server, as its users do."""
+        (found,) = ask(f"{self.rest}/tools/lookup", study_uid.encode())  # type: ignore[misc]
+        answer = ask(f"{self.rest}/modalities/spinemets/store", str(found["ID"]).encode())
+        assert answer["FailedInstancesCount"] == 0  # type: ignore[index]
+
+
+@contextmanager
+def running_orthanc(folder: Path, **settings: object) -> Iterator[Orthanc]:
+    """An empty archive with DICOMweb."""
+    program = shutil.which("Orthanc", path=_PROGRAMS)
+    if program is None or not _PLUGIN.is_file():
+        pytest.skip("tool missing: orthanc, orthanc-dicomweb")
+    node = Orthanc(free_port(), free_port(), free_port())
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {
+        "StorageDirectory": str(folder / "db"),
+        "HttpPort": node.http_port,
+        "DicomPort": node.dicom_port,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "Plugins": [str(_PLUGIN)],
+        "DicomWeb": {"Enable": True},
+        "DicomModalities": {"spinemets": [TITLE, "127.0.0.1", node.server_port]},
+        **settings,
+    }
+    (folder / "orthanc.json").write_text(json.dumps(values))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program, folder / "orthanc.json"], stdout=log, stderr=log)
+        try:
+            wait_until(lambda: process.poll() is not None or _listens(node.dicom_port), "Orthanc")
+            if process.poll() is not None:
+                pytest.fail(f"Orthanc did not start:\n{(folder / 'log').read_text()[-2000:]}")
+            yield node
+        finally:
+            process.terminate()
+            process.wait(timeout=PATIENCE_S)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+class ServerProcess:
+    """``spinemets serve`` in a process that can be killed and started again."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder / "work"
+        self.settings, self.log = folder / "serve.yaml", folder / "serve.log"
+        self.settings.write_text(yaml.safe_dump({"folder": "work", **settings}))
+        self._starts = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [Path(sys.executable).with_name("spinemets"), "serve", self.settings, "-v"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        self._starts += 1
+        wait_until(
+            lambda: self.text.count("listening on") == self._starts or self.process.poll() is not None,
+            "the server",
+        )
+        assert self.process.poll() is None, self.text
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=PATIENCE_S)
+
+    def clean_up(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.end(signal.SIGKILL)
+
+
+def store(
+    paths: Sequence[Path],
+    port: int,
+    *,
+    title: str = "MODALITY",
+    called: str = TITLE,
+    stored: Callable[[Path], None] = lambda _: None,
+) -> list[int]:
+    """Send files as a modality does, and give the status of each; none where the connection ends."""
+    first = pydicom.dcmread(paths[0], stop_before_pixels=True)
+    entity = AE(ae_title=title)
+    context = build_context(first.SOPClassUID, first.file_meta.TransferSyntaxUID)
+    association = entity.associate("127.0.0.1", port, contexts=[context], ae_title=called)
+    assert association.is_established
+    statuses: list[int] = []
+    for path in paths:
+        if not association.is_established:
+            break
+        status = association.send_c_store(pydicom.dcmread(path))
+        if "Status" not in status:
+            break
+        statuses.append(status.Status)
+        if status.Status == 0:
+            stored(path)
+    if association.is_established:
+        association.release()
+    return statuses

@@ -1,0 +1,244 @@
+"""Who may connect, what is refused, and TLS in both directions, with a real Orthanc on the other side."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
+from types import SimpleNamespace
+
+import pydicom
+import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
+
+from dicom_nodes import TITLE, free_port, running_orthanc, store
+from spinemets.errors import ConfigError, NetworkError
+from spinemets.serving.inbox import Folders, Inbox
+from spinemets.serving.receiver import Receiver
+from spinemets.serving.remotes import Query, connect
+from spinemets.serving.settings import LimitSettings, ServeSettings
+from spinemets.serving.study_queue import StudyQueue
+
+SAMPLES = Path(__file__).resolve().parents[1] / "data_samples/dicom"
+IMAGES = sorted((SAMPLES / "1_Localizer").glob("*.dcm"))
+OUT_OF_RESOURCES = 0xA700
+
+
+@contextmanager
+def listening(
+    folder: Path, limits: LimitSettings | None = None, **receive: object
+) -> Iterator[SimpleNamespace]:
+    """A receiver with its queue."""
+    port = free_port()
+    settings = ServeSettings.model_validate(
+        {"folder": folder, "receive": {"callers": ["MODALITY"], "port": port, **receive}}
+    )
+    queue = StudyQueue(Folders(folder).queue)
+    receiver = Receiver(settings.receive, Inbox(Folders(folder), queue, limits or LimitSettings(free_gib=0)))
+    receiver.start()
+    try:
+        yield SimpleNamespace(port=port, queue=queue, settings=settings, folder=folder)
+    finally:
+        receiver.stop(1.0)
+        queue.close()
+
+
+def echo(port: int, title: str, called: str = TITLE) -> bool:
+    entity = AE(ae_title=title)
+    entity.add_requested_context(Verification)
+    association = entity.associate("127.0.0.1", port, ae_title=called)
+    if not association.is_established:
+        assert association.is_rejected
+        return False
+    answer = association.send_c_echo()
+    association.release()
+    return bool(answer.Status == 0)
+
+
+def other_study(folder: Path, uid: str) -> Path:
+    dataset = pydicom.dcmread(IMAGES[0])
+    dataset.StudyInstanceUID = uid
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{uid}.1"
+    folder.mkdir(exist_ok=True)
+    dataset.save_as(folder / f"{uid}.dcm")
+    return folder / f"{uid}.dcm"
+
+
+def test_only_callers_on_the_list_may_connect(tmp_path):
+    with listening(tmp_path) as node:
+        assert echo(node.port, "MODALITY")
+        assert not echo(node.port, "STRANGER")
+        assert not echo(node.port, "MODALITY", called="ANOTHER")
+
+
+def test_any_caller_may_connect_where_that_is_asked_for(tmp_path):
+    with listening(tmp_path, callers="any") as node:
+        assert echo(node.port, "STRANGER")
+
+
+def test_new_study_is_refused_while_the_queue_is_full(tmp_path):
+    with listening(tmp_path, LimitSettings(studies=1, free_gib=0)) as node:
+        assert store(IMAGES[:1], node.port) == [0]
+        assert store([other_study(tmp_path / "files", "1.2.3")], node.port) == [OUT_OF_RESOURCES]
+        # What was begun is completed.
+        assert store(IMAGES[1:], node.port) == [0, 0]
+        (study,) = node.queue.studies()
+        assert study.images == 3
+
+
+def test_everything_is_refused_while_the_disk_is_full(tmp_path):
+    with listening(tmp_path, LimitSettings(free_gib=1e6)) as node:
+        assert store(IMAGES, node.port) == [OUT_OF_RESOURCES] * 3
+        assert not list(tmp_path.rglob("*.dcm"))
+        assert not node.queue.studies()
+
+
+def test_what_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "inbox").write_text("in the way of a folder")
+    with listening(tmp_path) as node:
+        assert store(IMAGES, node.port) == [OUT_OF_RESOURCES] * 3
+        assert [study.images for study in node.queue.studies()] == [0]
+
+
+def test_port_in_use_is_a_network_error(tmp_path):
+    with listening(tmp_path / "one") as node:
+        inbox = Inbox(Folders(tmp_path), node.queue, LimitSettings())
+        with pytest.raises(NetworkError, match="cannot be listened on"):
+            Receiver(node.settings.receive, inbox).start()
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory) -> Callable[[str], dict[str, str]]:
+    """Certificate, key and authority for localhost, signed by the authority of a name."""
+    if shutil.which("openssl") is None:
+        pytest.skip("tool missing: openssl")
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    for name in ("hospital", "stranger"):
+        new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}-ca.pem", "-subj", f"/CN={name} authority")
+        openssl(
+            *new, "-keyout", f"{name}-node.key",
+            "-CA", f"{name}-ca.pem", "-CAkey", f"{name}.key", "-out", f"{name}-node.pem",
+            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-addext", "basicConstraints=CA:FALSE",
+        )  # fmt: skip
+
+    def of(name: str) -> dict[str, str]:
+        files = {"authority": "-ca.pem", "certificate": "-node.pem", "key": "-node.key"}
+        return {part: str(folder / f"{name}{suffix}") for part, suffix in files.items()}
+
+    return of
+
+
+def remote_at(port: int, tls: dict[str, str] | None, url: str = ""):
+    node: dict[str, object] = {"kind": "dimse", "ae_title": TITLE, "host": "127.0.0.1", "port": port}
+    if url:
+        node = {"kind": "dicomweb", "url": url}
+    values = {
+        "folder": "unused",
+        "receive": {"callers": "any", "ae_title": "MODALITY"},
+        "nodes": {"it": node if tls is None else {**node, "tls": tls}},
+    }
+    return connect("it", ServeSettings.model_validate(values))
+
+
+def test_listening_with_tls_takes_those_with_a_certificate_only(tmp_path, certificates):
+    ours = certificates("hospital")
+    with listening(tmp_path, tls=ours) as node:
+        # Somebody who connects and says nothing keeps nobody else waiting.
+        with socket.create_connection(("127.0.0.1", node.port)):
+            remote_at(node.port, ours).check()
+        remote_at(node.port, ours).send(IMAGES)
+        assert node.queue.studies()[0].images == 3
+        for wrong in (None, {"authority": ours["authority"]}, certificates("stranger")):
+            with pytest.raises(NetworkError):
+                remote_at(node.port, wrong).check()
+        foreign = {**certificates("stranger"), **_authority(ours)}
+        with pytest.raises(NetworkError):
+            remote_at(node.port, foreign).check()
+
+
+def test_orthanc_with_tls_is_sent_to_by_c_store(tmp_path, certificates):
+    ours, foreign = certificates("hospital"), certificates("stranger")
+    tls = {
+        "DicomTlsEnabled": True,
+        "DicomTlsCertificate": ours["certificate"],
+        "DicomTlsPrivateKey": ours["key"],
+        "DicomTlsTrustedCertificates": ours["authority"],
+        "DicomAet": TITLE,
+    }
+    with running_orthanc(tmp_path, **tls) as orthanc:
+        remote_at(orthanc.dicom_port, ours).send(IMAGES)
+        assert len(orthanc.qido("instances")) == 3
+        for wrong in (foreign, {**foreign, **_authority(ours)}):
+            with pytest.raises(NetworkError):
+                remote_at(orthanc.dicom_port, wrong).check()
+
+
+class _Forwarder(StreamRequestHandler):
+    """Takes TLS off a connection, as a web server in front of an archive does."""
+
+    def handle(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.server.behind)) as archive:
+            back = Thread(target=self._pass_on, args=(archive, self.request))
+            back.start()
+            self._pass_on(self.request, archive)
+            back.join()
+
+    @staticmethod
+    def _pass_on(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while part := source.recv(65536):
+                target.sendall(part)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+
+# The archive itself cannot: Orthanc 1.10 of Debian 12 ends with a segmentation fault over HTTPS.
+def test_orthanc_behind_https_is_sent_to_by_stow_with_our_certificate(tmp_path, certificates):
+    ours = certificates("hospital")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ours["authority"])
+    context.load_cert_chain(ours["certificate"], ours["key"])
+    context.verify_mode = ssl.CERT_REQUIRED
+    with running_orthanc(tmp_path) as orthanc, ThreadingTCPServer(("127.0.0.1", 0), _Forwarder) as front:
+        front.behind = orthanc.http_port
+        front.socket = context.wrap_socket(front.socket, server_side=True)
+        thread = Thread(target=front.serve_forever)
+        thread.start()
+        try:
+            url = f"https://localhost:{front.server_address[1]}/dicom-web"
+            with closing(remote_at(1, ours, url)) as archive:
+                archive.send(IMAGES)
+                assert sum(series.images for series in archive.find(Query())) == 3
+            for wrong in (_authority(ours), {**certificates("stranger"), **_authority(ours)}):
+                with pytest.raises(NetworkError):
+                    remote_at(1, wrong, url).check()
+        finally:
+            front.shutdown()
+            thread.join()
+
+
+def _authority(files: dict[str, str]) -> dict[str, str]:
+    return {"authority": files["authority"]}
+
+
+def test_missing_or_wrong_files_for_tls_are_told(tmp_path, certificates):
+    ours = certificates("hospital")
+    (tmp_path / "text.pem").write_text("no certificate")
+    for change in ({"authority": str(tmp_path / "none.pem")}, {"certificate": str(tmp_path / "text.pem")}):
+        with pytest.raises(ConfigError, match=r"TLS: one of .* cannot be used"):
+            remote_at(1, {**ours, **change})

@@ -1,0 +1,290 @@
+"""The queue's steps, what is tried again, and the settings, without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydicom
+import pytest
+import yaml
+
+from spinemets.batch.records import Stage
+from spinemets.batch.stages import Failure, StudyResult
+from spinemets.errors import ConfigError, NetworkError, OutOfRoomError, OutputError, WorkerError
+from spinemets.serving.analyser import Analyser
+from spinemets.serving.analysis import AnalysisJob, analyse
+from spinemets.serving.delivery import Sender
+from spinemets.serving.inbox import Folders, Inbox
+from spinemets.serving.settings import LimitSettings, SendSettings, ServeSettings, load_settings
+from spinemets.serving.study_queue import QueuedStudy, StudyQueue, StudyState
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = sorted((ROOT / "data_samples/dicom/1_Localizer").glob("*.dcm"))
+IDLE_S = 60.0
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def queue(tmp_path, clock):
+    opened = StudyQueue(tmp_path / "queue.sqlite3", clock)
+    yield opened
+    opened.close()
+
+
+def receive(queue: StudyQueue, uid: str = "1.2.3", image: str = "a", checksum: str = "x") -> int:
+    number = queue.admit(uid, 10)
+    queue.add(number, image, checksum, is_image=True)
+    return number
+
+
+def begin(queue: StudyQueue, clock: Clock) -> QueuedStudy:
+    clock.now += IDLE_S
+    queue.settle(IDLE_S)
+    study = queue.begin()
+    assert study is not None
+    return study
+
+
+def state(queue: StudyQueue) -> StudyState:
+    (study,) = queue.studies()
+    return study.state
+
+
+def test_study_is_ready_when_nothing_came_for_a_while(queue, clock):
+    receive(queue)
+    clock.now += IDLE_S - 1
+    receive(queue, image="b")
+    clock.now += IDLE_S - 1
+    queue.settle(IDLE_S)
+    assert state(queue) is StudyState.RECEIVED
+    clock.now += 1
+    queue.settle(IDLE_S)
+    assert state(queue) is StudyState.READY
+
+
+def test_study_is_ready_as_soon_as_all_expected_images_are_there(queue):
+    queue.expect(receive(queue), 2)
+    queue.settle(IDLE_S)
+    assert state(queue) is StudyState.RECEIVED
+    receive(queue, image="b")
+    queue.settle(IDLE_S)
+    assert state(queue) is StudyState.READY
+
+
+def test_study_without_an_image_is_skipped(queue, clock):
+    queue.add(queue.admit("1.2.3", 10), "report", "x", is_image=False)
+    clock.now += IDLE_S
+    queue.settle(IDLE_S)
+    assert state(queue) is StudyState.SKIPPED
+
+
+def test_new_image_brings_a_finished_study_back_and_a_report_does_not(queue, clock):
+    number = receive(queue)
+    queue.end(begin(queue, clock), StudyState.DONE)
+    queue.add(number, "report", "x", is_image=False)
+    assert state(queue) is StudyState.DONE
+    receive(queue, image="b")
+    assert state(queue) is StudyState.RECEIVED
+
+
+def test_result_of_a_study_that_grew_meanwhile_is_not_sent(queue, clock):
+    receive(queue)
+    study = begin(queue, clock)
+    receive(queue, image="b")
+    assert not queue.end(study, StudyState.DONE, nodes=["pacs"])
+    assert state(queue) is StudyState.RECEIVED
+    assert queue.next_delivery("pacs") is None
+
+
+def test_killed_analysis_begins_again_but_not_for_ever(queue, clock):
+    receive(queue)
+    for _ in range(2):
+        begin(queue, clock)
+        assert queue.recover(most_attempts=3) == 1
+    begin(queue, clock)
+    assert queue.recover(most_attempts=3) == 0
+    assert state(queue) is StudyState.FAILED
+    assert queue.retry_failed() == 1
+    assert state(queue) is StudyState.READY
+
+
+def test_analysis_given_up_by_a_stop_does_not_count(queue, clock):
+    receive(queue)
+    queue.put_back(begin(queue, clock))
+    assert begin(queue, clock).attempts == 1
+
+
+def test_queue_takes_no_new_study_when_it_is_full(queue):
+    receive(queue)
+    with pytest.raises(OutOfRoomError):
+        queue.admit("4.5.6", 1)
+    assert queue.admit("1.2.3", 1) == 1
+
+
+def test_what_is_in_the_queue_outlasts_it(tmp_path, queue, clock):
+    receive(queue)
+    study = begin(queue, clock)
+    queue.end(study, StudyState.DONE, nodes=["pacs"])
+    queue.close()
+    again = StudyQueue(tmp_path / "queue.sqlite3", clock)
+    assert again.next_delivery("pacs").study.uid == "1.2.3"
+    again.close()
+
+
+def test_file_that_is_no_queue_is_told(tmp_path):
+    (tmp_path / "queue.sqlite3").write_bytes(b"something else, and long enough to be looked at" * 100)
+    with pytest.raises(OutputError, match="the queue cannot be used"):
+        StudyQueue(tmp_path / "queue.sqlite3")
+
+
+def test_finished_studies_are_removed_in_time_and_others_stay(queue, clock):
+    for uid, ending in (("1", StudyState.SKIPPED), ("2", StudyState.DONE), ("3", StudyState.FAILED)):
+        receive(queue, uid)
+        queue.end(begin(queue, clock), ending)
+    receive(queue, "4")
+    queue.end(begin(queue, clock), StudyState.DONE, nodes=["pacs"])
+    clock.now += 2 * 86400
+    assert queue.forget(days=1) == 2
+    assert [study.uid for study in queue.studies()] == ["3", "4"]
+
+
+def test_same_instance_again_changes_nothing_and_a_changed_one_does(tmp_path, queue, clock):
+    folders = Folders(tmp_path)
+    inbox = Inbox(folders, queue, LimitSettings(free_gib=0))
+    content = IMAGES[0].read_bytes()
+    inbox.take(content)
+    queue.end(begin(queue, clock), StudyState.DONE)
+    before = queue.studies()
+    inbox.take(content)
+    assert queue.studies() == before
+    dataset = pydicom.dcmread(IMAGES[0])
+    dataset.PatientName = "Corrected^Name"
+    dataset.save_as(tmp_path / "corrected.dcm")
+    inbox.take((tmp_path / "corrected.dcm").read_bytes())
+    assert state(queue) is StudyState.RECEIVED
+    (path,) = folders.inbox.rglob("*.dcm")
+    assert pydicom.dcmread(path).PatientName == "Corrected^Name"
+
+
+class Unreachable:
+    """A node that is away for a while."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    def send(self, _paths) -> None:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise NetworkError("pacs: is not to be reached")
+
+
+def finished_study(tmp_path, queue, clock) -> None:
+    receive(queue)
+    study = begin(queue, clock)
+    queue.end(study, StudyState.DONE, nodes=["pacs"])
+    results = Folders(tmp_path).results / study.key / "dicom"
+    results.mkdir(parents=True)
+    (results / "a.dcm").touch()
+
+
+def test_sending_is_tried_again_after_growing_pauses(tmp_path, queue, clock):
+    finished_study(tmp_path, queue, clock)
+    settings = SendSettings(first_pause_s=10)
+    sender = Sender("pacs", Unreachable(failures=2), queue, Folders(tmp_path), settings)
+    sender.step()
+    assert queue.next_delivery("pacs") is None
+    clock.now += 12.1
+    sender.step()
+    clock.now += 12.1
+    assert queue.next_delivery("pacs") is None
+    clock.now += 12.1
+    sender.step()
+    assert state(queue) is StudyState.SENT
+
+
+def test_sending_is_given_up_in_the_end_and_can_be_asked_for_again(tmp_path, queue, clock):
+    finished_study(tmp_path, queue, clock)
+    sender = Sender("pacs", Unreachable(failures=1), queue, Folders(tmp_path), SendSettings(attempts=1))
+    sender.step()
+    assert queue.deliveries() == ((1, "pacs", "failed", 1, "pacs: is not to be reached"),)
+    assert state(queue) is StudyState.DONE
+    queue.retry_failed()
+    sender.step()
+    assert state(queue) is StudyState.SENT
+
+
+class Answers:
+    """A worker whose analyses end as they are told to."""
+
+    def __init__(self, *outcomes: object) -> None:
+        self.outcomes = list(outcomes)
+
+    def call(self, function, _job, _limit_s):
+        outcome = self.outcomes.pop(0) if function is analyse else None
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (StudyResult({"lesions": 0}, (), (), {}), StudyState.DONE),
+        (Failure("GeometryError", "slices are missing", Stage.READING), StudyState.FAILED),
+        (Failure("NoUsableInputError", "a localiser only", Stage.READING), StudyState.SKIPPED),
+        (Failure("OutOfMemoryError", "no room", Stage.NETWORK), StudyState.READY),
+        (WorkerError("was killed"), StudyState.READY),
+    ],
+)
+def test_state_follows_from_how_the_analysis_ended(tmp_path, queue, clock, outcome, expected):
+    receive(queue)
+    clock.now += IDLE_S
+    settings = ServeSettings.model_validate({"folder": tmp_path, "receive": {"callers": "any"}})
+    job = AnalysisJob("", tmp_path, tmp_path, None, None)
+    Analyser(settings, Folders(tmp_path), queue, job, Answers(outcome)).step()
+    assert state(queue) is expected
+
+
+def test_example_of_settings_is_sound():
+    settings = load_settings(ROOT / "configs/serve/example.yaml")
+    assert set(settings.nodes) == {"pacs", "archive"}
+    assert settings.detection().report.formats == settings.analysis.formats
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"portt": 1}, "portt"),
+        ({"receive": {}}, "receive.callers"),
+        ({"receive": {"callers": ["A TITLE THAT IS TOO LONG"]}}, "receive.callers"),
+        ({"receive": {"callers": "any", "tls": {"authority": "ca.pem"}}}, "needs a certificate"),
+        ({"send": {"to": ["nowhere"]}}, "nodes has no nowhere"),
+        ({"nodes": {"web": {"kind": "dicomweb", "url": "ftp://x"}}}, "nodes.web"),
+        ({"nodes": {"web": {"kind": "dicomweb", "url": "https://x", "user": "me"}}}, "password_variable"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(tmp_path, change, message):
+    path = tmp_path / "serve.yaml"
+    path.write_text(yaml.safe_dump({"folder": "work", "receive": {"callers": "any"}, **change}))
+    with pytest.raises(ConfigError, match=message):
+        load_settings(path)
+
+
+def test_paths_in_the_settings_begin_at_their_file(tmp_path):
+    path = tmp_path / "serve.yaml"
+    path.write_text("folder: work\nreceive: {callers: any}\n")
+    assert load_settings(path).folder == tmp_path / "work"
