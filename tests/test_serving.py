@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import pydicom
@@ -16,9 +17,10 @@ from spinemets.bundles import load_bundle
 from spinemets.cli import spinemets
 from spinemets.errors import ModelNotFoundError
 from spinemets.serving.inbox import Folders, Inbox
+from spinemets.serving.pulling import Puller
 from spinemets.serving.receiver import Receiver
 from spinemets.serving.remotes import Query, connect
-from spinemets.serving.settings import ServeSettings, load_settings
+from spinemets.serving.settings import PullSettings, ServeSettings, load_settings
 from spinemets.serving.study_queue import QueuedStudy, StudyQueue, StudyState
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples/dicom"
@@ -154,7 +156,7 @@ def receiving(orthanc, tmp_path) -> Iterator[tuple[ServeSettings, StudyQueue, Pa
     queue.close()
 
 
-def renamed_localiser(folder: Path, name: str) -> tuple[str, list[Path]]:
+def renamed_localiser(folder: Path, name: str, date: str = "20200101") -> tuple[str, list[Path]]:
     """The sample's localiser as a study of its own: its UID and files."""
     folder.mkdir(parents=True, exist_ok=True)
     uid = pydicom.uid.generate_uid(entropy_srcs=[name])[:48]
@@ -162,7 +164,7 @@ def renamed_localiser(folder: Path, name: str) -> tuple[str, list[Path]]:
     for number, source in enumerate(sorted((SAMPLES / "1_Localizer").glob("*.dcm"))):
         dataset = pydicom.dcmread(source)
         dataset.StudyInstanceUID = uid
-        dataset.AccessionNumber = name
+        dataset.AccessionNumber, dataset.StudyDate = name, date
         dataset.SeriesInstanceUID = f"{uid}.1"
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{uid}.1.{number}"
         paths.append(folder / f"{name}-{number}.dcm")
@@ -189,6 +191,18 @@ def test_study_is_fetched_by_dicomweb_and_by_c_move(orthanc, receiving, tmp_path
     assert "0 studies fetched, 1 were here already" in again.output
 
 
+def test_studies_of_today_are_pulled_once(orthanc, receiving, tmp_path):
+    settings, queue, _ = receiving
+    uid, files = renamed_localiser(tmp_path / "files", "today", date=f"{date.today():%Y%m%d}")
+    orthanc.upload(files)
+    inbox = Inbox(Folders(settings.folder), queue, settings.limits)
+    puller = Puller(PullSettings(node="web", days=1), connect("web", settings), queue, inbox, 10)
+    for _ in range(2):
+        assert puller.step() == 300
+        ((pulled, images),) = [(study.uid, study.images) for study in queue.studies()]
+        assert (pulled, images) == (uid, len(files))
+
+
 @pytest.mark.parametrize("node", ["web", "archive"])
 def test_studies_are_found_by_accession_number_and_date(orthanc, receiving, tmp_path, node):
     settings, _, _ = receiving
@@ -197,9 +211,8 @@ def test_studies_are_found_by_accession_number_and_date(orthanc, receiving, tmp_
     remote = connect(node, settings)
     (found,) = remote.find(Query(accession_number=f"find-{node}"))
     assert (found.study_uid, found.images) == (uid, len(files))
-    date = pydicom.dcmread(files[0]).StudyDate
-    assert uid in {series.study_uid for series in remote.find(Query(dates=f"{date}-"))}
-    assert not remote.find(Query(accession_number=f"find-{node}", dates=f"-{int(date) - 1}"))
+    assert uid in {series.study_uid for series in remote.find(Query(dates="20200101-"))}
+    assert not remote.find(Query(accession_number=f"find-{node}", dates="-20191231"))
 
 
 @pytest.mark.parametrize("node", ["web", "archive"])

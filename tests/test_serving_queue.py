@@ -253,10 +253,55 @@ class Answers:
 def test_state_follows_from_how_the_analysis_ended(tmp_path, queue, clock, outcome, expected):
     receive(queue)
     clock.now += IDLE_S
+    analyser_of(tmp_path, queue, Answers(outcome)).step()
+    assert state(queue) is expected
+
+
+class Interrupted:
+    """A worker that is killed because the server stops."""
+
+    analyser: Analyser
+
+    def call(self, function, _job, _limit_s):
+        if function is analyse:
+            self.analyser.give_up()
+            raise WorkerError("was killed")
+
+    def kill(self) -> None:
+        pass
+
+
+def analyser_of(tmp_path, queue, worker) -> Analyser:
     settings = ServeSettings.model_validate({"folder": tmp_path, "receive": {"callers": "any"}})
     job = AnalysisJob("", tmp_path, tmp_path, None, None)
-    Analyser(settings, Folders(tmp_path), queue, job, Answers(outcome)).step()
-    assert state(queue) is expected
+    return Analyser(settings, Folders(tmp_path), queue, job, worker)
+
+
+def test_analysis_under_way_at_a_stop_begins_again_at_the_next_start(tmp_path, queue, clock):
+    receive(queue)
+    clock.now += IDLE_S
+    worker = Interrupted()
+    worker.analyser = analyser_of(tmp_path, queue, worker)
+    worker.analyser.step()
+    (study,) = queue.studies()
+    assert (study.state, study.attempts) == (StudyState.READY, 0)
+
+
+def test_end_of_an_analysis_is_noted_when_the_queue_can_be_written_again(tmp_path, queue, clock, monkeypatch):
+    receive(queue)
+    clock.now += IDLE_S
+    analyser = analyser_of(tmp_path, queue, Answers(StudyResult({}, (), (), {})))
+
+    def full_disk(*_: object) -> None:
+        raise OutputError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "end", full_disk)
+        with pytest.raises(OutputError):
+            analyser.step()
+    assert state(queue) is StudyState.RUNNING
+    analyser.step()
+    assert state(queue) is StudyState.DONE
 
 
 def test_example_of_settings_is_sound():

@@ -182,11 +182,10 @@ def _opened(values: ServeSettings) -> Iterator[StudyQueue]:
 
 def _check(values: ServeSettings) -> int:
     """Say of every node whether it answers."""
-    from spinemets.bundles import load_bundle
     from spinemets.serving.remotes import connect
+    from spinemets.serving.server import prepare
 
-    values.detection()
-    bundle = load_bundle(values.analysis.model, values.analysis.trust_model)
+    bundle = prepare(values).bundle
     click.echo(f"model: {bundle.name} {bundle.version}")
     failures = 0
     for name in values.nodes:

@@ -53,6 +53,7 @@ class Analyser:
         self._job, self._worker = job, worker
         self._stopping = Event()
         self._is_warm = False
+        self._ended: tuple[QueuedStudy, object, float] | None = None
 
     def step(self) -> float:
         """Analyse one study; how many seconds to wait before the next time.
@@ -61,11 +62,14 @@ class Analyser:
         ------
         SpinemetsError
             The model cannot be loaded: no study could be analysed.
+        OutputError
+            The queue cannot be written to; how a study ended is noted at the next call.
         """
         if not self._is_warm:
             self._warm_up()
         if self._stopping.is_set():
             return _NOTHING_TO_DO_S
+        self._conclude_last()
         self._queue.settle(self._settings.analysis.idle_s)
         study = self._queue.begin()
         if study is None:
@@ -77,13 +81,19 @@ class Analyser:
         if self._stopping.is_set() and isinstance(outcome, Failure):
             self._queue.put_back(study)
             return _NOTHING_TO_DO_S
-        self._conclude(study, outcome, time.monotonic() - start)
+        self._ended = study, outcome, time.monotonic() - start
+        self._conclude_last()
         return 0.0
 
     def give_up(self) -> None:
         """End the analysis under way; its study is analysed when the server starts again."""
         self._stopping.set()
         self._worker.kill()
+
+    def _conclude_last(self) -> None:
+        if self._ended is not None:
+            self._conclude(*self._ended)
+            self._ended = None
 
     def _warm_up(self) -> None:
         failure = self._call(warm_up, self._job)
@@ -99,8 +109,7 @@ class Analyser:
         except TimeLimitError:
             late = TimeLimitError(f"took longer than {limit_s:g} s (analysis.timeout_s)")
             return failure_of(late, Stage.NETWORK)
-        except WorkerError as error:
-            _log.debug("a worker ended: %s", error)
+        except WorkerError:
             ended = WorkerError("the process that analysed it was killed or ended by itself")
             return failure_of(ended, Stage.NETWORK)
 

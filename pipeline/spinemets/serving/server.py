@@ -28,7 +28,7 @@ try:
 except ImportError:  # Windows has no such locks: there, two servers must not share a folder.
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["serve"]
+__all__ = ["prepare", "serve"]
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def serve(settings: ServeSettings, stop: Event) -> None:
     OutputError
         The folder cannot be used, or another server uses it.
     """
-    job = _job_for_all(settings)
+    job = prepare(settings)
     folders = Folders(settings.folder)
     with _lock(settings.folder) as descriptor:
         folders.inbox.mkdir(exist_ok=True)
@@ -74,7 +74,16 @@ def serve(settings: ServeSettings, stop: Event) -> None:
             queue.close()
 
 
-def _job_for_all(settings: ServeSettings) -> AnalysisJob:
+def prepare(settings: ServeSettings) -> AnalysisJob:
+    """What every analysis of a server has in common.
+
+    Raises
+    ------
+    ConfigError
+        The detection settings are not sound, or a package for what they ask for is missing.
+    ModelError
+        The model is missing or not trusted.
+    """
     config = settings.detection()
     if {"pdf", "dicom-pdf"} & set(config.report.formats):
         try:
