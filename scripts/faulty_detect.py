@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,8 +26,10 @@ from spinemets.config import DetectionConfig, SegmentationConfig
 from spinemets.detection import Models
 from spinemets.errors import OutOfMemoryError
 from spinemets.findings import Provenance, SpineSegmentation
-from spinemets.segmentation import Segmenter
 from spinemets.volume import Study
+
+if TYPE_CHECKING:
+    from spinemets.segmentation import Segmenter
 
 _FOREVER_S = 100_000.0
 # Within this process, both would be replaced by what is below.

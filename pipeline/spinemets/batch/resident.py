@@ -42,18 +42,32 @@ _models: Models | None = None
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
-    """A value on its way between processes; whoever only passes it on does not unpack it."""
+    """A value on its way between processes; whoever only passes it on does not unpack it.
+
+    Attributes
+    ----------
+    content, buffers
+        A pickle, and the arrays' memory beside it, which is not copied on the way.
+    """
 
     content: bytes
+    buffers: tuple[Any, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Packed, (self.content, tuple(pickle.PickleBuffer(buffer) for buffer in self.buffers))
 
     @staticmethod
     def of(value: object) -> Packed:
         """Pack a value."""
-        return Packed(pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
+        buffers: list[pickle.PickleBuffer] = []
+        content = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        return Packed(content, tuple(buffers))
 
     def value(self) -> Any:
-        """Unpack it."""
-        return pickle.loads(self.content)
+        """Unpack it; its arrays can be written to."""
+        views = (memoryview(buffer) for buffer in self.buffers)
+        writable = [bytearray(view) if view.readonly else view for view in views]
+        return pickle.loads(self.content, buffers=writable)
 
 
 def load_packed(study: PlannedStudy, load: Callable[[PlannedStudy], LoadedStudy]) -> Packed | Failure:

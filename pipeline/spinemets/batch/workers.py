@@ -67,12 +67,12 @@ class Worker:
         connection = self._start() if self._connection is None else self._connection
         level = logging.getLogger("spinemets").getEffectiveLevel()
         try:
-            connection.send((function, argument, level))
+            _send(connection, (function, argument, level))
             if not connection.poll(limit_s):
                 self.kill()
                 self._reap()
                 raise TimeLimitError(f"took longer than {limit_s:g} s; see --timeout")
-            error, value, messages = connection.recv()
+            error, value, messages = _receive(connection)
         except (EOFError, OSError) as ended:
             raise WorkerError(_how_it_ended(self._reap())) from ended
         for message in messages:
@@ -167,23 +167,73 @@ def _serve(connection: Connection[Any, Any], _lock: Connection[Any, Any] | None)
     logger.propagate = False
     while True:
         try:
-            function, argument, level = connection.recv()
+            function, argument, level = _receive(connection)
         except (EOFError, OSError):
             return
         collector = _Collector()
         logger.setLevel(level)
         logger.handlers[:] = [collector]
-        connection.send_bytes(_answer(function, argument, collector))
+        _answer(connection, function, argument, collector)
         # Nothing of the last study is kept while waiting for the next.
         function = argument = None
 
 
-def _answer(function: Callable[[Any], Any], argument: Any, collector: _Collector) -> bytes:
+def _answer(
+    connection: Connection[Any, Any],
+    function: Callable[[Any], Any],
+    argument: Any,
+    collector: _Collector,
+) -> None:
     try:
-        value = function(argument)
-        return pickle.dumps(("", value, collector.records), protocol=pickle.HIGHEST_PROTOCOL)
+        head, buffers = _pickled(("", function(argument), collector.records))
     except Exception:
-        return pickle.dumps((traceback.format_exc(), None, collector.records))
+        head, buffers = _pickled((traceback.format_exc(), None, collector.records))
+    _send_pickled(connection, head, buffers)
+
+
+def _send(connection: Connection[Any, Any], value: object) -> None:
+    _send_pickled(connection, *_pickled(value))
+
+
+def _pickled(value: object) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    """A pickle, with the memory of arrays beside it."""
+    buffers: list[pickle.PickleBuffer] = []
+    return pickle.dumps(value, protocol=5, buffer_callback=buffers.append), buffers
+
+
+def _send_pickled(connection: Connection[Any, Any], head: bytes, buffers: list[pickle.PickleBuffer]) -> None:
+    views = [buffer.raw() for buffer in buffers]
+    connection.send((head, [view.nbytes for view in views]))
+    for view in views:
+        _send_buffer(connection, view)
+
+
+def _receive(connection: Connection[Any, Any]) -> Any:
+    head, sizes = connection.recv()
+    return pickle.loads(head, buffers=[_receive_buffer(connection, size) for size in sizes])
+
+
+def _send_buffer(connection: Connection[Any, Any], view: memoryview) -> None:
+    if sys.platform == "win32":
+        connection.send_bytes(view)
+        return
+    while view.nbytes:
+        view = view[os.write(connection.fileno(), view) :]
+
+
+def _receive_buffer(connection: Connection[Any, Any], size: int) -> bytearray:
+    """An array's memory, read to where it will stay."""
+    buffer = bytearray(size)
+    if sys.platform == "win32":
+        connection.recv_bytes_into(buffer)
+        return buffer
+    rest = memoryview(buffer)
+    while rest.nbytes:
+        count = os.readv(connection.fileno(), [rest])
+        if count == 0:
+            raise EOFError
+        rest = rest[count:]
+    return buffer
 
 
 def _end_with_parent() -> None:
