@@ -24,7 +24,7 @@ from spinemets.batch import (
     what_to_do,
 )
 from spinemets.config import DetectionConfig, ReportConfig
-from spinemets.errors import DeviceUnavailableError, OutOfMemoryError
+from spinemets.errors import DeviceUnavailableError, ModelNotFoundError, OutOfMemoryError
 from standins import TruthSegmenter, lumbar_truth, models_for
 
 LEAN = DetectionConfig(report=ReportConfig(formats=("json", "nifti")))
@@ -99,6 +99,29 @@ class LoadsOnce:
             raise DeviceUnavailableError("no cuda:0 here")
         self._mark.touch()
         return models_for(FaultySegmenter(self._truth))
+
+
+class HoldsOn(TruthSegmenter):
+    """On one node of a Ray cluster it never ends; on others it waits until a study is held there."""
+
+    def __init__(self, truth, node: str, mark: Path) -> None:
+        super().__init__(truth)
+        self._node, self._mark = node, mark
+
+    def segment(self, study):
+        import ray
+
+        if ray.get_runtime_context().get_node_id() == self._node:
+            self._mark.touch()
+            time.sleep(1000)
+        while not self._mark.exists():
+            time.sleep(0.1)
+        return super().segment(study)
+
+
+def no_model():
+    """In the place of a model's loading."""
+    raise ModelNotFoundError("on node here: there is no model bundle")
 
 
 class SlowSegmenter(TruthSegmenter):

@@ -25,6 +25,7 @@ from spinemets.batch import (
     ManifestRow,
     ModelSource,
     PlannedStudy,
+    RayCluster,
     RecordBook,
     Stage,
     State,
@@ -39,6 +40,7 @@ from spinemets.batch import (
     what_to_do,
 )
 from spinemets.batch.privacy import redact_message
+from spinemets.batch.ray_nodes import BundleAddress
 from spinemets.errors import ConfigError, SpinemetsError
 from spinemets.exit_codes import DONE, PARTIAL, code_of, common_code
 from spinemets.terminal import LiveProgress, has_terminal
@@ -64,8 +66,7 @@ def carry_out(
     options: Mapping[str, Any],
 ) -> int:
     """Do what is missing of a plan, say what came of it, and give the exit code."""
-    if options["workers"] == 0 and options["timeout"] is not None:
-        raise ConfigError("--timeout needs processes that can be ended; pass --workers 1 or more")
+    _refuse_contradictions(config, options)
     again = _again(options)
     with _terminated_as_interrupted(), RecordBook(out) as book:
         studies = settle_names(studies, book, config.report.identifiers, options["salt"])
@@ -75,8 +76,8 @@ def carry_out(
         pending = [entry for entry in todo if entry.why]
         for entry in todo if options["progress"] != "json" else ():
             _say_what_stands(entry.study.key, entry.why, entry.record, out)
-        limits = _limits(len(pending), options)
-        model = ModelSource(bundle.sha256, _loader(bundle, config))
+        limits = _on_ray(config, options) if _is_ray(options) else _limits(len(pending), options)
+        model = ModelSource(bundle.sha256, _loader(bundle, config, options))
         tally = Tally(len(pending))
         try:
             with _announcer(tally, out, options) as announcer:
@@ -151,9 +152,36 @@ def _again(options: Mapping[str, Any]) -> Again:
     return "all" if options["rerun"] else "failed" if options["retry_failed"] else "changed"
 
 
-def _loader(bundle: Bundle, config: DetectionConfig) -> Callable[[], Models]:
+def _refuse_contradictions(config: DetectionConfig, options: Mapping[str, Any]) -> None:
+    if options["workers"] == 0 and _is_ray(options):
+        raise ConfigError("--workers 0: on a Ray cluster at least one process reads and writes")
+    if options["workers"] == 0 and options["timeout"] is not None:
+        raise ConfigError("--timeout needs processes that can be ended; pass --workers 1 or more")
+    if options["ray_address"] is not None and not _is_ray(options):
+        raise ConfigError("--ray-address is for --engine ray")
+    device = config.segmentation.device
+    if _is_ray(options) and device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(
+            f"device {device}: Ray deals out the devices; use auto, cpu or cuda with --engine ray"
+        )
+
+
+def _is_ray(options: Mapping[str, Any]) -> bool:
+    return bool(options["engine"] == "ray")
+
+
+def _on_ray(config: DetectionConfig, options: Mapping[str, Any]) -> RayCluster:
+    memory = options["max_memory"]
+    limits = Limits(options["workers"] or 0, options["timeout"], None if memory is None else memory * 2**30)
+    device: Any = config.segmentation.device
+    return RayCluster(limits, options["ray_address"], device)
+
+
+def _loader(bundle: Bundle, config: DetectionConfig, options: Mapping[str, Any]) -> Callable[[], Models]:
     from spinemets import detection
 
+    if _is_ray(options):
+        return partial(BundleAddress.of(bundle).load, config.segmentation)
     return partial(detection.load_models, bundle, config.segmentation)
 
 

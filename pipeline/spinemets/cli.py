@@ -203,7 +203,21 @@ _batch = _options(
         help="Salt of the studies' names, for several output folders to share, as those of shards; made where "
         "it is missing.  [default: OUT/private/salt]",
     ),
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        help="Processes of this machine, or a Ray cluster (extra ray), with a model on each device of it.  "
+        "[default: local]",
+    ),
+    click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="A running cluster, as HOST:PORT, or auto for that of this machine.  "
+        "[default: RAY_ADDRESS, or a cluster of this machine alone that ends with the run]",
+    ),
     click.option("--retry-failed", is_flag=True, help="Also do again what failed in an earlier run."),
+
     click.option("--rerun", is_flag=True, help="Do everything again, also what is done and unchanged."),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ _CPUS_PER_NETWORK = 4
 _STARTS = 3
 _PATIENCE_S = 300.0
 _VETTING_S = 300.0
+_KNOCKING_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,10 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     options = {"include_dashboard": False} if address == "local" else {}
     try:
+        _knock(address)
         with _own_signals():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"no Ray cluster can be used at {address} ({error}); start one with `ray start --head`, "
             "or leave --ray-address out for one on this machine"
@@ -102,6 +105,13 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See whether anyone listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCKING_S).close()
 
 
 @contextmanager

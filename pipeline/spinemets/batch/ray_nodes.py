@@ -181,14 +181,14 @@ def read_on_node(
     site: Site, load: Callable[[PlannedStudy], LoadedStudy], study: PlannedStudy
 ) -> Iterator[object]:
     """The reading of a study, as a stream."""
-    return _stream(site, partial(load_packed, study, load))
+    yield from _stream(site, partial(load_packed, study, load))
 
 
 def write_on_node(
     site: Site, finish: Callable[[tuple[str, SegmentedStudy]], StudyResult], key: str, segmented: Packed
 ) -> Iterator[object]:
     """The writing of a study, as a stream."""
-    return _stream(site, partial(finish_packed, (key, segmented), finish))
+    yield from _stream(site, partial(finish_packed, (key, segmented), finish))
 
 
 class Network:
@@ -211,7 +211,7 @@ class Network:
 
     def segment(self, loaded: Packed) -> Iterator[object]:
         """A study's way through the network, as a stream."""
-        return _stream(self._site, partial(self._segment, loaded))
+        yield from _stream(self._site, partial(self._segment, loaded))
 
     def _segment(self, loaded: Packed) -> Packed | Failure:
         def unpack_and_segment(loaded: Packed) -> SegmentedStudy:
