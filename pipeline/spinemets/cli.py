@@ -217,7 +217,6 @@ _batch = _options(
         "[default: RAY_ADDRESS, or a cluster of this machine alone that ends with the run]",
     ),
     click.option("--retry-failed", is_flag=True, help="Also do again what failed in an earlier run."),
-
     click.option("--rerun", is_flag=True, help="Do everything again, also what is done and unchanged."),
 )
 
