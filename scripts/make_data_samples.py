@@ -23,14 +23,15 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_ui
 
 from spinemets.anatomy import Compartment, VertebralLevel
 from spinemets.findings import PointMm
-from spinemets.io.label_values import ANATOMY_LABELS, LEVEL_LABELS, VERSE_LABELS
+from spinemets.io.label_values import ANATOMY_LABELS, LEVEL_LABELS
 from spinemets.simulation.acquisition import AcquisitionOptions, acquire
 from spinemets.simulation.contrast import Protocol, TissueProperties, draw_properties
 from spinemets.simulation.disease import PhantomLesion
 from spinemets.simulation.implicit import draw_waves
 from spinemets.simulation.phantom import PhantomOptions, SpinePhantom, draw_spine
 from spinemets.simulation.rasterisation import PhantomLabels
-from spinemets.simulation.tissues import LEVEL_OF_CODE, structure_of_tissue
+from spinemets.simulation.studies import truth_record, verse_numbers
+from spinemets.simulation.tissues import structure_of_tissue
 from spinemets.volume import Grid, Weighting
 
 Image = npt.NDArray[np.float32]
@@ -325,49 +326,13 @@ def truth(name: str, phantom: SpinePhantom, labels: PhantomLabels) -> Iterator[t
     lesion_names = {n: f"lesion {n}" for n in range(1, len(phantom.lesions) + 1)}
     maps: tuple[tuple[str, Labels, Mapping[int, str]], ...] = (
         ("anatomy", structure_of_tissue(labels.tissue), ANATOMY_LABELS),
-        ("levels", _verse_numbers(labels.vertebra), LEVEL_LABELS),
+        ("levels", verse_numbers(labels.vertebra), LEVEL_LABELS),
         ("lesions", labels.lesion, lesion_names),
     )
     for kind, array, names in maps:
         yield f"truth/{name}_{kind}.nii.gz", nifti(array, labels.grid)
         yield f"truth/{name}_{kind}.json", as_json({"labels": {str(n): text for n, text in names.items()}})
     yield f"truth/{name}.json", as_json(truth_record(phantom, labels))
-
-
-def _verse_numbers(vertebra: Labels) -> Labels:
-    table = np.zeros(256, dtype=np.uint8)
-    for code, level in LEVEL_OF_CODE.items():
-        table[code] = VERSE_LABELS[level]
-    return np.asarray(table[vertebra])
-
-
-def truth_record(phantom: SpinePhantom, labels: PhantomLabels) -> dict[str, object]:
-    """Levels whose centre is in the image, and every lesion with its compartment and levels."""
-    upper = np.array(labels.grid.shape) - 1
-    levels = [
-        {"level": level.value, "centroid_mm": [round(value, 1) for value in point]}
-        for level, point in phantom.centroids_mm().items()
-        if ((labels.grid.to_index(point) >= 0) & (labels.grid.to_index(point) <= upper)).all()
-    ]
-    lesions = []
-    for number, lesion in enumerate(phantom.lesions, start=1):
-        mask = labels.lesion == number
-        touched = sorted({LEVEL_OF_CODE[int(code)] for code in np.unique(labels.vertebra[mask]) if code})
-        centre = labels.grid.to_world(np.argwhere(mask)).mean(axis=0)
-        nearest = min(phantom.centroids_mm().items(), key=lambda entry: abs(entry[1][2] - float(centre[2])))[
-            0
-        ]
-        lesions.append(
-            {
-                "lesion": number,
-                "compartment": lesion.compartment.value,
-                "levels": [level.value for level in touched] or [nearest.value],
-                "region": (touched[0] if touched else nearest).region.value,
-                "centroid_mm": [round(float(value), 1) for value in centre],
-                "volume_mm3": round(float(mask.sum()) * labels.grid.voxel_volume_mm3),
-            }
-        )
-    return {"levels": levels, "lesions": lesions}
 
 
 def nifti(array: npt.NDArray[Any], grid: Grid) -> bytes:

@@ -17,6 +17,7 @@ from spinemets import __version__
 from spinemets.errors import SpinemetsError
 from spinemets.exit_codes import DONE, EPILOG, INTERRUPTED, PARTIAL, USAGE, code_of, common_code
 from spinemets.serve_command import COMMANDS as SERVE_COMMANDS
+from spinemets.simulate_command import COMMANDS as SIMULATE_COMMANDS
 
 if TYPE_CHECKING:
     from spinemets.batch import PlannedStudy
@@ -229,7 +230,7 @@ def spinemets() -> None:
     """Detect metastases in spine MRI: vertebral level, region, compartment, size and a report."""
 
 
-for _command in SERVE_COMMANDS:
+for _command in (*SERVE_COMMANDS, *SIMULATE_COMMANDS):
     spinemets.add_command(_command)
 
 

@@ -32,7 +32,7 @@ from spinemets.training.datasets.labels import BODIES, body_channels, to_bytes
 from spinemets.training.datasets.volumes import load_pair, to_training_spacing
 from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of
 
-__all__ = ["LAYOUT", "number_lesions", "scan_of_lesions"]
+__all__ = ["LAYOUT", "number_lesions", "read_anatomy", "scan_of_lesions"]
 
 LabelMap = npt.NDArray[np.int32]
 
@@ -83,11 +83,7 @@ def read_case(case: Case) -> LabelledScan:
     anatomy = levels = None
     if "anatomy" in case.files:
         _, anatomy = load_pair(case.files["image"], case.files["anatomy"])
-        strange = sorted({int(v) for v in np.unique(anatomy)} - set(Structure))
-        if strange:
-            raise UnsupportedInputError(
-                f"{case.files['anatomy']}: values {strange[:8]} name no structure (0 to 6)"
-            )
+        _check_structures(anatomy, case.files["anatomy"])
     if "levels" in case.files:
         _, levels = load_pair(case.files["image"], case.files["levels"])
     compartments = _compartments(case.files["facts"]) if "facts" in case.files else {}
@@ -104,6 +100,31 @@ def read_case(case: Case) -> LabelledScan:
         np.zeros(voxels.shape, np.int32) if parts[0] is None else parts[0],
         compartments,
     )
+
+
+def read_anatomy(case: Case) -> LabelledScan:
+    """Read an image with its "labels" in the values of ``anatomy.nii.gz``; no lesion is known.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, they do not fit together, or a value names no structure.
+    """
+    image, anatomy = load_pair(case.files["image"], case.files["labels"])
+    _check_structures(anatomy, case.files["labels"])
+    voxels, spacing = to_training_spacing(image.voxels, image.grid.spacing_mm, labels=False)
+    values, _ = to_training_spacing(anatomy, image.grid.spacing_mm, labels=True)
+    structures, allowed = _anatomy(voxels.shape, values.astype(np.int32), None)
+    return LabelledScan(case.name, to_bytes(voxels), allowed, structures, spacing, case.weighting)
+
+
+def _check_structures(anatomy: LabelMap, path: Path) -> None:
+    present = {int(value) for value in np.unique(anatomy)}
+    strange = sorted(present - set(Structure))
+    if strange or present == {0}:
+        raise UnsupportedInputError(
+            f"{path}: values {strange[:8] or [0]} name no structure; expected those of anatomy.nii.gz, 1 to 6"
+        )
 
 
 def scan_of_lesions(

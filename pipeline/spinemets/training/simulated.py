@@ -1,0 +1,120 @@
+"""Simulated studies as files: phantoms, and labelled scans with lesions implanted.
+
+Both are written as ``studies/`` and ``truth/``, which ``spinemets detect`` analyses and
+``scripts/evaluate.py results`` scores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from spinemets.atomic import atomic_write_text
+from spinemets.errors import UnsupportedInputError
+from spinemets.io import ANATOMY_LABELS, LEVEL_LABELS, write_label_map
+from spinemets.io.file_names import image_stem
+from spinemets.simulation.studies import (
+    SimulatedStudy,
+    StudyOptions,
+    draw_study,
+    truth_record,
+    verse_numbers,
+)
+from spinemets.simulation.tissues import structure_of_tissue
+from spinemets.training.datasets import LAYOUTS, Case
+from spinemets.training.datasets.own_masks import read_anatomy
+from spinemets.training.implanted import write_implanted
+from spinemets.training.scans import LabelledScan, read_spider
+from spinemets.volume import Grid, Weighting
+
+__all__ = ["read_labelled", "write_implants", "write_phantoms"]
+
+_SUFFIXES: Mapping[Weighting, str] = {
+    Weighting.T1: "T1w",
+    Weighting.T2: "T2w",
+    Weighting.T2_FS: "STIR",
+    Weighting.T1_GD: "T1w_Gd",
+    Weighting.T1_FS_GD: "T1w_fs_Gd",
+}
+_PEAK = 1000
+
+
+def write_phantoms(out: Path, seeds: Sequence[int], options: StudyOptions) -> Iterator[tuple[str, int]]:
+    """Write a study for every seed; yield its name and how many lesions it shows."""
+    for seed in seeds:
+        study = draw_study(options, np.random.default_rng([seed, 20]))
+        name = f"phantom{seed}"
+        yield name, _write_phantom(study, out, name)
+
+
+def _write_phantom(study: SimulatedStudy, out: Path, name: str) -> int:
+    """Images, label maps and the record of one study; how many lesions it shows."""
+    grid = study.labels.grid
+    (out / "studies").mkdir(parents=True, exist_ok=True)
+    for weighting, image in study.images.items():
+        scaled = np.round(image / max(float(np.quantile(image, 0.999)), 1e-6) * _PEAK)
+        _write_image(out / "studies" / f"{name}_{_SUFFIXES[weighting]}.nii.gz", scaled.clip(0, 4095), grid)
+    # One sequence is a study by the name of its file; several share the part before the sequence.
+    truth = name if len(study.images) > 1 else f"{name}_{_SUFFIXES[next(iter(study.images))]}"
+    record = truth_record(study.phantom, study.labels)
+    lesions = record["lesions"]
+    names = {number: f"lesion {number}" for number in range(1, len(study.phantom.lesions) + 1)}
+    maps: Sequence[tuple[str, npt.NDArray[np.uint8], Mapping[int, str]]] = (
+        ("anatomy", structure_of_tissue(study.labels.tissue), ANATOMY_LABELS),
+        ("levels", verse_numbers(study.labels.vertebra), LEVEL_LABELS),
+        ("lesions", study.labels.lesion, names),
+    )
+    (out / "truth").mkdir(parents=True, exist_ok=True)
+    for kind, array, labels in maps:
+        write_label_map(out / "truth" / f"{truth}_{kind}.nii.gz", array, grid, labels)
+    atomic_write_text(out / "truth" / f"{truth}.json", json.dumps(record, indent=2) + "\n")
+    return len(lesions) if isinstance(lesions, list) else 0
+
+
+def _write_image(path: Path, array: npt.NDArray[np.floating[Any]], grid: Grid) -> None:
+    file = nib.Nifti1Image(array.astype(np.int16), grid.affine)
+    file.set_sform(grid.affine, code=1)
+    file.set_qform(grid.affine, code=1)
+    nib.save(file, path)
+
+
+def write_implants(
+    scan: LabelledScan, out: Path, stem: str, weightings: Sequence[Weighting], seeds: Sequence[int]
+) -> Iterator[tuple[str, int]]:
+    """Write a labelled scan with lesions for every seed; yield its name and their number.
+
+    Raises
+    ------
+    UnsupportedInputError
+        The scan's weighting is unknown, or one is asked for that cannot be simulated from labels.
+    """
+    if scan.weighting is Weighting.UNKNOWN:
+        raise UnsupportedInputError(
+            f"{scan.subject}: its weighting is not known from its name; pass --scan-weighting"
+        )
+    for seed in seeds:
+        name = f"{stem}-implant{seed}"
+        rng = np.random.default_rng([seed, 21])
+        yield name, write_implanted(scan, out, name, weightings or (scan.weighting,), rng)
+
+
+def read_labelled(image: Path, labels: Path, layout: str, weighting: Weighting) -> LabelledScan:
+    """An image with labels of one of ``LABEL_LAYOUTS``.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, or does not fit the layout.
+    """
+    case = Case(image_stem(image), image_stem(image), {"image": image, "labels": labels}, weighting)
+    if layout == "anatomy":
+        return read_anatomy(case)
+    if layout == "spider-joined":
+        return read_spider(image, labels, case.name)
+    return LAYOUTS[{"totalspineseg": "spine_generic"}.get(layout, layout)].read(case)

@@ -1,0 +1,133 @@
+"""`spinemets simulate` writes studies that detect can read and truths that the evaluation can."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import dataset_files as files
+from spinemets.cli import main, spinemets
+from spinemets.evaluation.files import find_studies, read_study_result
+from spinemets.io import discover
+
+
+def run(*arguments):
+    result = CliRunner().invoke(spinemets, ["simulate", *map(str, arguments)], standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom")
+    run("phantom", "-o", folder, "--seed", 7, "--region", "cervical", "--weighting", "T2", "--lesions", 3)
+    return folder
+
+
+def test_a_phantom_is_a_study_with_its_truth(phantom):
+    truth = read_study_result(find_studies(phantom / "truth")["phantom7_T2w"])
+    image = nib.load(phantom / "studies/phantom7_T2w.nii.gz")
+    assert np.allclose(image.affine, truth.grid.affine)
+    assert image.shape == truth.grid.shape
+    assert set(truth.findings) == set(np.unique(truth.lesions[truth.lesions > 0]).tolist())
+    assert all(facts.compartment and facts.region for facts in truth.findings.values())
+    assert {"C2", "C7", "T1"} <= {level.value for level in truth.level_centres_mm}
+
+
+def test_what_was_written_is_found_as_one_study(phantom):
+    (listing,) = discover(phantom / "studies")
+    assert [series.series.weighting.value for series in listing.series if series.rejection is None] == ["T2"]
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """An image, and its labels in three conventions."""
+    anatomy, number = files.spine()
+    files.write_nifti(tmp_path / "p01_T2w.nii.gz", files.image(anatomy))
+    files.write_nifti(tmp_path / "anatomy.nii.gz", anatomy)
+    files.write_nifti(tmp_path / "totalspineseg.nii.gz", files.totalspineseg(anatomy, number))
+    return tmp_path
+
+
+@pytest.mark.parametrize("layout", ["anatomy", "totalspineseg"])
+def test_lesions_are_implanted_into_a_labelled_scan(labelled, layout):
+    image, out = labelled / "p01_T2w.nii.gz", labelled / "out"
+    result = run("implant", image, labelled / f"{layout}.nii.gz", "-o", out, "--labels-are", layout, "-n", 2)
+    assert "p01-implant0:" in result.output
+    truths = find_studies(out / "truth")
+    assert list(truths) == ["p01-implant0_T2w", "p01-implant1_T2w"]
+    truth = read_study_result(truths["p01-implant0_T2w"])
+    assert truth.lesions.any()
+    studied = np.asarray(nib.load(out / "studies/p01-implant0_T2w.nii.gz").dataobj)
+    assert studied.shape == truth.lesions.shape
+    assert studied.std() > 1
+
+
+def test_several_sequences_show_the_same_lesions(labelled):
+    arguments = ("--weighting", "T1", "--weighting", "T2", "--weighting", "STIR")
+    run(
+        "implant",
+        labelled / "p01_T2w.nii.gz",
+        labelled / "anatomy.nii.gz",
+        "-o",
+        labelled / "out",
+        *arguments,
+    )
+    assert sorted(path.name for path in (labelled / "out/studies").iterdir()) == [
+        "p01-implant0_STIR.nii.gz", "p01-implant0_T1w.nii.gz", "p01-implant0_T2w.nii.gz",
+    ]  # fmt: skip
+    assert list(find_studies(labelled / "out/truth")) == ["p01-implant0"]
+    facts = json.loads((labelled / "out/truth/p01-implant0.json").read_text())["lesions"]
+    assert facts
+
+
+def test_the_same_seed_gives_the_same_files(labelled):
+    for name in ("a", "b"):
+        run(
+            "implant",
+            labelled / "p01_T2w.nii.gz",
+            labelled / "anatomy.nii.gz",
+            "-o",
+            labelled / name,
+            "--seed",
+            3,
+        )
+    paths = ("truth/p01-implant3_T2w_lesions.nii.gz", "studies/p01-implant3_T2w.nii.gz")
+    for path in paths:
+        first, second = (np.asarray(nib.load(labelled / name / path).dataobj) for name in ("a", "b"))
+        assert np.array_equal(first, second)
+
+
+def exit_code(capsys, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(["simulate", *map(str, arguments)])
+    return caught.value.code, capsys.readouterr().err
+
+
+def test_a_scan_of_unknown_weighting_is_refused_and_may_be_told(labelled, capsys):
+    (labelled / "p01_T2w.nii.gz").rename(labelled / "scan.nii.gz")
+    arguments = ("implant", labelled / "scan.nii.gz", labelled / "anatomy.nii.gz", "-o", labelled / "out")
+    code, message = exit_code(capsys, *arguments)
+    assert code != 0
+    assert "--scan-weighting" in message
+    run(*arguments, "--scan-weighting", "T1")
+    assert (labelled / "out/studies/scan-implant0_T1w.nii.gz").exists()
+
+
+def test_labels_of_another_kind_are_refused_by_name(labelled, capsys):
+    code, message = exit_code(
+        capsys,
+        "implant",
+        labelled / "p01_T2w.nii.gz",
+        labelled / "totalspineseg.nii.gz",
+        "-o",
+        labelled / "out",
+    )
+    assert code != 0
+    assert "totalspineseg.nii.gz" in message
+    assert "anatomy.nii.gz" in message
