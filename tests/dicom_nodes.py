@@ -21,8 +21,9 @@ import pydicom
 import pytest
 import yaml
 from pydicom.dataset import Dataset
-from pynetdicom import AE
-from pynetdicom.presentation import build_context
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
 
 PATIENCE_S = 400
 _PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -173,20 +174,37 @@ def store(
 ) -> list[int]:
     """Send files as a modality does, and give the status of each; none where the connection ends."""
     first = pydicom.dcmread(paths[0], stop_before_pixels=True)
-    entity = AE(ae_title=title)
     context = build_context(first.SOPClassUID, first.file_meta.TransferSyntaxUID)
-    association = entity.associate("127.0.0.1", port, contexts=[context], ae_title=called)
-    assert association.is_established
     statuses: list[int] = []
-    for path in paths:
-        if not association.is_established:
-            break
-        status = association.send_c_store(pydicom.dcmread(path))
-        if "Status" not in status:
-            break
-        statuses.append(status.Status)
-        if status.Status == 0:
-            stored(path)
-    if association.is_established:
-        association.release()
+    with association(port, context, title, called) as made:
+        assert made.is_established
+        for path in paths:
+            if not made.is_established:
+                break
+            status = made.send_c_store(pydicom.dcmread(path))
+            if "Status" not in status:
+                break
+            statuses.append(status.Status)
+            if status.Status == 0:
+                stored(path)
     return statuses
+
+
+@contextmanager
+def association(port: int, context: PresentationContext, title: str, called: str) -> Iterator[Association]:
+    """A connection to a node here, made or refused; pynetdicom leaves some open that the node ended."""
+    connections: list[socket.socket] = []
+    made = AE(ae_title=title).associate(
+        "127.0.0.1",
+        port,
+        contexts=[context],
+        ae_title=called,
+        evt_handlers=[(evt.EVT_CONN_OPEN, lambda event: connections.append(event.assoc.dul.socket.socket))],
+    )
+    try:
+        yield made
+    finally:
+        if made.is_established:
+            made.release()
+        for connection in connections:
+            connection.close()

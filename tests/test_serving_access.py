@@ -15,10 +15,10 @@ from types import SimpleNamespace
 
 import pydicom
 import pytest
-from pynetdicom import AE
+from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
-from dicom_nodes import TITLE, free_port, running_orthanc, store
+from dicom_nodes import TITLE, association, free_port, running_orthanc, store
 from spinemets.errors import ConfigError, NetworkError
 from spinemets.serving.inbox import Folders, Inbox
 from spinemets.serving.receiver import Receiver
@@ -51,15 +51,9 @@ def listening(
 
 
 def echo(port: int, title: str, called: str = TITLE) -> bool:
-    entity = AE(ae_title=title)
-    entity.add_requested_context(Verification)
-    association = entity.associate("127.0.0.1", port, ae_title=called)
-    if not association.is_established:
-        assert association.is_rejected
-        return False
-    answer = association.send_c_echo()
-    association.release()
-    return bool(answer.Status == 0)
+    with association(port, build_context(Verification), title, called) as made:
+        assert made.is_established or made.is_rejected
+        return made.is_established and made.send_c_echo().Status == 0
 
 
 def other_study(folder: Path, uid: str) -> Path:

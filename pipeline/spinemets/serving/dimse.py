@@ -14,11 +14,6 @@ from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-    StudyRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelMove,
-    Verification,
-)
 
 from spinemets.errors import NetworkError, OutputError
 from spinemets.serving.inbox import Inbox
@@ -28,6 +23,10 @@ from spinemets.serving.tls import client_context
 
 __all__ = ["DimseRemote"]
 
+# PS3.6 A.
+_VERIFICATION = UID("1.2.840.10008.1.1")
+_FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")
+_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")
 _CONNECTING_S = 15.0
 _ANSWERING_S = 60.0
 _MOVING_S = 600.0
@@ -63,7 +62,7 @@ class DimseRemote:
         NetworkError
             It does not.
         """
-        with self._association([build_context(Verification)]) as association:
+        with self._association([build_context(_VERIFICATION)]) as association:
             self._expect_success(association.send_c_echo(), "C-ECHO")
 
     def find(self, query: Query) -> tuple[RemoteSeries, ...]:
@@ -74,7 +73,7 @@ class DimseRemote:
         NetworkError
             The node cannot be reached or refuses.
         """
-        with self._association([build_context(StudyRootQueryRetrieveInformationModelFind)]) as association:
+        with self._association([build_context(_FIND)]) as association:
             wanted = _identifier("STUDY", **{"StudyInstanceUID": "", **query.filters})
             studies = [str(answer.get("StudyInstanceUID", "")) for answer in self._find(association, wanted)]
             series = []
@@ -105,14 +104,10 @@ class DimseRemote:
         NetworkError
             The node cannot be reached, does not know our AE title, or could not send everything.
         """
-        with self._association(
-            [build_context(StudyRootQueryRetrieveInformationModelMove)], _MOVING_S
-        ) as association:
+        with self._association([build_context(_MOVE)], _MOVING_S) as association:
             wanted = _identifier("SERIES", StudyInstanceUID=series.study_uid, SeriesInstanceUID=series.uid)
             last = Dataset()
-            for status, _ in association.send_c_move(
-                wanted, self._title, StudyRootQueryRetrieveInformationModelMove
-            ):
+            for status, _ in association.send_c_move(wanted, self._title, _MOVE):
                 last = status
             self._expect_success(last, f"C-MOVE to {self._title}")
 
@@ -154,7 +149,7 @@ class DimseRemote:
 
     def _find(self, association: Association, wanted: Dataset) -> list[Dataset]:
         found, last = [], Dataset()
-        for status, answer in association.send_c_find(wanted, StudyRootQueryRetrieveInformationModelFind):
+        for status, answer in association.send_c_find(wanted, _FIND):
             last = status
             if status and status.Status in _PENDING and answer is not None:
                 found.append(answer)

@@ -68,6 +68,7 @@ class Remote(Protocol):
 
     def find(self, query: Query) -> tuple[RemoteSeries, ...]:
         """The MR series of the studies that match."""
+        ...
 
     def retrieve(self, series: RemoteSeries, inbox: Inbox) -> None:
         """Get a series into the inbox, here or through the receiver."""
