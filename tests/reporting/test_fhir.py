@@ -60,6 +60,40 @@ def test_identifiers_are_hashed_unless_they_are_kept(report, resources):
     assert f"urn:oid:{report.study.uid}" in kept
 
 
+def test_every_reference_leads_to_a_resource_of_the_bundle(resources):
+    def references(value: object) -> list[str]:
+        if isinstance(value, dict):
+            own = [value["reference"]] if "reference" in value else []
+            return own + [found for part in value.values() for found in references(part)]
+        return [found for part in value for found in references(part)] if isinstance(value, list) else []
+
+    named = [
+        found
+        for resource in resources.values()
+        for found in references(json.loads(resource.model_dump_json()))
+    ]
+    assert len(named) == 1 + 4 + 4
+    assert set(named) <= set(resources)
+
+
+def test_kept_identifiers_lead_to_the_study_its_series_and_its_day(report):
+    bundle = Bundle.model_validate_json(fhir_bundle(report_document(report, "keep")))
+    diagnostic, study, observation = (entry.resource for entry in bundle.entry[:3])
+    assert study.identifier[0].value == f"urn:oid:{report.study.uid}"
+    assert [series.uid for series in study.series] == [
+        volume.series.series_uid for volume in report.study.volumes
+    ]
+    assert {series.modality.code for series in study.series} == {"MR"}
+    days = (study.started, diagnostic.effectiveDateTime, observation.effectiveDateTime)
+    assert {str(day)[:10] for day in days} == {"2024-02-29"}
+
+
+def test_hashed_identifiers_name_no_day_and_no_series(resources):
+    (study,) = only(resources, "ImagingStudy")
+    assert (study.started, study.series) == (None, None)
+    assert study.numberOfSeries == 2
+
+
 def test_study_without_a_lesion_has_no_observation(make_report):
     bundle = Bundle.model_validate_json(fhir_bundle(report_document(make_report(lesions=False))))
     kinds = [type(entry.resource).__name__ for entry in bundle.entry]

@@ -22,6 +22,11 @@ __all__ = ["fhir_bundle"]
 Resource = dict[str, Any]
 
 _SNOMED, _UCUM = "http://snomed.info/sct", "http://unitsofmeasure.org"
+_DICOM = "http://dicom.nema.org/resources/ontology/DCM"
+_SECTIONS, _CATEGORIES = (
+    f"http://terminology.hl7.org/CodeSystem/{name}" for name in ("v2-0074", "observation-category")
+)
+_MR = {"system": _DICOM, "code": "MR", "display": "Magnetic Resonance"}
 
 
 def fhir_bundle(document: ReportDocument) -> str:
@@ -47,13 +52,20 @@ def _report(document: ReportDocument, urls: dict[str, str]) -> Resource:
     report: Resource = {
         "resourceType": "DiagnosticReport",
         "status": "preliminary",
+        "category": [{"coding": [{"system": _SECTIONS, "code": "RAD", "display": "Radiology"}]}],
         "code": {"text": "Lesions in spine MRI, found by software"},
         "subject": _subject(document),
         "imagingStudy": [{"reference": urls["study"]}],
         "conclusion": " ".join((*document.summary.sentences, *document.cautions, DISCLAIMER)),
     }
     results = [{"reference": urls[f"lesion {finding.lesion}"]} for finding in document.findings]
-    return {**report, "result": results} if results else report
+    return {**report, **_date(document, "effectiveDateTime"), **({"result": results} if results else {})}
+
+
+def _date(document: ReportDocument, element: str) -> Resource:
+    """The day of the examination, where the report names it."""
+    day = document.study.date or ""
+    return {element: f"{day[:4]}-{day[4:6]}-{day[6:]}"} if len(day) == 8 and day.isdecimal() else {}
 
 
 def _study(document: ReportDocument) -> Resource:
@@ -64,8 +76,16 @@ def _study(document: ReportDocument) -> Resource:
         "resourceType": "ImagingStudy",
         "identifier": [value],
         "status": "available",
+        "modality": [_MR],
         "subject": _subject(document),
+        "numberOfSeries": len(document.study.series),
+        **_date(document, "started"),
     }
+    if kept:
+        study["series"] = [
+            {"uid": series.identifier, "modality": _MR, "description": series.name}
+            for series in document.study.series
+        ]
     description = document.study.description.strip()
     return {**study, "description": description} if description else study
 
@@ -77,9 +97,11 @@ def _observation(document: ReportDocument, finding: FindingRecord, urls: dict[st
     observation: Resource = {
         "resourceType": "Observation",
         "status": "preliminary",
+        "category": [{"coding": [{"system": _CATEGORIES, "code": "imaging", "display": "Imaging"}]}],
         "code": _coded(LESION_TYPES[finding.compartment]),
         "subject": _subject(document),
         "derivedFrom": [{"reference": urls["study"]}],
+        **_date(document, "effectiveDateTime"),
         "method": {"text": f"spinemets {provenance.version}, {provenance.model} {provenance.model_version}"},
         "component": _components(finding),
         "bodySite": _site(finding.level),
