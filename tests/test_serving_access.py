@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 
 import pydicom
 import pytest
+from pydicom.uid import RLELossless
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
@@ -99,6 +101,27 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     with listening(tmp_path) as node:
         assert store(IMAGES, node.port) == [OUT_OF_RESOURCES] * 3
         assert [study.images for study in node.queue.studies()] == [0]
+
+
+def test_compressed_images_are_kept_as_they_are_sent(tmp_path):
+    dataset = pydicom.dcmread(IMAGES[0])
+    dataset.compress(RLELossless)
+    dataset.save_as(tmp_path / "compressed.dcm")
+    with listening(tmp_path / "server") as node:
+        assert store([tmp_path / "compressed.dcm"], node.port) == [0]
+    (kept,) = map(pydicom.dcmread, (tmp_path / "server/inbox").rglob("*.dcm"))
+    assert kept.file_meta.TransferSyntaxUID == RLELossless
+    assert kept.PixelData == dataset.PixelData
+
+
+def test_several_modalities_may_send_one_study_at_once(tmp_path):
+    folders = ("1_Localizer", "2_T2_TSE_sag", "3_T1_TSE_sag")
+    series = [sorted((SAMPLES / folder).glob("*.dcm")) for folder in folders]
+    with listening(tmp_path) as node, ThreadPoolExecutor(len(series)) as together:
+        statuses = together.map(lambda paths: store(paths, node.port), series)
+        assert {status for answers in statuses for status in answers} == {0}
+        (study,) = node.queue.studies()
+        assert study.images == sum(map(len, series)) == len(list(tmp_path.rglob("*.dcm")))
 
 
 def test_port_in_use_is_a_network_error(tmp_path):

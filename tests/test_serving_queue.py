@@ -15,12 +15,14 @@ from spinemets.serving.analyser import Analyser
 from spinemets.serving.analysis import AnalysisJob, analyse
 from spinemets.serving.delivery import Sender
 from spinemets.serving.inbox import Folders, Inbox
+from spinemets.serving.server import keep_house
 from spinemets.serving.settings import LimitSettings, SendSettings, ServeSettings, load_settings
 from spinemets.serving.study_queue import QueuedStudy, StudyQueue, StudyState
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = sorted((ROOT / "data_samples/dicom/1_Localizer").glob("*.dcm"))
 IDLE_S = 60.0
+WEB = {"web": {"kind": "dicomweb", "url": "http://localhost"}}
 
 
 class Clock:
@@ -180,6 +182,26 @@ def test_same_instance_again_changes_nothing_and_a_changed_one_does(tmp_path, qu
     assert pydicom.dcmread(path).PatientName == "Corrected^Name"
 
 
+def test_files_of_removed_studies_go_and_others_stay(tmp_path, queue, clock):
+    folders = Folders(tmp_path)
+    for uid, ending in (("1", StudyState.DONE), ("2", StudyState.FAILED)):
+        receive(queue, uid)
+        queue.end(begin(queue, clock), ending)
+    for folder in (folders.inbox, folders.results):
+        for key in ("study-000001", "study-000002"):
+            (folder / key).mkdir(parents=True)
+    folders.logs.mkdir()
+    (folders.logs / "study-000002.log").touch()
+    clock.now += 2 * 86400
+    settings = ServeSettings.model_validate(
+        {"folder": tmp_path, "receive": {"callers": "any"}, "limits": {"keep_days": 1}}
+    )
+    keep_house(settings, folders, queue)
+    assert [path.name for path in folders.inbox.iterdir()] == ["study-000002"]
+    assert [path.name for path in folders.results.iterdir()] == ["study-000002"]
+    assert folders.keys() == {"study-000002"}
+
+
 class Unreachable:
     """A node that is away for a while."""
 
@@ -318,6 +340,8 @@ def test_example_of_settings_is_sound():
         ({"receive": {"callers": ["A TITLE THAT IS TOO LONG"]}}, "receive.callers"),
         ({"receive": {"callers": "any", "tls": {"authority": "ca.pem"}}}, "needs a certificate"),
         ({"send": {"to": ["nowhere"]}}, "nodes has no nowhere"),
+        ({"send": {"to": ["web", "web"]}, "nodes": WEB}, "names a node twice"),
+        ({"pull": [{"node": "web"}], "nodes": WEB, "limits": {"keep_days": 1}}, "keep_days"),
         ({"nodes": {"web": {"kind": "dicomweb", "url": "ftp://x"}}}, "nodes.web"),
         ({"nodes": {"web": {"kind": "dicomweb", "url": "https://x", "user": "me"}}}, "password_variable"),
     ],

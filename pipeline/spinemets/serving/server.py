@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -28,7 +29,7 @@ try:
 except ImportError:  # Windows has no such locks: there, two servers must not share a folder.
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["prepare", "serve"]
+__all__ = ["keep_house", "prepare", "serve"]
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def _run(
     analysis = _Loop("analysis", analyser.step, stop, faults)
     others = [_Loop("sending", sender.step, stop, faults) for sender in senders]
     others += [_Loop("pulling", puller.step, stop, faults) for puller in pullers]
-    others.append(_Loop("housekeeping", _housekeeper(settings, folders, queue), stop, faults))
+    others.append(_Loop("housekeeping", partial(keep_house, settings, folders, queue), stop, faults))
     try:
         receiver.start()
         for loop in (analysis, *others):
@@ -166,19 +167,17 @@ class _Loop(Thread):
             return _AFTER_TROUBLE_S
 
 
-def _housekeeper(settings: ServeSettings, folders: Folders, queue: StudyQueue) -> Callable[[], float]:
-    def step() -> float:
-        days = settings.limits.keep_days
-        if days is not None:
-            removed = queue.forget(days)
-            if removed:
-                _log.info("%d studies that were finished %g days ago are removed", removed, days)
-            # In this order: a study that begins in between is not among the folders.
-            present = folders.keys()
-            folders.remove(present - {study.key for study in queue.studies()})
-        return _HOUSEKEEPING_S
-
-    return step
+def keep_house(settings: ServeSettings, folders: Folders, queue: StudyQueue) -> float:
+    """Remove the studies that have been finished for as long as they are kept; when to do it again."""
+    days = settings.limits.keep_days
+    if days is not None:
+        removed = queue.forget(days)
+        if removed:
+            _log.info("%d studies that were finished %g days ago are removed", removed, days)
+        # In this order: a study that begins in between is not among the folders.
+        present = folders.keys()
+        folders.remove(present - {study.key for study in queue.studies()})
+    return _HOUSEKEEPING_S
 
 
 @contextmanager

@@ -206,6 +206,8 @@ class ServeSettings(_Settings):
         unknown = {*self.send.to, *(source.node for source in self.pull)} - set(self.nodes)
         if unknown:
             raise ValueError(f"nodes has no {', '.join(sorted(unknown))}")
+        if len(set(self.send.to)) < len(self.send.to):
+            raise ValueError("send.to names a node twice")
         if self.send.to and not any(name.startswith("dicom-") for name in self.analysis.formats):
             raise ValueError("analysis.formats has nothing to send: name some of the dicom- formats")
         days = self.limits.keep_days
