@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from dicom_nodes import Orthanc, ServerProcess, running_orthanc, store, wait_until
 from spinemets.bundles import load_bundle
-from spinemets.cli import spinemets
+from spinemets.cli import main, spinemets
 from spinemets.errors import ModelNotFoundError
 from spinemets.serving.inbox import Folders, Inbox
 from spinemets.serving.pulling import Puller
@@ -221,6 +221,13 @@ def test_files_are_sent_by_stow_and_by_c_store(orthanc, receiving, tmp_path, nod
     uid, files = renamed_localiser(tmp_path, f"send-{node}")
     connect(node, settings).send(files)
     assert len(orthanc.qido(f"studies/{uid}/instances")) == len(files)
+
+
+def test_port_that_is_taken_has_an_exit_code_of_its_own(receiving, tmp_path):
+    _, _, path = receiving
+    with pytest.raises(SystemExit) as ending:
+        main(["serve", str(path), "--folder", str(tmp_path / "another")])
+    assert ending.value.code == 11
 
 
 def test_every_node_is_asked_by_check(receiving):
