@@ -124,6 +124,17 @@ def test_the_sacrum_is_the_last_instance_and_only_one(lumbar_spine):
     assert set(np.unique(instances[sacrum])) == {instances.max()}
 
 
+@pytest.mark.parametrize(("level", "front_mm"), [("L3", -50.0), ("T12", 30.0)])
+def test_what_is_called_sacrum_behind_the_canal_or_above_bodies_is_cleaned_away(
+    lumbar_spine, level, front_mm
+):
+    grid, anatomy = lumbar_spine.segmentation.grid, lumbar_spine.segmentation.anatomy.copy()
+    anatomy[anatomy == Structure.SACRUM] = Structure.BACKGROUND
+    island = ellipsoid(grid, lumbar_spine.point(level, front_mm), (9, 9, 9))
+    anatomy[island] = Structure.SACRUM
+    assert not (clean_anatomy(anatomy, grid) == Structure.SACRUM).any()
+
+
 def test_islands_far_from_the_spine_are_no_vertebrae_and_are_cleaned_away(lumbar_spine):
     grid, anatomy = lumbar_spine.segmentation.grid, lumbar_spine.segmentation.anatomy.copy()
     island = ellipsoid(grid, lumbar_spine.point("L1", -45.0), (9, 9, 9)) & (anatomy == Structure.BACKGROUND)

@@ -33,6 +33,8 @@ _SAMPLED_VOXELS = 400_000
 _NEAR_SHARE = 0.5  # of an island's voxels that must lie where its structure can be
 _MINIMUM_BODY_SHARE = 0.12  # of its neighbours' volume: a collapsed or half destroyed body passes
 _MINIMUM_SACRUM_MM3 = 800.0
+_SACRUM_BEHIND_MM = 20.0  # of the canal, where its crest may reach
+_BODIES_BELOW_SACRUM = 0.25  # share of their volume: none, but for parts of it taken for bodies
 _BODY_FRONT_MM = (2.0, 62.0)  # where a body's centre can lie in front of the canal's
 _BODY_SIDE_MM = 22.0
 _HEIGHT_PER_DEPTH = 0.75  # of a body, C3 to L5: 0.67-0.83 [Panjabi 1991, 1992]
@@ -185,12 +187,14 @@ def _stray_bodies(where_mm: Array, structure: Labels, volume_mm3: Array) -> Mask
 
 
 def _stray_sacrum(where_mm: Array, structure: Labels, volume_mm3: Array) -> Mask:
-    """What was labelled sacrum and lies above the middle of the vertebral bodies."""
-    bodies = structure == Structure.VERTEBRAL_BODY
+    """What was labelled sacrum behind the canal, or with a good part of the bodies below it."""
+    sacrum, bodies = structure == Structure.SACRUM, structure == Structure.VERTEBRAL_BODY
+    behind = sacrum & (where_mm[:, 1] < -_SACRUM_BEHIND_MM)
     if not bodies.any():
-        return np.zeros(len(structure), dtype=np.bool_)
-    middle = np.average(where_mm[bodies, 0], weights=volume_mm3[bodies])
-    return np.asarray((structure == Structure.SACRUM) & (where_mm[:, 0] < middle))
+        return behind
+    below = where_mm[None, bodies, 0] > where_mm[:, 0, None]
+    share_below = below @ volume_mm3[bodies] / volume_mm3[bodies].sum()
+    return np.asarray(behind | (sacrum & (share_below > _BODIES_BELOW_SACRUM)))
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...] | None:
