@@ -56,6 +56,8 @@ __all__ = ["carry_out", "show_plan", "write_manifest"]
 _WORKERS_PAY_FROM = 4
 _MOST_WORKERS_UNASKED = 4
 _PLAIN_EVERY_S = 30.0
+# As measured with one to three sequences, see docs/scaling.md: the main process, each worker, the network.
+_PROCESS_GIB, _NETWORK_GIB = 0.35, 1.5
 
 
 def carry_out(
@@ -191,8 +193,21 @@ def _limits(pending: int, options: Mapping[str, Any]) -> Limits:
         asked = options["timeout"] is not None or options["max_memory"] is not None
         enough = max(1, min(_MOST_WORKERS_UNASKED, (os.cpu_count() or 1) // 2))
         workers = enough if pending >= _WORKERS_PAY_FROM or asked else 0
-    memory = options["max_memory"]
-    return Limits(workers, options["timeout"], None if memory is None else memory * 2**30)
+    return Limits(workers, options["timeout"], _array_bytes(options["max_memory"], workers))
+
+
+def _array_bytes(memory_gib: float | None, workers: int) -> float | None:
+    """What a limit for the whole run leaves for the arrays of studies beside its processes.
+
+    >>> _array_bytes(8, workers=4) / 2**30
+    4.75
+    >>> _array_bytes(1, workers=4)
+    0.0
+    """
+    if memory_gib is None:
+        return None
+    # One study goes on in any case.
+    return max(0.0, memory_gib - _NETWORK_GIB - _PROCESS_GIB * (workers + 1)) * 2**30
 
 
 def _say_what_stands(key: str, why: str, record: BatchRecord | None, out: Path) -> None:

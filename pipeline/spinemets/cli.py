@@ -183,7 +183,8 @@ _batch = _options(
         "--max-memory",
         type=click.FloatRange(min=0, min_open=True),
         metavar="GIB",
-        help="Begin no study that would take the arrays of those under way beyond this.",
+        help="Begin no study that would take the run beyond this: its processes, at 0.35 GiB each and 1.5 for "
+        "the network, and the arrays of the studies under way.",
     ),
     click.option(
         "--progress",

@@ -74,7 +74,7 @@ class Tally:
             ", ".join(f"{stage.value} {stages[stage]}" for stage in Stage if stages[stage]),
         ]
         left_s = self.left_s
-        if left_s is not None:
+        if left_s:
             parts.append(f"{self.per_minute:.1f} per minute, {_duration(left_s)} left")
         return "; ".join(part for part in parts if part)
 
