@@ -183,8 +183,8 @@ _batch = _options(
         "--max-memory",
         type=click.FloatRange(min=0, min_open=True),
         metavar="GIB",
-        help="Begin no study that would take the run beyond this: its processes, at 0.35 GiB each and 1.5 for "
-        "the network, and the arrays of the studies under way.",
+        help="Begin no study that would take the run beyond this: its processes, at 0.35 GiB each and 1.5 "
+        "for the network, and the arrays of the studies under way.",
     ),
     click.option(
         "--progress",
@@ -202,8 +202,8 @@ _batch = _options(
         "--salt",
         metavar="FILE",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Salt of the studies' names, for several output folders to share, as those of shards; made where "
-        "it is missing.  [default: OUT/private/salt]",
+        help="Salt of the studies' names, for several output folders to share, as those of shards; made "
+        "where it is missing.  [default: OUT/private/salt]",
     ),
     click.option(
         "--engine",
