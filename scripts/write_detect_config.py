@@ -37,6 +37,8 @@ def _branch(name: str, settings: BaseModel) -> Iterator[str]:
     yield f"{name}:"
     values = settings.model_dump(mode="json")
     for key, field in type(settings).model_fields.items():
+        if field.exclude:
+            continue
         yield from (f"  # {line}" for line in textwrap.wrap(field.description or "", 100))
         value = yaml.safe_dump(values[key], default_flow_style=True).removesuffix("\n...\n").strip()
         yield f"  {key}: {value}"

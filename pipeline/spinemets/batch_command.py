@@ -28,6 +28,7 @@ from spinemets.batch import (
     RayCluster,
     RecordBook,
     Stage,
+    Stamp,
     State,
     Tally,
     Todo,
@@ -39,6 +40,7 @@ from spinemets.batch import (
     stamp_of,
     what_to_do,
 )
+from spinemets.batch.deidentified import disguise, refuse_identified
 from spinemets.batch.privacy import redact_message
 from spinemets.batch.ray_nodes import BundleAddress
 from spinemets.errors import ConfigError, SpinemetsError
@@ -71,10 +73,13 @@ def carry_out(
     _refuse_contradictions(config, options)
     again = _again(options)
     with _terminated_as_interrupted(), RecordBook(out) as book:
-        studies = settle_names(studies, book, config.report.identifiers, options["salt"])
-        todo = what_to_do(
-            studies, book.records, out, lambda study: stamp_of(study, bundle.sha256, config), again
-        )
+        stamp: Callable[[PlannedStudy], Stamp] = partial(stamp_of, model_sha256=bundle.sha256, config=config)
+        if config.deidentification.enabled:
+            refuse_identified(book.records, out)
+            studies, stamp = disguise(studies, stamp, out, config.deidentification, options["deid_linkage"])
+        else:
+            studies = settle_names(studies, book, config.report.identifiers, options["salt"])
+        todo = what_to_do(studies, book.records, out, stamp, again)
         pending = [entry for entry in todo if entry.why]
         for entry in todo if options["progress"] != "json" else ():
             _say_what_stands(entry.study.key, entry.why, entry.record, out)
@@ -104,11 +109,12 @@ def show_plan(
 ) -> int:
     """Print what a run would do, study by study; nothing is written."""
     records = read_records(out) if (out / RECORDS_NAME).is_file() else {}
-    if config.report.identifiers == "hash":
+    stamp: Callable[[PlannedStudy], Stamp] = partial(stamp_of, model_sha256=bundle.sha256, config=config)
+    if config.deidentification.enabled:
+        studies, stamp = disguise(studies, stamp, out, config.deidentification, options["deid_linkage"])
+    elif config.report.identifiers == "hash":
         studies = conceal(studies, out, options["salt"], write=False)
-    todo = what_to_do(
-        studies, records, out, lambda study: stamp_of(study, bundle.sha256, config), _again(options)
-    )
+    todo = what_to_do(studies, records, out, stamp, _again(options))
     for entry in todo:
         click.echo(_planned_line(entry))
     count = sum(bool(entry.why) for entry in todo)
@@ -157,6 +163,8 @@ def _again(options: Mapping[str, Any]) -> Again:
 def _refuse_contradictions(config: DetectionConfig, options: Mapping[str, Any]) -> None:
     if options["workers"] == 0 and _is_ray(options):
         raise ConfigError("--workers 0: on a Ray cluster at least one process reads and writes")
+    if config.deidentification.enabled and _is_ray(options):
+        raise ConfigError("--deidentify needs its key on every machine, so it is not for --engine ray")
     if options["workers"] == 0 and options["timeout"] is not None:
         raise ConfigError("--timeout needs processes that can be ended; pass --workers 1 or more")
     if options["ray_address"] is not None and not _is_ray(options):

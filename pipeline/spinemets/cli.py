@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import click
 
 from spinemets import __version__
-from spinemets.errors import SpinemetsError
+from spinemets.deidentify_command import DETECT_OPTIONS, deidentify, keep_quiet
+from spinemets.errors import ConfigError, SpinemetsError
 from spinemets.exit_codes import DONE, EPILOG, INTERRUPTED, PARTIAL, USAGE, code_of, common_code
 from spinemets.serve_command import COMMANDS as SERVE_COMMANDS
 from spinemets.simulate_command import COMMANDS as SIMULATE_COMMANDS
@@ -165,6 +166,8 @@ _analysis = _options(
     ),
 )
 
+_deidentification = _options(*DETECT_OPTIONS)
+
 _batch = _options(
     click.option(
         "--workers",
@@ -233,6 +236,7 @@ def spinemets() -> None:
 
 for _command in (*SERVE_COMMANDS, *SIMULATE_COMMANDS):
     spinemets.add_command(_command)
+spinemets.add_command(deidentify)
 
 
 @spinemets.command(epilog=EPILOG)
@@ -274,6 +278,7 @@ def inspect(
 @spinemets.command(epilog=EPILOG)
 @click.option("--dry-run", is_flag=True, help="Show what would be done, as plan does; do nothing.")
 @_analysis
+@_deidentification
 @_batch
 @_common
 def detect(inputs: tuple[Path, ...], out: Path, verbose: int, quiet: bool, **options: Any) -> int:
@@ -292,7 +297,9 @@ def detect(inputs: tuple[Path, ...], out: Path, verbose: int, quiet: bool, **opt
     if options["dry_run"]:
         return show_plan(studies, out, bundle, config, options)
     problems = [study.found for study in studies if isinstance(study.found, SpinemetsError)]
-    if len(problems) == len(studies) and options["shard"] is None:
+    # Their messages name files; of studies that are to be de-identified, records do not.
+    speaks = not config.deidentification.enabled
+    if len(problems) == len(studies) and options["shard"] is None and speaks:
         return _refuse(problems)
     return carry_out(studies, out, bundle, config, {**options, "quiet": quiet})
 
@@ -305,6 +312,7 @@ def detect(inputs: tuple[Path, ...], out: Path, verbose: int, quiet: bool, **opt
     help="Write the studies found into a manifest, for detect and its --shard.",
 )
 @_analysis
+@_deidentification
 @_batch
 @_common
 def plan(
@@ -315,6 +323,8 @@ def plan(
     config, bundle, studies = _prepared(inputs, options)
     from spinemets.batch_command import show_plan, write_manifest
 
+    if manifest is not None and config.deidentification.enabled:
+        raise ConfigError("--manifest names the sources; make it without --deidentify, then detect with it")
     if manifest is not None:
         write_manifest(manifest, studies, out, config.report.identifiers, options["salt"])
     return show_plan(studies, out, bundle, config, options)
@@ -402,6 +412,8 @@ def _prepared(
 ) -> tuple[DetectionConfig, Bundle, tuple[PlannedStudy, ...]]:
     """The settings, the model's files and the studies that a command line names."""
     config = _effective_config(options)
+    if config.deidentification.enabled:
+        keep_quiet()
     from spinemets.batch import Shard, plan_batch
     from spinemets.bundles import load_bundle
 
@@ -428,6 +440,11 @@ def _effective_config(options: dict[str, Any]) -> DetectionConfig:
             "segmentation_type": options["seg_type"],
             "save_probabilities": options["save_probabilities"] or None,
             "identifiers": options["identifiers"],
+        },
+        "deidentification": {
+            "enabled": options.get("deidentify") or None,
+            "retain": options.get("deid_retain") or None,
+            "key_file": options.get("deid_key"),
         },
     }
     branches = {

@@ -15,6 +15,7 @@ __all__ = [
     "FORMATS",
     "Anchor",
     "ClassificationConfig",
+    "DeidentificationConfig",
     "DetectionConfig",
     "LesionConfig",
     "LevelConfig",
@@ -168,6 +169,23 @@ class ReportConfig(_Settings):
     )
 
 
+class DeidentificationConfig(_Settings):
+    """De-identification by PS3.15 Annex E, before anything else is done with a study."""
+
+    enabled: bool = Field(
+        default=False, description="de-identify each study first, so that nothing written names anybody"
+    )
+    retain: tuple[Literal["dates", "device"], ...] = Field(
+        default=(),
+        description="what to keep: dates (shifted by the same for all studies of a patient), device "
+        "(serial number, station)",
+    )
+    # No report says where it is.
+    key_file: Path | None = Field(
+        default=None, exclude=True, description="file of the secret key; made where it is missing"
+    )
+
+
 class DetectionConfig(_Settings):
     """All settings of one detection; the defaults are what ``configs/detect.yaml`` holds."""
 
@@ -177,6 +195,7 @@ class DetectionConfig(_Settings):
     lesions: LesionConfig = LesionConfig()
     classification: ClassificationConfig = ClassificationConfig()
     report: ReportConfig = ReportConfig()
+    deidentification: DeidentificationConfig = DeidentificationConfig()
 
 
 def load_config(path: Path) -> DetectionConfig:

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 from spinemets.atomic import atomic_folder
+from spinemets.batch.deidentified import copied_study, remove_copy
 from spinemets.batch.records import Stage
 from spinemets.detection import interpret
 from spinemets.errors import OutputError, SpinemetsError
@@ -126,7 +127,10 @@ def load(study: PlannedStudy, config: DetectionConfig, out: Path) -> LoadedStudy
         raise study.found
     _refuse_foreign_folder(out / study.key)
     start = perf_counter()
-    images = read_study(study.found, config.reading)
+    found = study.found
+    if config.deidentification.enabled:
+        found = copied_study(found, out, study.key, config.deidentification)
+    images = read_study(found, config.reading)
     return LoadedStudy(images, perf_counter() - start)
 
 
@@ -155,11 +159,15 @@ def finish(job: tuple[str, SegmentedStudy], config: DetectionConfig, out: Path) 
         A file could not be written.
     """
     key, segmented = job
-    report = interpret(segmented.images, segmented.segmentation, segmented.provenance, config)
-    start = perf_counter()
-    with atomic_folder(out / key) as temporary:
-        write_results(report, temporary, config.report)
-        write_thumbnail(temporary)
+    try:
+        report = interpret(segmented.images, segmented.segmentation, segmented.provenance, config)
+        start = perf_counter()
+        with atomic_folder(out / key) as temporary:
+            write_results(report, temporary, config.report)
+            write_thumbnail(temporary)
+    finally:
+        if config.deidentification.enabled:
+            remove_copy(out, key)
     return StudyResult(
         report_row(report),
         finding_rows(key, report),

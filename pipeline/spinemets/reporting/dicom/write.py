@@ -12,6 +12,7 @@ from spinemets.atomic import atomic_write_bytes
 from spinemets.config import ReportConfig
 from spinemets.findings import StudyReport
 from spinemets.reporting.dicom.captures import make_captures
+from spinemets.reporting.dicom.deidentified import follow_deidentification
 from spinemets.reporting.dicom.documents import make_document
 from spinemets.reporting.dicom.identifiers import Identifiers, report_identifiers
 from spinemets.reporting.dicom.measurements import make_measurement_report
@@ -60,6 +61,7 @@ def write_dicom(
             objects |= {f"key-image-{rank:02d}.sc.dcm": image for rank, image in enumerate(captures, start=1)}
         paths = []
         for name, dataset in objects.items():
+            follow_deidentification(dataset, source.headers[0])
             buffer = io.BytesIO()
             dataset.save_as(buffer, enforce_file_format=True)
             atomic_write_bytes(folder / "dicom" / name, buffer.getvalue())

@@ -1,0 +1,45 @@
+"""What objects made from a de-identified source must say and must not say."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+
+__all__ = ["follow_deidentification"]
+
+_STATEMENTS = (
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified",
+)
+_OF_WRITING = (
+    "InstanceCreation", "Content", "Series", "StructureSet", "PresentationCreation",
+)  # fmt: skip
+_NO_DATE, _NO_TIME = "19000101", "000000"
+
+
+def follow_deidentification(dataset: Dataset, source: Dataset) -> None:
+    """Carry over that identity was removed, and hide when the object was written.
+
+    A study is often analysed on the day of the examination, so the day of writing would give
+    away what was removed or shifted. The study's own date, as far as it is there, stands instead.
+    Objects of a source that is not marked as de-identified stay as they are.
+    """
+    if source.get("PatientIdentityRemoved") != "YES":
+        return
+    for keyword in _STATEMENTS:
+        if keyword in source:
+            setattr(dataset, keyword, source[keyword].value)
+    if "BurnedInAnnotation" in dataset:
+        # The text of documents and pictures is that of the report.
+        dataset.BurnedInAnnotation = "NO"
+    if source.get("LongitudinalTemporalInformationModified") not in ("REMOVED", "MODIFIED"):
+        return
+    date, time = source.get("StudyDate") or _NO_DATE, source.get("StudyTime") or _NO_TIME
+    for event in _OF_WRITING:
+        if dataset.get(f"{event}Date"):
+            setattr(dataset, f"{event}Date", date)
+        if dataset.get(f"{event}Time"):
+            setattr(dataset, f"{event}Time", time)
+    if dataset.get("ObservationDateTime"):
+        dataset.ObservationDateTime = date + time

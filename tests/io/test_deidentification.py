@@ -1,0 +1,187 @@
+"""Single rules of de-identification; that nothing at all gets through is tested in test_deidentification."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from datetime import timedelta
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedMRImageStorage, JPEGLSLossless, MRImageStorage, SecondaryCaptureImageStorage
+
+from dicom_files import noise, write_classic, write_enhanced
+from spinemets.errors import ConfigError
+from spinemets.io import discover
+from spinemets.io.deidentification import Deidentifier, Pseudonyms, deidentified_copy, load_secret
+from spinemets.io.deidentification.burned_in import burned_in_reason
+from spinemets.io.deidentification.dates import shift_dates
+from spinemets.io.deidentification.listing import _WEIGHTING_WORDS
+from spinemets.io.dicom_headers import lenient_headers
+from spinemets.io.weighting import weighting_from_name
+from spinemets.volume import Plane, Weighting
+
+NAMES = Pseudonyms(b"another secret of more than thirty-two bytes")
+
+
+def copied(folder, target, **changes):
+    (listing,) = discover(folder)
+    return deidentified_copy(listing, target, Deidentifier(NAMES), **changes)
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"SOPClassUID": SecondaryCaptureImageStorage}, "no acquired MR image"),
+        ({"BurnedInAnnotation": "YES"}, "its header says"),
+        ({"ConversionType": "WSD"}, "converted picture"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "SCREEN SAVE"),
+        ({"SamplesPerPixel": 3}, "colour"),
+    ],
+)
+def test_image_that_may_show_text_is_refused(tags, words):
+    dataset = Dataset()
+    dataset.SOPClassUID = MRImageStorage
+    assert burned_in_reason(dataset) == ""
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    assert words in burned_in_reason(dataset)
+
+
+def test_overlay_within_the_pixels_is_refused():
+    dataset = Dataset()
+    dataset.SOPClassUID = EnhancedMRImageStorage
+    dataset.add_new(0x60000100, "US", 16)
+    assert "overlay" in burned_in_reason(dataset)
+
+
+def test_series_with_text_in_its_pixels_is_left_out_of_the_study(tmp_path):
+    write_classic(tmp_path / "in/a", noise(), tags={"SeriesDescription": "T2 sag"})
+    write_classic(
+        tmp_path / "in/b",
+        noise(),
+        tags={"SeriesDescription": "T1 sag", "EchoTime": 10, "BurnedInAnnotation": "YES"},
+    )
+    copy = copied(tmp_path / "in", tmp_path / "out")
+    assert [entry.series.description for entry in copy.series if entry.kept] == ["T2 sagittal"]
+    assert [entry.reason for entry in copy.series if not entry.kept] == [
+        "its header says that text is burned into its pixels"
+    ]
+
+
+def test_dates_and_times_move_together_and_keep_their_precision():
+    dataset = Dataset()
+    dataset.StudyDate, dataset.StudyTime = "20240301", "0130"
+    dataset.AcquisitionDateTime = "20240301013005.25+0100"
+    dataset.SeriesDate, dataset.ContentTime = "20240302", "0100"
+    with lenient_headers():
+        dataset.AcquisitionDate = "March"
+    shift_dates(dataset, -timedelta(days=1, hours=2))
+    assert (dataset.StudyDate, dataset.StudyTime) == ("20240228", "2330")
+    assert dataset.AcquisitionDateTime == "20240228233005.25+0100"
+    assert (dataset.SeriesDate, dataset.ContentTime) == ("20240301", "2300")
+    assert dataset.AcquisitionDate == ""
+
+
+def test_shift_and_names_are_the_patients_own():
+    assert NAMES.shift("anna") == NAMES.shift("anna") != NAMES.shift("bert")
+    assert timedelta(days=-3652) < NAMES.shift("anna") <= timedelta(days=-1)
+    assert NAMES.patient("anna") != Pseudonyms(b"x" * 32).patient("anna")
+    assert "secret" not in repr(NAMES)
+
+
+@pytest.mark.parametrize("weighting", list(Weighting))
+def test_new_description_is_read_as_the_weighting_it_stands_for(weighting):
+    for plane in Plane:
+        words = f"{_WEIGHTING_WORDS.get(weighting, weighting.value)} {plane.value}"
+        assert weighting_from_name(words) is weighting
+
+
+def test_copy_is_read_as_its_source_was(tmp_path):
+    for folder, description in (
+        ("a", "T2 TSE sag"),
+        ("b", "Localizer"),
+        ("c", "T2 sag MIP"),
+        ("d", "ep2d_diff"),
+    ):
+        write_classic(tmp_path / "in" / folder, noise(), tags={"SeriesDescription": f"{description} of Mary"})
+    (before,) = discover(tmp_path / "in")
+    copied(tmp_path / "in", tmp_path / "out", everything=True)
+    (after,) = discover(tmp_path / "out")
+    described = [
+        sorted(
+            (entry.kept, str(entry.rejection), entry.series.weighting.value, entry.shape)
+            for entry in one.series
+        )
+        for one in (before, after)
+    ]
+    assert described[0] == described[1]
+    assert not any("Mary" in entry.series.description for entry in after.series)
+
+
+def test_compressed_pixels_are_decoded_and_stay_as_they_are(tmp_path):
+    voxels = noise()
+    write_classic(tmp_path / "in", voxels, syntax=JPEGLSLossless)
+    copied(tmp_path / "in", tmp_path / "out")
+    images = sorted(
+        map(pydicom.dcmread, (tmp_path / "out").rglob("*.dcm")), key=lambda image: image.InstanceNumber
+    )
+    assert np.array_equal([image.pixel_array for image in images], voxels)
+
+
+def test_enhanced_image_stays_conformant(tmp_path):
+    write_enhanced(
+        tmp_path / "in/multi.dcm",
+        noise(),
+        frame_groups=lambda index: {
+            "FrameContentSequence": {"FrameAcquisitionDateTime": f"2024010203040{index}"}
+        },
+        tags={"ContentDate": "20240102", "ContentTime": "030405", "AcquisitionDateTime": "20240102030405"},
+    )
+    copied(tmp_path / "in", tmp_path / "out")
+    (path,) = (tmp_path / "out").rglob("*.dcm")
+    image = pydicom.dcmread(path)
+    assert image.ContentDate == "19000101"
+    contents = [frame.FrameContentSequence[0] for frame in image.PerFrameFunctionalGroupsSequence]
+    assert {content.FrameAcquisitionDateTime for content in contents} == {"19000101000000"}
+    (stack,) = {content.StackID for content in contents}
+    assert stack != "1"
+    dciodvfy = shutil.which("dciodvfy")
+    if dciodvfy is None:
+        pytest.skip("tool missing: dciodvfy")
+    errors = []
+    for file in (tmp_path / "in/multi.dcm", path):
+        done = subprocess.run([dciodvfy, file], capture_output=True, text=True, check=False)
+        errors.append({line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")})
+    assert errors[1] <= errors[0], "none that the source does not have"
+
+
+def test_image_files_of_one_study_stay_together(tmp_path):
+    for name in ("T1", "T2"):
+        image = nibabel.Nifti1Image(noise((8, 24, 20)).astype(np.int16), np.diag([4.0, 1, 1, 1]))
+        image.set_qform(image.affine, code=1)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        nibabel.save(image, tmp_path / f"in/sub-01_{name}w.nii.gz")
+    copied(tmp_path / "in", tmp_path / "out")
+    (listing,) = discover(tmp_path / "out")
+    assert {entry.series.weighting for entry in listing.series if entry.kept} == {Weighting.T1, Weighting.T2}
+
+
+def test_key_that_others_may_read_is_refused(tmp_path):
+    key = tmp_path / "key"
+    key.write_text("k" * 64)
+    key.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        load_secret(key)
+
+
+def test_key_that_is_short_or_lies_among_the_results_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPINEMETS_DEID_KEY", "short")
+    with pytest.raises(ConfigError, match="at least 32"):
+        load_secret()
+    with pytest.raises(ConfigError, match="among the results"):
+        load_secret(tmp_path / "out/key", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
