@@ -140,6 +140,10 @@ def test_validator_finds_no_error_in_input_and_derivatives(dataset, derivatives)
         assert [issue for issue in validate(root) if issue.get("severity") == "error"] == []
 
 
+def test_validator_misses_nothing_that_it_recommends_for_the_maps(derivatives):
+    assert [issue for issue in validate(derivatives) if issue["code"] == "SIDECAR_KEY_RECOMMENDED"] == []
+
+
 def test_validator_finds_the_error_in_a_dataset_without_a_description(derivatives, tmp_path):
     shutil.copytree(derivatives, tmp_path / "broken")
     (tmp_path / "broken/dataset_description.json").unlink()

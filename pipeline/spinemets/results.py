@@ -30,15 +30,16 @@ _log = logging.getLogger(__name__)
 
 _ANATOMY, _LEVELS, _LESIONS = "anatomy.nii.gz", "levels.nii.gz", "lesions.nii.gz"
 _PROBABILITY = "lesion_probability.nii.gz"
-_BIDS_README = """\
-Label maps of spine MRI, made by spinemets. Research use only, not a medical device.
-
-- `desc-levels`: every vertebra by its VerSe number
-- `desc-anatomy`: vertebral bodies, posterior elements, discs, thecal sac, cord, sacrum
-- `desc-lesions`: every lesion by its number in the study's report
-
-The `.tsv` beside each image names the numbers.
-"""
+_CONTENTS = {
+    _LEVELS: "every vertebra by its VerSe number",
+    _ANATOMY: "vertebral bodies, posterior elements, discs, thecal sac, cord, sacrum",
+    _LESIONS: "every lesion by its number in the study's report",
+}
+_BIDS_README = (
+    "Label maps of spine MRI, made by spinemets. Research use only, not a medical device.\n\n"
+    + "".join(f"- `desc-{name.split('.')[0]}`: {content}\n" for name, content in _CONTENTS.items())
+    + "\nThe `.tsv` beside each image names the numbers.\n"
+)
 MAP_NAMES = frozenset({_ANATOMY, _LEVELS, _LESIONS, _PROBABILITY})
 """The images that a result folder may hold."""
 
@@ -64,12 +65,18 @@ def write_results(report: StudyReport, folder: Path, config: ReportConfig) -> No
 
 
 def _write_label_maps(report: StudyReport, paths: Mapping[str, Path]) -> None:
-    """Write each of the three maps to its path."""
+    """Write each of the three maps to its path, with what BIDS recommends to say of it."""
     segmentation = report.segmentation
     names = {finding.lesion.number: _lesion_name(finding) for finding in report.findings}
-    write_label_map(paths[_ANATOMY], segmentation.anatomy, segmentation.grid, ANATOMY_LABELS)
-    write_label_map(paths[_LEVELS], level_map(report), segmentation.grid, LEVEL_LABELS)
-    write_label_map(paths[_LESIONS], lesion_map(report), segmentation.grid, names)
+    maps: dict[str, tuple[npt.NDArray[np.integer], Mapping[int, str]]] = {
+        _ANATOMY: (segmentation.anatomy, ANATOMY_LABELS),
+        _LEVELS: (level_map(report), LEVEL_LABELS),
+        _LESIONS: (lesion_map(report), names),
+    }
+    for name, (array, labels) in maps.items():
+        # "orig" is BIDS' word for the grid of the source.
+        said = {"Description": _CONTENTS[name], "SpatialReference": "orig"}
+        write_label_map(paths[name], array, segmentation.grid, labels, said)
 
 
 def _write_bids(report: StudyReport, root: Path) -> None:

@@ -24,7 +24,11 @@ _LARGEST_LABEL = _PROBABILITY_STEPS = 65535
 
 
 def write_label_map(
-    path: Path, array: npt.NDArray[np.integer], grid: Grid, labels: Mapping[int, str]
+    path: Path,
+    array: npt.NDArray[np.integer],
+    grid: Grid,
+    labels: Mapping[int, str],
+    sidecar: Mapping[str, str] | None = None,
 ) -> tuple[Path, ...]:
     """Write a label map with its names beside it.
 
@@ -39,6 +43,8 @@ def write_label_map(
         Stored as both sform and qform with code 1 (scanner coordinates).
     labels
         A name for every value that may occur, background aside.
+    sidecar
+        What the ``.json`` says besides.
 
     Returns
     -------
@@ -68,7 +74,8 @@ def write_label_map(
     _write_nifti(path, array.astype(stored), grid, header)
     names = sorted(labels.items())
     json_path, tsv_path = _beside(path, ".json"), _beside(path, ".tsv")
-    atomic_write_text(json_path, json.dumps({"labels": {str(n): name for n, name in names}}, indent=2) + "\n")
+    said = {**(sidecar or {}), "labels": {str(n): name for n, name in names}}
+    atomic_write_text(json_path, json.dumps(said, indent=2) + "\n")
     atomic_write_text(tsv_path, "index\tname\n" + "".join(f"{n}\t{name}\n" for n, name in names))
     return path, json_path, tsv_path
 
