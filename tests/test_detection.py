@@ -11,6 +11,8 @@ from spinemets.anatomy import Compartment, VertebralLevel
 from spinemets.config import DetectionConfig, LevelConfig, parse_anchor
 from spinemets.detection import detect
 from spinemets.errors import OutOfMemoryError
+from spinemets.findings import NetworkExecution
+from spinemets.reporting.document import report_document
 from spinemets.volume import Series, Study, Volume, Weighting
 from standins import TruthSegmenter, lumbar_truth, models_for, without_lesions
 
@@ -51,6 +53,16 @@ def test_provenance_holds_configuration_and_every_stage(report):
     assert report.provenance.configuration == DetectionConfig().model_dump(mode="json")
     assert set(report.provenance.timings_s) == {"segmentation", "levels", "lesions", "classification"}
     assert min(report.provenance.timings_s.values()) >= 0
+
+
+def test_provenance_says_how_the_networks_really_ran_and_not_what_was_planned(truth, study):
+    said = ("cuda:0 has no room", "cuda:0 ran out of memory")
+    ran = NetworkExecution("cpu", "float32", "parts", passes=2, parts=5, fallbacks=said)
+    models = models_for(TruthSegmenter(replace(truth, execution=ran)))
+    report = detect(study, models, DetectionConfig())
+    found = report_document(report).provenance
+    assert (found.device, found.precision, found.strategy) == ("cpu", "float32", "parts")
+    assert (found.passes, found.parts, found.fallbacks) == (2, 5, said)
 
 
 def test_healthy_spine_gives_levels_and_no_finding(truth, study, report):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from functools import partial
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from spinemets.execution import FusedNetwork, NetworkWeights, parameter_shapes, peak_bytes
@@ -41,9 +44,10 @@ def image_for(definition, shape=(3, 48, 64)):
     return image, torch.rand(1, definition.conditions, generator=random)
 
 
+@pytest.mark.parametrize("slices", [1, 2, 3, 4])
 @pytest.mark.parametrize("definition", DEFINITIONS)
-def test_the_execution_computes_what_the_trained_network_does(definition):
-    network, (image, condition) = trained(definition), image_for(definition)
+def test_the_execution_computes_what_the_trained_network_does(definition, slices):
+    network, (image, condition) = trained(definition), image_for(definition, (slices, 48, 64))
     with torch.inference_mode():
         expected = network(image, condition)
         found = FusedNetwork(network, CPU, torch.float32).run(image, condition)
@@ -116,6 +120,54 @@ def test_the_execution_does_no_more_operations_than_the_trained_network():
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(*image_for(definition, (2, 64, 96)))
     assert operations(2) == counter.get_total_flops()
+
+
+def layers_run(monkeypatch, run):
+    """How often each kind of convolution is called."""
+    calls = Counter()
+    for name in ("conv2d", "conv3d", "conv_transpose3d"):
+        original = getattr(torch.nn.functional, name)
+
+        def counted(*arguments, name=name, original=original, **options):
+            calls[name] += 1
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(torch.nn.functional, name, counted)
+    with torch.inference_mode():
+        run()
+    monkeypatch.undo()
+    return calls
+
+
+def test_each_layer_is_computed_once_whatever_the_size_of_the_volume(monkeypatch):
+    definition = NetworkDefinition(1, 4, 3, (4, 6, 8))
+    fused = FusedNetwork(trained(definition), CPU, torch.bfloat16)
+    for shape in ((2, 16, 24), (7, 48, 64)):
+        calls = layers_run(monkeypatch, partial(fused.run, *image_for(definition, shape)))
+        assert calls == {"conv3d": 2 * (3 + 2), "conv_transpose3d": 2}
+
+
+class Casts(TorchDispatchMode):
+    """Counts the tensors that are moved or change their numbers' type, by shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        copies = (torch.ops.aten.to, torch.ops.aten._to_copy)
+        if func.overloadpacket in copies and result.data_ptr() != args[0].data_ptr():
+            self.shapes[tuple(args[0].shape)] += 1
+        return result
+
+
+def test_nothing_of_the_whole_volume_is_cast_but_the_last_features_slice_by_slice():
+    definition = NetworkDefinition(1, 4, 3, (4, 6, 8))
+    fused = FusedNetwork(trained(definition), CPU, torch.bfloat16)
+    with torch.inference_mode(), Casts() as casts:
+        fused.run(*image_for(definition, (5, 16, 24)))
+    assert casts.shapes == {(1, 4): 1, (1, 4, 8, 12): 5}
 
 
 def test_the_memory_of_one_pass_is_linear_in_the_voxels_and_falls_with_the_precision():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,8 @@ def interpret(
     Parameters
     ----------
     provenance
-        Of the segmentation; the configuration and further timings are added.
+        Of the segmentation; the configuration, further timings and how the networks really ran
+        are added.
 
     Raises
     ------
@@ -94,6 +95,9 @@ def interpret(
         findings = tuple(
             classify(lesion, segmentation, vertebrae, config.classification) for lesion in lesions
         )
+    if segmentation.execution is not None:
+        ran = segmentation.execution
+        provenance = replace(provenance, **{item.name: getattr(ran, item.name) for item in fields(ran)})
     provenance = replace(provenance, configuration=config.model_dump(mode="json"), timings_s=timings_s)
     cautions = level_cautions(vertebrae, config.levels)
     return build_report(study, segmentation, vertebrae, findings, provenance, cautions)

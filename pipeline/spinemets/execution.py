@@ -13,7 +13,7 @@ cannot give.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -24,7 +24,14 @@ from torch import Tensor
 
 from spinemets.network import FOLD, NetworkDefinition
 
-__all__ = ["FusedNetwork", "NetworkWeights", "TrainedNetwork", "parameter_shapes", "peak_bytes"]
+__all__ = [
+    "FusedNetwork",
+    "NetworkWeights",
+    "TrainedNetwork",
+    "parameter_shapes",
+    "part_count",
+    "peak_bytes",
+]
 
 _LAST_LAYER = "body.output_block.conv.conv"
 _SLOPE = 0.01
@@ -109,6 +116,21 @@ def peak_bytes(definition: NetworkDefinition, voxels: int, itemsize: int) -> int
     return int(_LIBRARY_SHARE * (4 * definition.image_channels * voxels + max(up, last, out)))
 
 
+def part_count(definition: NetworkDefinition, shape: Sequence[int], itemsize: int, part_bytes: int) -> int:
+    """Into how many parts ``FusedNetwork.run`` cuts the layer that takes most room.
+
+    Parameters
+    ----------
+    shape
+        Of the padded image: (1, image channels, slices, rows, columns).
+    """
+    rows = shape[3] // FOLD
+    folded = shape[2] * rows * (shape[4] // FOLD)
+    joined = 3 * definition.filters[0] * itemsize
+    last = 4 * definition.filters[0] + 4 * FOLD**2 * definition.outputs
+    return _part_count(rows, folded * max(joined, last), part_bytes)
+
+
 class FusedNetwork:
     """One trained network on one device in one precision, for inference.
 
@@ -154,9 +176,14 @@ class FusedNetwork:
         """
         if part_bytes is None:
             image = image.to(self.device)
-        return self._outputs(self._features(image, condition, part_bytes), part_bytes)
+        features = self._features(image, condition, part_bytes)
+        last_norm = f"{_decoder(self.definition)[-1]}.conv_block.norm2"
+        if part_bytes is None and self.device.type == "cpu":
+            return self._outputs_by_slice(features, last_norm)
+        return self._outputs(self._normalised(features.float(), last_norm), part_bytes)
 
     def _features(self, image: Tensor, condition: Tensor, part_bytes: int | None) -> Tensor:
+        """What the last convolution but one gives, not yet normalised."""
         features = self._fold(image, condition)
         skips: list[Tensor] = []
         for level, block in enumerate(_encoder(self.definition)):
@@ -172,7 +199,7 @@ class FusedNetwork:
                 _joined(self._upsampled(features, weight, part_bytes), skips.pop()),
                 1,
                 part_bytes,
-                torch.float32 if last else self.precision,
+                normalised=not last,
             )
         return features
 
@@ -198,25 +225,23 @@ class FusedNetwork:
         features: Tensor,
         stride: int,
         part_bytes: int | None,
-        result: torch.dtype | None = None,
+        *,
+        normalised: bool = True,
     ) -> Tensor:
-        """Two convolutions, each normalised; the result is normalised in ``result``'s precision."""
-        for place in (1, 2):
-            weight = self._weights[f"{name}.conv{place}.conv.weight"]
-            convolved = self._convolved(features, weight, stride if place == 1 else 1, part_bytes)
-            if place == 2:
-                convolved = convolved.to(result or self.precision)
-            gain, shift = (
-                self._weights[f"{name}.norm{place}.{kind}"].to(convolved.device)
-                for kind in ("weight", "bias")
-            )
-            # Over a batch of one, the statistics of a batch are those of the instance.
-            normalised = torch.batch_norm(convolved, gain, shift, None, None, True, 0.0, _EPSILON, False)
-            del convolved
-            features = F.leaky_relu_(normalised, _SLOPE)
-        return features
+        """Two convolutions, each normalised, or the first alone."""
+        features = self._convolved(f"{name}.conv1.conv.weight", features, stride, part_bytes)
+        features = self._normalised(features, f"{name}.norm1")
+        features = self._convolved(f"{name}.conv2.conv.weight", features, 1, part_bytes)
+        return self._normalised(features, f"{name}.norm2") if normalised else features
 
-    def _convolved(self, features: Tensor, weight: Tensor, stride: int, part_bytes: int | None) -> Tensor:
+    def _normalised(self, convolved: Tensor, norm: str) -> Tensor:
+        gain, shift = (self._weights[f"{norm}.{kind}"].to(convolved.device) for kind in ("weight", "bias"))
+        # Over a batch of one, the statistics of a batch are those of the instance.
+        normalised = torch.batch_norm(convolved, gain, shift, None, None, True, 0.0, _EPSILON, False)
+        return F.leaky_relu_(normalised, _SLOPE)
+
+    def _convolved(self, name: str, features: Tensor, stride: int, part_bytes: int | None) -> Tensor:
+        weight = self._weights[name]
         strides = (1, stride, stride)
         padding = tuple(size // 2 for size in weight.shape[2:])
         if part_bytes is None:
@@ -255,6 +280,26 @@ class FusedNetwork:
             pixels[:, :, :, start:stop] = folded.permute(0, 4, 1, 2, 5, 3, 6)
         return logits
 
+    def _outputs_by_slice(self, features: Tensor, norm: str) -> Tensor:
+        """As ``_outputs`` of what is normalised in float32; one slice at a time stays in the cache."""
+        gain, shift = (self._weights[f"{norm}.{kind}"] for kind in ("weight", "bias"))
+        weight = self._weights[f"{_LAST_LAYER}.weight"].flatten(1)
+        bias = self._weights[f"{_LAST_LAYER}.bias"][:, None]
+        # With float32 beside the features, their statistics are float32 too.
+        statistics = (torch.zeros_like(gain), torch.ones_like(gain))
+        mean, variance = torch.batch_norm_update_stats(features, *statistics, 0.0)
+        _, channels, slices, rows, columns = features.shape
+        outputs = self.definition.outputs
+        logits = torch.empty((1, outputs, slices, rows * FOLD, columns * FOLD))
+        for place in range(slices):
+            part = features[:, :, place].float()
+            part = torch.batch_norm(part, gain, shift, mean, variance, False, 0.0, _EPSILON, False)
+            pixels = F.leaky_relu_(part, _SLOPE).permute(0, 2, 3, 1).reshape(-1, channels)
+            folded = torch.addmm(bias, weight, pixels.T).view(outputs, FOLD, FOLD, rows, columns)
+            target = logits[0, :, place].view(outputs, rows, FOLD, columns, FOLD)
+            target.copy_(folded.permute(0, 3, 1, 4, 2))
+        return logits
+
 
 def _empty(like: Tensor, channels: int, rows: int, columns: int) -> Tensor:
     shape = (1, channels, like.shape[2], rows, columns)
@@ -264,11 +309,14 @@ def _empty(like: Tensor, channels: int, rows: int, columns: int) -> Tensor:
 def _parts(larger: Tensor, smaller: Tensor, part_bytes: int) -> Iterator[tuple[int, int]]:
     """The fewest even ranges of the rows of ``smaller`` whose share of both is small enough."""
     rows = min(larger.shape[3], smaller.shape[3])
-    # Twice: a library may lay the numbers out anew to compute on them.
-    needed = 2 * (larger.nbytes + smaller.nbytes)
-    count = min(rows, -(-needed // part_bytes))
+    count = _part_count(rows, larger.nbytes + smaller.nbytes, part_bytes)
     edges = [rows * place // count for place in range(count + 1)]
     yield from pairwise(edges)
+
+
+def _part_count(rows: int, held_bytes: int, part_bytes: int) -> int:
+    # Twice: a library may lay the numbers out anew to compute on them.
+    return min(rows, -(-2 * held_bytes // part_bytes))
 
 
 def _encoder(definition: NetworkDefinition) -> list[str]:

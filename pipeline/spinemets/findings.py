@@ -23,6 +23,7 @@ __all__ = [
     "Lesion",
     "LesionFinding",
     "LevelAlternative",
+    "NetworkExecution",
     "PointMm",
     "Provenance",
     "SequenceSignal",
@@ -55,6 +56,32 @@ class InstanceEvidence:
     sacral: float = 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkExecution:
+    """How the networks really ran for one study, which can differ from what was planned.
+
+    Attributes
+    ----------
+    device, precision
+        Of the last pass: "cuda:0", "cpu", ... and "bfloat16", "float32", ...
+    strategy
+        "whole volume", or "parts" where a convolution was computed piece by piece.
+    passes
+        Images that went through a network.
+    parts
+        Into how many pieces the largest convolution was cut; 1 for a whole volume.
+    fallbacks
+        What was done instead of what was planned, in order, in plain sentences.
+    """
+
+    device: str
+    precision: str
+    strategy: str = "whole volume"
+    passes: int = 0
+    parts: int = 1
+    fallbacks: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SpineSegmentation:
     """What was found in a study, voxel by voxel, on the grid of its reference series.
@@ -77,6 +104,8 @@ class SpineSegmentation:
         Every used series resampled onto ``grid``, the reference first and untouched.
     cautions
         What went less than well: a doubtful registration, a fallback to the CPU, ...
+    execution
+        How the networks ran; None where no network did.
 
     Raises
     ------
@@ -91,6 +120,7 @@ class SpineSegmentation:
     evidence: tuple[InstanceEvidence, ...]
     volumes: tuple[Volume, ...]
     cautions: tuple[str, ...] = ()
+    execution: NetworkExecution | None = None
 
     def __post_init__(self) -> None:
         for name in ("anatomy", "vertebrae", "lesion_probability"):
@@ -245,8 +275,8 @@ class Provenance:
         Of spinemets.
     model, model_version, model_sha256
         The bundle's name, version and weights' checksum.
-    device, precision, strategy
-        Where and how the network ran: "cpu", "bf16", "whole volume", ...
+    device, precision, strategy, passes, parts, fallbacks
+        Where and how the networks ran, as in ``NetworkExecution``; of a loaded model, what is planned.
     configuration
         The effective detection configuration as plain data.
     timings_s
@@ -260,6 +290,9 @@ class Provenance:
     device: str = "cpu"
     precision: str = "float32"
     strategy: str = "whole volume"
+    passes: int = 0
+    parts: int = 1
+    fallbacks: tuple[str, ...] = ()
     configuration: Mapping[str, object] = field(default_factory=dict)
     timings_s: Mapping[str, float] = field(default_factory=dict)
 

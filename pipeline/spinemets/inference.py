@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spinemets.allocation import kept_bytes
 from spinemets.errors import DeviceUnavailableError, OutOfMemoryError
-from spinemets.execution import FusedNetwork, NetworkWeights, TrainedNetwork, peak_bytes
+from spinemets.execution import FusedNetwork, NetworkWeights, TrainedNetwork, part_count, peak_bytes
+from spinemets.findings import NetworkExecution
 from spinemets.network import NetworkDefinition
 
 __all__ = ["Engine", "EngineReport", "choose_device", "choose_precision"]
@@ -73,15 +75,25 @@ class EngineReport:
 
     Attributes
     ----------
-    passes
-        Images that went through a network.
+    passes, parts
+        Images that went through a network; pieces that the largest convolution was cut into.
+    cautions
+        One for every fallback, in order.
     """
 
     device: str
     precision: str
     strategy: str = "whole volume"
     passes: int = 0
+    parts: int = 1
     cautions: list[str] = field(default_factory=list)
+
+    def told(self) -> NetworkExecution:
+        """The same as a value, each caution once."""
+        fallbacks = tuple(dict.fromkeys(self.cautions))
+        return NetworkExecution(
+            self.device, self.precision, self.strategy, self.passes, self.parts, fallbacks
+        )
 
 
 class Engine:
@@ -179,13 +191,16 @@ class Engine:
 
     def _fall_back(self, image: Tensor, condition: Tensor, report: EngineReport) -> Tensor:
         """Everything but the convolutions in main memory, then those as well; both say so."""
+        part_bytes = self._part_bytes()
         try:
             with _memory_errors():
-                logits = self._network.run(image, condition, self._part_bytes())
+                logits = self._network.run(image, condition, part_bytes)
         except OutOfMemoryError:
             pass
         else:
             report.strategy = "parts"
+            count = part_count(self.definition, image.shape, self._precision.itemsize, part_bytes)
+            report.parts = max(report.parts, count)
             report.cautions.append(
                 f"{self._device} has no room for the whole volume; it was computed in parts, which is slower"
             )
@@ -226,7 +241,8 @@ def _free_bytes(device: torch.device) -> float:
         return float(torch.cuda.mem_get_info(device)[0] + kept)
     if device.type == "cpu" and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         # Cached files count as free: the kernel gives them up, so look at MemAvailable first.
-        return _available_on_linux() or float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        there = _available_on_linux() or float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return there + kept_bytes()
     return float("inf")
 
 

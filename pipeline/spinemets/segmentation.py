@@ -19,6 +19,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from spinemets import __version__
+from spinemets.allocation import keep_freed_memory
 from spinemets.bundles import Bundle, SpacingMm
 from spinemets.channels import STRUCTURE_OF_CHANNEL, Channel, condition_vector
 from spinemets.config import SegmentationConfig
@@ -125,6 +126,7 @@ class CascadeSegmenter:
             evidence=_level_evidence(vertebrae, maps.regions),
             volumes=alignment.volumes,
             cautions=(*alignment.cautions, *dict.fromkeys(report.cautions)),
+            execution=report.told(),
         )
 
     def _fused(self, alignment: Alignment, frame: NetworkFrame, report: EngineReport) -> _Evidence:
@@ -178,6 +180,8 @@ def load_segmenter(
     """
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     anatomy, lesion = (
         engine(network, device, precision, config.deterministic) for network in read_networks(bundle)
     )

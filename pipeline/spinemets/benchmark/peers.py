@@ -14,6 +14,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from spinemets.allocation import as_usual
 from spinemets.benchmark.machine import wait_for
 from spinemets.benchmark.stages import NetworkRun
 from spinemets.bundles import Bundle
@@ -68,7 +69,8 @@ def sliding_window_s(networks: tuple[SpineUNet, ...], runs: Sequence[NetworkRun]
         patch = (min(image.shape[2], _PATCH), _PATCH, _PATCH)
         inferer = SlidingWindowInferer(patch, _PATCHES_AT_ONCE, _OVERLAP, mode="gaussian")
         start = perf_counter()
-        with torch.inference_mode():
+        # In a program of its own it would run with the C library's defaults.
+        with as_usual(), torch.inference_mode():
             inferer(image, partial(_at_once, network, run.condition.to(image.device)))
             wait_for(image.device)
         total_s += perf_counter() - start

@@ -178,6 +178,9 @@ def _provenance(provenance: Provenance) -> ProvenanceRecord:
         device=provenance.device,
         precision=provenance.precision,
         strategy=provenance.strategy,
+        passes=provenance.passes,
+        parts=provenance.parts,
+        fallbacks=provenance.fallbacks,
         configuration=json.loads(json.dumps(dict(provenance.configuration), default=str)),
         timings_s={stage: round(seconds, 3) for stage, seconds in provenance.timings_s.items()},
     )

@@ -144,9 +144,12 @@ class ProvenanceRecord(_Record):
     model: str
     model_version: str
     model_sha256: str
-    device: str
+    device: str = Field(description="where the networks ran in the end")
     precision: str
     strategy: str
+    passes: int = Field(default=0, description="images that went through a network")
+    parts: int = Field(default=1, description="pieces that the largest convolution was cut into")
+    fallbacks: tuple[str, ...] = Field(default=(), description="what was done instead of what was planned")
     configuration: dict[str, JsonValue]
     timings_s: dict[str, float]
 

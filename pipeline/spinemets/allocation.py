@@ -1,0 +1,77 @@
+"""Memory that this process frees, kept for its next use.
+
+Activations of tens of megabytes are asked for and freed many times for one study. By default the C
+library gives them back to the system each time, which then clears every page anew: a tenth of a
+network's time on one core. Works with the GNU C library; does nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+__all__ = ["as_usual", "keep_freed_memory", "kept_bytes"]
+
+# Of malloc.h, for mallopt.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_USUAL = {_TRIM_THRESHOLD: 128 * 2**10, _MMAP_MAX: 65536}
+_KEPT = {_TRIM_THRESHOLD: 2**30, _MMAP_MAX: 0}
+
+_kept = False
+
+
+def keep_freed_memory() -> bool:
+    """Keep up to a gigabyte of what is freed from now on; whether this system can."""
+    global _kept
+    _kept = _set(_KEPT)
+    return _kept
+
+
+@contextmanager
+def as_usual() -> Iterator[None]:
+    """Give freed memory back for a while, as a program does by default."""
+    if not _kept:
+        yield
+        return
+    _set(_USUAL)
+    try:
+        yield
+    finally:
+        _set(_KEPT)
+
+
+def kept_bytes() -> int:
+    """Memory that this process has freed and kept: it is there for the next study."""
+    library = _gnu_library()
+    if library is None or not hasattr(library, "mallinfo2"):
+        return 0
+    library.mallinfo2.restype = _AllocatorFacts
+    return int(library.mallinfo2().fordblks)
+
+
+class _AllocatorFacts(ctypes.Structure):
+    """``struct mallinfo2`` of malloc.h."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def _set(options: dict[int, int]) -> bool:
+    library = _gnu_library()
+    return library is not None and all(library.mallopt(*option) for option in options.items())
+
+
+@cache
+def _gnu_library() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") else None

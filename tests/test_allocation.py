@@ -1,0 +1,49 @@
+"""Freed memory stays with the process, and can be given back for a while."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from spinemets import allocation
+
+CODE = """
+import resource, sys
+import numpy as np
+from spinemets.allocation import as_usual, keep_freed_memory, kept_bytes
+def cleared_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        np.ones(48 * 2**20, dtype=np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+by_default = cleared_pages()
+assert keep_freed_memory()
+cleared_pages()
+assert kept_bytes() > 40 * 2**20
+kept = cleared_pages()
+with as_usual():
+    cleared_pages()
+    usual = cleared_pages()
+print(by_default, kept, usual)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of the GNU C library")
+def test_freed_memory_is_used_again_and_not_cleared_anew():
+    done = subprocess.run([sys.executable, "-c", CODE], check=True, capture_output=True, text=True)
+    by_default, kept, usual = map(int, done.stdout.split())
+    page_kb = 4 * 48 * 1024 // by_default
+    assert page_kb < 2100  # of huge pages there are fewer
+    assert kept < 0.1 * by_default
+    assert usual > 0.9 * by_default
+
+
+def test_elsewhere_nothing_happens(monkeypatch):
+    monkeypatch.setattr(allocation, "_gnu_library", lambda: None)
+    monkeypatch.setattr(allocation, "_kept", False)
+    assert not allocation.keep_freed_memory()
+    assert allocation.kept_bytes() == 0
+    with allocation.as_usual():
+        pass
