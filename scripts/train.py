@@ -1,4 +1,7 @@
-"""Train a network: ``python scripts/train.py configs/train/anatomy.yaml --data DIR --output DIR``."""
+"""Train a network: ``python scripts/train.py configs/train/anatomy.yaml --data DIR --output DIR``.
+
+On several GPUs: ``torchrun --nproc-per-node 4 scripts/train.py ...``; every one takes a batch.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 
 from spinemets.errors import SpinemetsError
 from spinemets.inference import choose_device
+from spinemets.training.distributed import local_device, process_group
 from spinemets.training.loop import TrainingFiles, train
 from spinemets.training.recipe import load_recipe
 
@@ -35,7 +39,9 @@ def main() -> int:
     try:
         recipe = load_recipe(arguments.recipe)
         files = TrainingFiles(arguments.data, arguments.output, arguments.anatomy)
-        loss = train(recipe, files, choose_device(arguments.device))
+        device = local_device(choose_device(arguments.device))
+        with process_group(device) as group:
+            loss = train(recipe, files, device, group)
     except SpinemetsError as error:
         print(f"train: {error}", file=sys.stderr)
         return 2

@@ -159,7 +159,7 @@ def with_lesions(scan):
 
 
 def test_a_scan_s_own_lesions_become_the_truth_and_its_contrast_stays(tiny):
-    options = SampleOptions(shape=(4, 64, 64), lesion_chance=0.0, mimic_chance=0.0, known_weighting_chance=1.0)
+    options = SampleOptions((4, 64, 64), lesion_chance=0.0, mimic_chance=0.0, known_weighting_chance=1.0)
     scan = with_lesions(tiny.spider())
     drawn = [draw_sample(scan, options, np.random.default_rng(seed)) for seed in range(6)]
     assert {int(v) for sample in drawn for v in sample.lesion.unique()} == {0, 1, 255}

@@ -31,9 +31,18 @@ Pools = dict[str, Sequence[LabelledScan]]
 
 
 class SampleStream(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
-    """Samples numbered from ``start`` to ``stop``; each draws its own generator from its number."""
+    """Samples numbered from ``start`` to ``stop``; each draws its own generator from its number.
 
-    def __init__(self, pools: Pools, recipe: Recipe, start: int, stop: int) -> None:
+    Parameters
+    ----------
+    group
+        (rank, size) of this process among those that train together: of every step's samples
+        each takes a batch of its own.
+    """
+
+    def __init__(
+        self, pools: Pools, recipe: Recipe, start: int, stop: int, group: tuple[int, int] = (0, 1)
+    ) -> None:
         self._sources = [name for name in sorted(pools) if pools[name]]
         shares: dict[str, float] = {str(name): share for name, share in recipe.sources.shares.items()}
         shares |= {_pool_name(place, one): one.share for place, one in enumerate(recipe.sources.datasets)}
@@ -42,6 +51,7 @@ class SampleStream(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
             raise ConfigError("the recipe's shares name no source that has scans")
         self._weights = weights / weights.sum()
         self._pools, self._recipe, self._start, self._stop = pools, recipe, start, stop
+        self._rank, self._size = group
 
     def __len__(self) -> int:
         """Samples that are left."""
@@ -50,7 +60,9 @@ class SampleStream(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """image, condition, allowed, lesion, spacing of one sample."""
         torch.set_num_threads(1)
-        rng = np.random.default_rng([self._recipe.seed, self._start + index])
+        step, place = divmod(self._start + index, self._recipe.batch_size)
+        number = (step * self._size + self._rank) * self._recipe.batch_size + place
+        rng = np.random.default_rng([self._recipe.seed, number])
         source = self._sources[int(rng.choice(len(self._sources), p=self._weights))]
         pool = self._pools[source]
         options = SampleOptions(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
@@ -22,7 +24,9 @@ from spinemets.errors import ConfigError, TrainingError
 from spinemets.intensity import LESION_INPUTS, lesion_input
 from spinemets.network import NetworkDefinition, SpineUNet, build_network
 from spinemets.training.data import SampleStream, read_sources, read_validation
+from spinemets.training.distributed import Group
 from spinemets.training.losses import lesion_loss, partial_label_loss
+from spinemets.training.pictures import validation_picture
 from spinemets.training.recipe import Recipe
 from spinemets.training.scans import LabelledScan
 from spinemets.training.validation import validate_anatomy, validate_lesions
@@ -101,14 +105,21 @@ def load_average(path: Path, definition: NetworkDefinition) -> SpineUNet:
     return network.eval()
 
 
-def train(recipe: Recipe, files: TrainingFiles, device: torch.device) -> float:
+def train(recipe: Recipe, files: TrainingFiles, device: torch.device, group: Group | None = None) -> float:
     """Train until the recipe's last step, from the last checkpoint where there is one.
+
+    Parameters
+    ----------
+    group
+        This process among several that train together (``training.distributed``), each on
+        ``batch_size`` samples a step; None for one alone.
 
     Returns
     -------
     float
         Mean loss of the last 100 steps.
     """
+    group = group or Group()
     files.output.mkdir(parents=True, exist_ok=True)
     checkpoint = files.output / "checkpoint.pt"
     state = _State(recipe, device)
@@ -116,9 +127,11 @@ def train(recipe: Recipe, files: TrainingFiles, device: torch.device) -> float:
         state.load(checkpoint)
         _log.info("resuming at step %d", state.step)
     anatomy = _anatomy_network(recipe, files, device)
-    pools = read_sources(recipe, files.data, files.output.parent / "phantoms")
-    validation = read_validation(recipe, files.data)
-    stream = SampleStream(pools, recipe, state.step * recipe.batch_size, recipe.steps * recipe.batch_size)
+    with group.first_alone():
+        pools = read_sources(recipe, files.data, files.output.parent / "phantoms")
+    validation = read_validation(recipe, files.data) if group.is_first else []
+    limits = state.step * recipe.batch_size, recipe.steps * recipe.batch_size
+    stream = SampleStream(pools, recipe, *limits, (group.rank, group.size))
     loader = DataLoader(
         stream,
         batch_size=recipe.batch_size,
@@ -126,10 +139,10 @@ def train(recipe: Recipe, files: TrainingFiles, device: torch.device) -> float:
         prefetch_factor=4 if recipe.workers else None,
         pin_memory=device.type == "cuda",
     )
-    step = _Step(recipe, state, anatomy, device)
+    step = _Step(recipe, state, anatomy, device, group)
     losses: list[float] = []
     engine = Engine(lambda _, batch: step(batch))
-    with SummaryWriter(str(files.output / "events")) as writer:
+    with SummaryWriter(str(files.output / "events")) if group.is_first else nullcontext() as writer:
 
         @engine.on(Events.ITERATION_COMPLETED)
         def _after_step(engine: Engine) -> None:
@@ -139,6 +152,8 @@ def train(recipe: Recipe, files: TrainingFiles, device: torch.device) -> float:
                     f"the loss is {losses[-1]} at step {state.step}; the checkpoint before it is kept: "
                     "lower the learning rate and go on from there"
                 )
+            if writer is None:
+                return
             if state.step % 20 == 0:
                 recent = sum(losses[-20:]) / len(losses[-20:])
                 writer.add_scalar("loss", recent, state.step)
@@ -149,6 +164,9 @@ def train(recipe: Recipe, files: TrainingFiles, device: torch.device) -> float:
                 for name, value in _validate(state.average, anatomy, validation).items():
                     writer.add_scalar(f"validation/{name}", value, state.step)
                     _log.info("step %d: validation %s %.4f", state.step, name, value)
+                pictures = [validation_picture(state.average, anatomy, scan) for scan in validation[:2]]
+                for number, picture in enumerate(pictures):
+                    writer.add_image(f"validation/scan {number}", np.asarray(picture), state.step)
 
         if state.step < recipe.steps:
             engine.run(loader, max_epochs=1)
@@ -166,9 +184,15 @@ class _Step:
     """One optimisation step."""
 
     def __init__(
-        self, recipe: Recipe, state: _State, anatomy: SpineUNet | None, device: torch.device
+        self,
+        recipe: Recipe,
+        state: _State,
+        anatomy: SpineUNet | None,
+        device: torch.device,
+        group: Group,
     ) -> None:
         self._recipe, self._state, self._anatomy, self._device = recipe, state, anatomy, device
+        self._group = group
 
     def __call__(self, batch: Batch) -> float:
         state, recipe = self._state, self._recipe
@@ -183,11 +207,12 @@ class _Step:
         loss = partial_label_loss(logits, allowed) if self._anatomy is None else lesion_loss(logits, lesion)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self._group.average_gradients(state.network)
         nn.utils.clip_grad_norm_(state.network.parameters(), recipe.gradient_clip)
         state.optimizer.step()
         state.step += 1
         state.update_average(recipe.ema_decay)
-        return float(loss.detach())
+        return self._group.mean(float(loss.detach()))
 
     @staticmethod
     def _with_anatomy(network: SpineUNet, image: Tensor, condition: Tensor, spacing: Tensor) -> Tensor:
