@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from phantoms import draw_phantom
+from spinemets import inference
 from spinemets.anatomy import Structure
 from spinemets.bundles import SpacingMm, load_bundle, reading_checksum
 from spinemets.channels import STRUCTURE_OF_CHANNEL, Channel, condition_vector
 from spinemets.config import SegmentationConfig
 from spinemets.errors import ModelIncompatibleError
+from spinemets.execution import FusedNetwork
 from spinemets.findings import Provenance
 from spinemets.inference import Engine, EngineReport
 from spinemets.intensity import LESION_INPUTS
@@ -117,6 +119,31 @@ def reoriented(volume, order, flips):
 def stored_like(array, order, flips):
     array = array.transpose(order)
     return np.flip(array, [axis for axis, flip in enumerate(flips) if flip])
+
+
+def test_a_fall_back_is_told_in_the_cautions_and_in_how_the_networks_ran(monkeypatch, spine):
+    class Without:
+        """A GPU that has no room, and a processor that has."""
+
+        def __init__(self, network, device, precision):
+            self.network, self.there = FusedNetwork(network, CPU, precision), device.type == "cpu"
+            self.definition = network.definition
+
+        def run(self, image, condition, _part_bytes=None):
+            if not self.there:
+                raise torch.OutOfMemoryError
+            return self.network.run(image, condition)
+
+    monkeypatch.setattr(inference, "FusedNetwork", Without)
+    monkeypatch.setattr(inference, "_free_bytes", lambda _: 1e12)
+    engines = [Engine(build_network(d), torch.device("mps"), torch.bfloat16) for d in (ANATOMY, LESION)]
+    monkeypatch.setattr(Engine, "device", CPU)  # where this machine can put the images
+    segmenter = CascadeSegmenter((engines[0], engines[1]), SPACING, SegmentationConfig(), PROVENANCE)
+    found = segmenter.segment(Study("study", (picture(spine),)))
+    ran = found.execution
+    assert (ran.device, ran.precision, ran.passes) == ("cpu", "float32", 2)
+    assert ran.fallbacks == ("mps ran out of memory; this study was computed on the CPU",)
+    assert set(ran.fallbacks) <= set(found.cautions)
 
 
 def dice(a, b):
