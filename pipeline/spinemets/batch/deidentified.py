@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from spinemets.batch.planning import PlannedStudy
 from spinemets.batch.records import BatchRecord, Stamp
 from spinemets.errors import ConfigError, OutputError, SpinemetsError, UnreadableFileError
-from spinemets.io import StudyListing, private_words
+from spinemets.io import StudyListing
 from spinemets.io.deidentification import Deidentifier, Pseudonyms, deidentified_copy, load_secret
 from spinemets.io.deidentification.profile import check_table
 
@@ -107,8 +107,8 @@ def _disguised(study: PlannedStudy, name: str) -> PlannedStudy:
         # Its message names files, and may quote headers.
         kind = type(found)
         found = kind("it cannot be used; inspect it with spinemets inspect to see why")
-        return PlannedStudy(name, Path(name), found, hidden_source=name)
-    return PlannedStudy(name, Path(name), found, private=private_words(found), hidden_source=name)
+    # Nothing needs to be hidden in what follows, and a word hidden in a sentence would be guessed.
+    return PlannedStudy(name, Path(name), found)
 
 
 def refuse_identified(records: Mapping[str, BatchRecord], out: Path) -> None:
