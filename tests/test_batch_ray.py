@@ -53,7 +53,8 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT / "scripts")]))
+        path = [str(ROOT / "tests"), str(ROOT / "scripts"), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         # As it is, they give way to everything else on the machine, and hardly start on a busy one.
         patch.setenv("RAY_worker_niceness", "0")
@@ -62,7 +63,7 @@ def cluster():
         cluster.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def connection(cluster):
     ray.init(address=cluster.address, log_to_driver=False)
     yield cluster
@@ -145,7 +146,8 @@ def test_hung_and_dying_processes_cost_their_studies_only(scan, truth, tmp_path,
 
 
 @pytest.mark.usefixtures("connection")
-def test_run_without_a_model_or_a_gpu_says_why_and_records_nothing(scan, tmp_path):
+def test_run_without_a_model_or_a_gpu_says_why_and_records_nothing(scan, tmp_path, monkeypatch):
+    monkeypatch.setattr("spinemets.batch.ray_fleet._STARTS", 1)
     inputs = scans_named(tmp_path / "in", scan, "a")
     with pytest.raises(ModelNotFoundError, match="on node"):
         run_planned(plan_batch([inputs]), tmp_path, None, limits=RayCluster(Limits(0)), load_models=no_model)
@@ -169,7 +171,17 @@ def test_command_on_a_cluster_gives_the_files_of_the_local_engine(cluster, tmp_p
             [*command, "-o", out, *options, *more], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    assert results(tmp_path / "ray") == results(tmp_path / "local")
+    assert told_by(tmp_path / "ray") == told_by(tmp_path / "local")
+
+
+def told_by(out: Path) -> dict[str, object]:
+    """What the sample is found to hold; how it was computed may depend on the memory that was free."""
+    content = results(out)
+    report = content["cervicothoracic_T2w/report.json"]
+    assert isinstance(report, dict)
+    maps = {name: value for name, value in content.items() if name.endswith((".nii.gz", ".tsv"))}
+    assert len(maps) >= 6
+    return maps | {part: report[part] for part in ("levels", "findings")}
 
 
 def test_node_that_lacks_something_says_what(tmp_path, monkeypatch):
@@ -207,7 +219,8 @@ def test_model_that_a_node_has_not_or_has_in_another_version_is_refused(tmp_path
 @pytest.mark.parametrize(
     ("address", "message"), [("ray://localhost:10001", "client protocol"), ("localhost:9", "no Ray cluster")]
 )
-def test_cluster_that_cannot_be_used_is_refused(address, message):
+def test_cluster_that_cannot_be_used_is_refused(address, message, monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ConfigError, match=message), connected(address):
         pass
 

@@ -167,6 +167,8 @@ def vet(site: Site, nodes: Iterable[Node]) -> None:
         check.options(num_cpus=0, max_retries=0, scheduling_strategy=on_node(node.name)).remote(site): node
         for node in nodes
     }
+    if not asked:
+        return
     answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_VETTING_S)
     complaints = [complaint for ref in answered if (complaint := _answer(ref, asked[ref]))]
     if complaints:
