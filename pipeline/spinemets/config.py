@@ -92,7 +92,7 @@ class LevelConfig(_Settings):
         default=0.02, gt=0, lt=0.5, description="share of vertebrae that the network does not find"
     )
     evidence_weight: float = Field(
-        default=0.7, ge=0, le=1, description="trust in the network's opinion on regions; 1: at its word"
+        default=0.3, ge=0, le=1, description="trust in the network's opinion on regions; 1: at its word"
     )
     morphology_weight: float = Field(
         default=0.5, ge=0, le=1, description="trust in body sizes; below 1: neighbours deviate together"
