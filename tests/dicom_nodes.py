@@ -172,21 +172,25 @@ def store(
     called: str = TITLE,
     stored: Callable[[Path], None] = lambda _: None,
 ) -> list[int]:
-    """Send files as a modality does, and give the status of each; none where the connection ends."""
+    """Send files as a modality does, and give the status of each; none where the node is gone."""
     first = pydicom.dcmread(paths[0], stop_before_pixels=True)
     context = build_context(first.SOPClassUID, first.file_meta.TransferSyntaxUID)
     statuses: list[int] = []
-    with association(port, context, title, called) as made:
-        assert made.is_established
-        for path in paths:
-            if not made.is_established:
-                break
-            status = made.send_c_store(pydicom.dcmread(path))
-            if "Status" not in status:
-                break
-            statuses.append(status.Status)
-            if status.Status == 0:
-                stored(path)
+    waiting = list(paths)
+    # On a busy machine pynetdicom may lose an answer; a modality sends again.
+    for attempt in range(3):
+        with association(port, context, title, called) as made:
+            assert made.is_established or attempt
+            while waiting and made.is_established:
+                status = made.send_c_store(pydicom.dcmread(waiting[0]))
+                if "Status" not in status:
+                    break
+                path = waiting.pop(0)
+                statuses.append(status.Status)
+                if status.Status == 0:
+                    stored(path)
+        if not waiting:
+            break
     return statuses
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -23,6 +25,8 @@ from spinemets.serving.tls import client_context
 
 __all__ = ["DimseRemote"]
 
+T = TypeVar("T")
+
 # PS3.6 A.
 _VERIFICATION = UID("1.2.840.10008.1.1")
 _FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")
@@ -32,6 +36,27 @@ _ANSWERING_S = 60.0
 _MOVING_S = 600.0
 _PENDING = (0xFF00, 0xFF01)
 _PDU_BYTES = 128 * 1024
+
+
+class _NoAnswerError(NetworkError):
+    """A request without an answer: the node is gone, or the answer was lost on this side."""
+
+
+def _asked_again(ask: Callable[..., T]) -> Callable[..., T]:
+    """Repeat a request once that got no answer.
+
+    On a busy machine, the thread of pynetdicom that waits for requests sometimes takes an
+    answer and drops it. Every request here may be repeated without harm.
+    """
+
+    @wraps(ask)
+    def ask_twice(*arguments: Any) -> T:
+        try:
+            return ask(*arguments)
+        except _NoAnswerError:
+            return ask(*arguments)
+
+    return ask_twice
 
 
 class DimseRemote:
@@ -54,6 +79,7 @@ class DimseRemote:
         self._name, self._node, self._title = name, node, title
         self._tls = None if node.tls is None else client_context(node.tls)
 
+    @_asked_again
     def check(self) -> None:
         """See whether the node answers a C-ECHO.
 
@@ -65,6 +91,7 @@ class DimseRemote:
         with self._association([build_context(_VERIFICATION)]) as association:
             self._expect_success(association.send_c_echo(), "C-ECHO")
 
+    @_asked_again
     def find(self, query: Query) -> tuple[RemoteSeries, ...]:
         """Ask for studies, and then for the MR series of each.
 
@@ -96,6 +123,7 @@ class DimseRemote:
                 ]
             return tuple(series)
 
+    @_asked_again
     def retrieve(self, series: RemoteSeries, inbox: Inbox) -> None:  # noqa: ARG002
         """Let the node send a series to our own AE title, where the receiver takes it.
 
@@ -111,6 +139,7 @@ class DimseRemote:
                 last = status
             self._expect_success(last, f"C-MOVE to {self._title}")
 
+    @_asked_again
     def send(self, paths: Sequence[Path]) -> None:
         """Send files by C-STORE; all are tried before the first refusal is told.
 
@@ -159,7 +188,7 @@ class DimseRemote:
     def _expect_success(self, status: Dataset, what: str) -> None:
         code = status.get("Status")
         if code is None:
-            raise NetworkError(f"{self._name}: did not answer the {what}; it may have ended the connection")
+            raise _NoAnswerError(f"{self._name}: did not answer the {what}; it may have ended the connection")
         # PS3.7 C.1.1: 0000 is success, 0001 and Bxxx are warnings; a move that warns lacks something.
         if code == 0 or ((code == 1 or code >> 12 == 0xB) and not what.startswith("C-MOVE")):
             return
