@@ -6,23 +6,20 @@ This module knows their options; ``training.simulated`` does the work and is imp
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from spinemets.anatomy import Compartment
 from spinemets.exit_codes import DONE, EPILOG
-from spinemets.volume import Weighting
+
+if TYPE_CHECKING:
+    from spinemets.volume import Weighting
 
 __all__ = ["COMMANDS"]
 
-_WEIGHTINGS = {
-    "T1": Weighting.T1,
-    "T2": Weighting.T2,
-    "STIR": Weighting.T2_FS,
-    "T1Gd": Weighting.T1_GD,
-    "T1fsGd": Weighting.T1_FS_GD,
-}
+# By name: the values would import numpy for every --help.
+_WEIGHTINGS = {"T1": "T1", "T2": "T2", "STIR": "T2_FS", "T1Gd": "T1_GD", "T1fsGd": "T1_FS_GD"}
 _SCAN_WEIGHTINGS = ("T1", "T2", "STIR")
 _LABELS = ("anatomy", "spider", "spider-joined", "totalspineseg", "mrspineseg")
 _OUT = click.option(
@@ -139,7 +136,7 @@ def implant(image: Path, labels: Path, out: Path, number: int, seed: int, **opti
     from spinemets.training.simulated import read_labelled, write_implants
 
     stated = options["scan_weighting"]
-    weighting = _WEIGHTINGS[stated] if stated else weighting_from_name(image.name)
+    weighting = _weighting(stated) if stated else weighting_from_name(image.name)
     scan = read_labelled(image, labels, options["layout"], weighting)
     # Not "sub-": files of one BIDS subject would be read as one study.
     stem = image_stem(image).removeprefix("sub-").split("_")[0]
@@ -149,8 +146,14 @@ def implant(image: Path, labels: Path, out: Path, number: int, seed: int, **opti
     return DONE
 
 
+def _weighting(word: str) -> Weighting:
+    from spinemets.volume import Weighting
+
+    return Weighting[_WEIGHTINGS[word]]
+
+
 def _weightings(words: tuple[str, ...]) -> tuple[Weighting, ...]:
-    return tuple(dict.fromkeys(_WEIGHTINGS[word] for word in words))
+    return tuple(dict.fromkeys(_weighting(word) for word in words))
 
 
 COMMANDS: tuple[click.Command, ...] = (simulate,)
