@@ -182,14 +182,17 @@ def store(
         with association(port, context, title, called) as made:
             assert made.is_established or attempt
             while waiting and made.is_established:
-                status = made.send_c_store(pydicom.dcmread(waiting[0]))
+                try:
+                    status = made.send_c_store(pydicom.dcmread(waiting[0]))
+                except RuntimeError:
+                    break  # The node ended the connection a moment ago.
                 if "Status" not in status:
                     break
                 path = waiting.pop(0)
                 statuses.append(status.Status)
                 if status.Status == 0:
                     stored(path)
-        if not waiting:
+        if not waiting or not _listens(port):
             break
     return statuses
 

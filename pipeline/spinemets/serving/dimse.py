@@ -230,6 +230,9 @@ class DimseRemote:
             if not association.is_established:
                 raise NetworkError(self._why_not(association))
             yield association
+        except RuntimeError as error:
+            # What pynetdicom raises where the node has ended the connection between two requests.
+            raise NetworkError(f"{self._name}: ended the connection") from error
         finally:
             if association.is_established:
                 association.release()
