@@ -163,3 +163,87 @@ def test_a_thin_sheet_mistaken_for_bodies_is_no_error():
     anatomy[2:7, 10:20] = Structure.THECAL_SAC
     anatomy[2:7, 30:31, 20:70] = Structure.VERTEBRAL_BODY
     assert split_vertebrae(anatomy, None, grid).max() <= 1
+
+
+def seen_below(phantom: Phantom, cut_mm: float) -> tuple[np.ndarray, Grid]:
+    """The phantom's label map and grid without what lies above a height of C2, its top being 0."""
+    grid = phantom.segmentation.grid
+    place = phantom.point("C2", phantom.body_front_mm("C2"), rise=cut_mm / phantom.heights_mm["C2"])
+    top = round(float(grid.to_index(place)[2]))
+    return phantom.segmentation.anatomy[:, :, :top], Grid((*grid.shape[:2], top), grid.affine)
+
+
+def highest_names(phantom: Phantom, anatomy: np.ndarray, grid: Grid, count: int = 3) -> list[str]:
+    """The true levels of the uppermost instances."""
+    instances = split_vertebrae(anatomy, None, grid)
+    shown = phantom.level_map[:, :, : anatomy.shape[2]]
+    body = anatomy == Structure.VERTEBRAL_BODY
+    return [
+        LEVELS[int(np.bincount(shown[(instances == label) & body]).argmax()) - 1].value
+        for label in range(1, count + 1)
+    ]
+
+
+def with_wide_dens(phantom: Phantom) -> np.ndarray:
+    """The label map with a dens nearly as wide as C2's body, as soft label maps show it."""
+    grid, anatomy = phantom.segmentation.grid, phantom.segmentation.anatomy.copy()
+    front = phantom.body_front_mm("C2")
+    for rise in np.arange(0.1, 0.95, 0.05):
+        disc = ellipsoid(grid, phantom.point("C2", front, rise=float(rise)), (7.5, 6.5, 3.0))
+        anatomy[disc & (anatomy == Structure.BACKGROUND)] = Structure.VERTEBRAL_BODY
+    return anatomy
+
+
+NECKS = [
+    {"lowest": "T3", "spacing_mm": (1.0, 1.0, 1.0), "half_width_mm": 14.0},
+    {"lowest": "T3", "spacing_mm": (3.0, 0.8, 0.8), "half_width_mm": 14.0},
+    {"lowest": "T3", "spacing_mm": (1.0, 1.0, 3.0), "half_width_mm": 14.0},
+]
+
+
+@pytest.mark.parametrize("options", NECKS, ids=str)
+@pytest.mark.parametrize("cut_mm", [-9.0, 4.0, 10.0, 16.0, 22.0, 28.0])
+def test_c2_is_one_instance_wherever_the_image_cuts_it(options, cut_mm):
+    phantom = draw_phantom(**options)
+    whole = with_wide_dens(phantom)
+    top = seen_below(phantom, cut_mm)[0].shape[2]
+    grid = Grid((*whole.shape[:2], top), phantom.segmentation.grid.affine)
+    assert highest_names(phantom, whole[:, :, :top], grid) == ["C2", "C3", "C4"]
+
+
+@pytest.mark.parametrize("cut_mm", [10.0, 16.0, 22.0, 28.0])
+@pytest.mark.parametrize("radius_mm", [4.0, 5.5])
+def test_a_cut_c2_bridged_to_c3_beside_a_small_disc_stays_its_own(cut_mm, radius_mm):
+    phantom = draw_phantom(**NECKS[0])
+    anatomy, grid = seen_below(phantom, cut_mm)
+    anatomy = anatomy.copy()
+    # Larger bodies fused below must not pass for the usual size of one.
+    for name in ("C6", "C7", "T1"):
+        fused = ellipsoid(grid, phantom.point(name, phantom.body_front_mm(name), rise=1.17), (16, 14, 12))
+        anatomy[fused & (anatomy == Structure.DISC)] = Structure.VERTEBRAL_BODY
+    rise = 1.0 + 2.5 / phantom.heights_mm["C2"]
+    centre = phantom.point("C2", phantom.body_front_mm("C2"), rise=rise)
+    gap = ellipsoid(grid, centre, (12.0, 12.0, 5.0)) & (anatomy == Structure.DISC)
+    anatomy[gap] = Structure.BACKGROUND
+    anatomy[gap & ellipsoid(grid, centre, (radius_mm, radius_mm, 8.0))] = Structure.DISC
+    behind = phantom.point("C2", phantom.body_front_mm("C2") + 4.5, rise=rise)
+    anatomy[gap & ellipsoid(grid, behind, (6.0, 3.5, 9.0))] = Structure.VERTEBRAL_BODY
+    assert highest_names(phantom, anatomy, grid) == ["C2", "C3", "C4"]
+
+
+def test_low_body_probability_inside_the_dens_does_not_cut_c2():
+    phantom = draw_phantom(**NECKS[0])
+    anatomy, grid = with_wide_dens(phantom), phantom.segmentation.grid
+    probability = np.where(anatomy == Structure.VERTEBRAL_BODY, 0.95, 0.0).astype(np.float32)
+    base = phantom.point("C2", phantom.body_front_mm("C2"), rise=0.6)
+    line = ellipsoid(grid, base, (9.0, 9.0, 2.0)) & (anatomy == Structure.VERTEBRAL_BODY)
+    probability[line] = 0.55
+    instances = split_vertebrae(anatomy, probability, grid)
+    assert names_of(phantom, instances)[:3] == ["C2", "C3", "C4"]
+
+
+def test_the_arch_of_the_atlas_is_c1_only_where_it_was_labelled_apart_from_the_dens():
+    with_arch = draw_phantom(atlas=True, **NECKS[0])
+    without = draw_phantom(**NECKS[0])
+    assert names_of(with_arch, split(with_arch))[:2] == ["C1", "C2"]
+    assert names_of(without, split(without))[:2] == ["C2", "C3"]

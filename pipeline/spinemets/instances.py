@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemets.anatomy import Structure
+from spinemets.islands import bounding_box, clean_anatomy, cores_and_components
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis, thin_out
 from spinemets.volume import Grid, Mask
 
@@ -27,14 +28,9 @@ __all__ = ["ARCH_SLOPE", "clean_anatomy", "split_vertebrae"]
 Labels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float64]
 
-_OPENING_MM = 1.2  # breaks bridges across a disc, keeps a cervical body collapsed to 30 %
 _MINIMUM_PIECE_MM3 = 40.0
-_SAMPLED_VOXELS = 400_000
-_NEAR_SHARE = 0.5  # of an island's voxels that must lie where its structure can be
 _MINIMUM_BODY_SHARE = 0.12  # of its neighbours' volume: a collapsed or half destroyed body passes
 _MINIMUM_SACRUM_MM3 = 800.0
-_SACRUM_BEHIND_MM = 20.0  # of the canal, where its crest may reach
-_BODIES_BELOW_SACRUM = 0.25  # share of their volume: none, but for parts of it taken for bodies
 _BODY_FRONT_MM = (2.0, 62.0)  # where a body's centre can lie in front of the canal's
 _BODY_SIDE_MM = 22.0
 _HEIGHT_PER_DEPTH = 0.75  # of a body, C3 to L5: 0.67-0.83 [Panjabi 1991, 1992]
@@ -43,6 +39,12 @@ _SLIVER_MM = 4.0  # where bodies are expected to be no higher, nothing seen is a
 _SPLIT_HEIGHT = 1.5  # times the expected height
 _JOIN_HEIGHT = 1.3
 _DENS_HEIGHT = 3.6  # C2 with its dens against C3's height
+_AXIS_DEPTH_MM = 20.0  # at most: of C2, and of the blob that it forms with C3
+_AXIS_EXPECTED_MM = 14.5  # a body's expected height next to C2, at most
+_AXIS_CUT = 1.2  # times the expected height: a C2 cut by the image's edge may show little of itself
+_NECK = 0.5  # a blob's cross-section between two bodies against the lesser of theirs
+_DISC_NECK = 0.75  # the same, less the disc's, where a disc lies beside it
+_DISC_BESIDE = 0.15  # of the lesser body's cross-section
 _WIDE = 0.55  # a body's cross-section against the widest of a blob; the dens has 0.3-0.4 of C2's
 ARCH_SLOPE = 0.4  # mm down for each mm back: between lumbar 0.2 and mid-thoracic 0.8
 _ARCH_MAJORITY = 0.6
@@ -108,7 +110,7 @@ def split_vertebrae(
         return instances
     bodies = _gather_bodies(anatomy, body_probability, grid, axis)
     sacrum, sacrum_top_mm = _find_sacrum(anatomy, grid, axis)
-    components = _components(anatomy == Structure.VERTEBRAL_BODY, grid)
+    components = cores_and_components(anatomy == Structure.VERTEBRAL_BODY, grid)
     pieces = _single_bodies(bodies, components, sacrum_top_mm)
     _assign_bodies(instances, bodies, pieces, components)
     bounds = _Boundaries.between(pieces, sacrum_top_mm)
@@ -116,90 +118,6 @@ def split_vertebrae(
     if sacrum.any() and len(pieces) < _MAXIMUM_INSTANCES:
         instances[sacrum] = len(pieces) + 1
     return instances
-
-
-def clean_anatomy(anatomy: Labels, grid: Grid) -> Labels:
-    """The label map without islands that are tiny or lie far from the spine.
-
-    Parameters
-    ----------
-    anatomy
-        uint8, shape ``grid.shape``; values of ``Structure``.
-
-    Returns
-    -------
-    npt.NDArray[np.uint8]
-        A copy in which such islands are background.
-    """
-    cleaned = anatomy.copy()
-    box = _bounding_box(anatomy > 0)
-    axis = fit_spinal_axis(anatomy, grid)
-    if box is None or axis is None:
-        return cleaned
-    part = np.ascontiguousarray(anatomy[box])
-    islands = cc3d.connected_components(part, connectivity=18)
-    count = int(islands.max()) + 1
-    volume_mm3 = np.asarray(np.bincount(islands.ravel(), minlength=count) * grid.voxel_volume_mm3, np.float64)
-    structure = np.zeros(count, dtype=np.uint8)
-    structure[islands.ravel()] = part.ravel()
-    # By voxels, not by centres: the centre of a long bent sac lies in front of the sac.
-    voxels = thin_out(np.argwhere(islands), _SAMPLED_VOXELS)
-    owner = islands[tuple(voxels.T)].astype(np.intp)
-    where = axis.project(grid.to_world(voxels + np.array([edge.start for edge in box])))
-    sampled = np.maximum(np.bincount(owner, minlength=count), 1)
-    share = np.bincount(owner, _near_spine(where, structure[owner]), minlength=count) / sampled
-    centres = np.stack(
-        [np.bincount(owner, axis_mm, minlength=count) / sampled for axis_mm in where.T], axis=1
-    )
-    dropped = (volume_mm3 < _MINIMUM_PIECE_MM3) | (share < _NEAR_SHARE)
-    dropped |= _stray_bodies(centres, structure, volume_mm3) | _stray_sacrum(centres, structure, volume_mm3)
-    dropped[0] = True
-    cleaned[box] = np.where(dropped[islands], Structure.BACKGROUND, part)
-    return cleaned
-
-
-def _near_spine(where_mm: Array, structure: Labels) -> Mask:
-    """Whether a voxel lies where its structure can be; (n, 3) and (n,) to (n,)."""
-    front, side = where_mm[:, 1], np.abs(where_mm[:, 2])
-    rules = {
-        Structure.VERTEBRAL_BODY: (front > -6.0) & (front < 75.0) & (side < 45.0),
-        Structure.DISC: (front > -6.0) & (front < 75.0) & (side < 45.0),
-        Structure.THECAL_SAC: np.hypot(front, side) < 20.0,
-        Structure.CORD: np.hypot(front, side) < 20.0,
-        Structure.POSTERIOR_ELEMENTS: (front > -85.0) & (front < 30.0) & (side < 65.0),
-        Structure.SACRUM: np.abs(front) < 75.0,
-    }
-    kept = np.zeros(len(structure), dtype=np.bool_)
-    for label, rule in rules.items():
-        kept |= (structure == label) & rule
-    return kept
-
-
-def _stray_bodies(where_mm: Array, structure: Labels, volume_mm3: Array) -> Mask:
-    """Bodies and discs that leave the smooth row of the others, by their place before the canal."""
-    chosen = (structure == Structure.VERTEBRAL_BODY) & (volume_mm3 > 500.0)
-    if chosen.sum() < 4:
-        return np.zeros(len(structure), dtype=np.bool_)
-    order = np.flatnonzero(chosen)[np.argsort(where_mm[chosen, 0])]
-    expected = np.interp(where_mm[:, 0], where_mm[order, 0], ndimage.median_filter(where_mm[order, 1], 5))
-    loose = np.isin(structure, (Structure.VERTEBRAL_BODY, Structure.DISC)) & (volume_mm3 < 500.0)
-    return loose & (np.abs(where_mm[:, 1] - expected) > 22.0)
-
-
-def _stray_sacrum(where_mm: Array, structure: Labels, volume_mm3: Array) -> Mask:
-    """What was labelled sacrum behind the canal, or with a good part of the bodies below it."""
-    sacrum, bodies = structure == Structure.SACRUM, structure == Structure.VERTEBRAL_BODY
-    behind = sacrum & (where_mm[:, 1] < -_SACRUM_BEHIND_MM)
-    if not bodies.any():
-        return behind
-    below = where_mm[None, bodies, 0] > where_mm[:, 0, None]
-    share_below = below @ volume_mm3[bodies] / volume_mm3[bodies].sum()
-    return np.asarray(behind | (sacrum & (share_below > _BODIES_BELOW_SACRUM)))
-
-
-def _bounding_box(mask: Mask) -> tuple[slice, ...] | None:
-    found = ndimage.find_objects(mask.astype(np.uint8), max_label=1)
-    return tuple(found[0]) if found and found[0] is not None else None
 
 
 def _gather_bodies(
@@ -217,46 +135,6 @@ def _gather_bodies(
         voxel_mm3=grid.voxel_volume_mm3,
         slack_mm=min(grid.spacing_mm),
     )
-
-
-def _components(mask: Mask, grid: Grid) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Per body voxel in ``argwhere`` order: component after erosion (0: eroded away), and before."""
-    box = _bounding_box(mask)
-    if box is None:
-        return np.zeros(0, np.intp), np.zeros(0, np.intp)
-    part = np.ascontiguousarray(mask[box])
-    structure = _in_plane_cross(grid)
-    steps = max(1, round(_OPENING_MM / sorted(grid.spacing_mm)[1]))
-    eroded = part & ndimage.binary_erosion(_majority(part, grid), structure, iterations=steps)
-    whole = cc3d.connected_components(part, connectivity=6).astype(np.intp)
-    cores = cc3d.connected_components(np.ascontiguousarray(eroded), connectivity=6).astype(np.intp)
-    count = int(cores.max())
-    has_core = np.zeros(int(whole.max()) + 1, dtype=np.bool_)
-    has_core[whole[eroded]] = True
-    thin = part & ~has_core[whole]
-    cores[thin] = count + whole[thin]
-    return cores[part], whole[part]
-
-
-def _majority(mask: Mask, grid: Grid) -> Mask:
-    """Each voxel's majority among its nine in-plane neighbours: closes pin holes, bridges nothing."""
-    size = [3, 3, 3]
-    size[int(np.argmax(grid.spacing_mm))] = 1
-    return np.asarray(ndimage.uniform_filter(mask.astype(np.float32), size, mode="nearest") > 0.5)
-
-
-def _in_plane_cross(grid: Grid) -> Mask:
-    """A cross over the two finest axes: slices may be too thick to erode across."""
-    coarsest = int(np.argmax(grid.spacing_mm))
-    cross = np.zeros((3, 3, 3), dtype=np.bool_)
-    cross[1, 1, 1] = True
-    for axis in range(3):
-        if axis != coarsest:
-            for place in (0, 2):
-                index = [1, 1, 1]
-                index[axis] = place
-                cross[tuple(index)] = True
-    return cross
 
 
 def _single_bodies(
@@ -301,8 +179,9 @@ def _can_be_body(piece: _Piece) -> bool:
 def _expected_height_mm(piece: _Piece, pieces: list[_Piece]) -> float:
     """Height of a whole body about here: the neighbours', held within reach of their depth."""
     near = sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:7]
-    large = max(other.volume_mm3 for other in near)
-    sound = [other for other in near if other.volume_mm3 > 0.3 * large]
+    # By cross-section, so that single bodies stay sound beside a blob of three.
+    large = max(other.volume_mm3 / other.height_mm for other in near)
+    sound = [other for other in near if other.volume_mm3 / other.height_mm > 0.3 * large]
     from_depth = _HEIGHT_PER_DEPTH * float(np.median([other.depth_mm for other in sound]))
     heights = [other.height_mm for other in sound if 0.7 < other.height_mm / from_depth < 1.45]
     return float(np.median(heights)) if heights else from_depth
@@ -342,12 +221,55 @@ def _is_dens(upper: _Piece, lower: _Piece) -> bool:
 
 
 def _cut(bodies: _Bodies, piece: _Piece, pieces: list[_Piece]) -> list[_Piece]:
+    """Cut a blob that is too high for one body.
+
+    The uppermost cervical one may be C2, as high as three bodies: only what looks like a
+    disc divides it.
+    """
+    expected = _expected_height_mm(piece, pieces)
+    if expected < _SLIVER_MM:
+        return [piece]
+    if not _may_hold_axis(piece, pieces, expected):
+        return _cut_by_height(bodies, piece, expected)
+    axis, *others = _cut_at_necks(bodies, piece, expected)
+    is_one = axis.height_mm < _DENS_HEIGHT * expected
+    parts = [axis] if is_one else _cut_by_height(bodies, axis, expected)
+    return parts + [part for other in others for part in _cut_by_height(bodies, other, expected)]
+
+
+def _may_hold_axis(piece: _Piece, pieces: list[_Piece], expected_mm: float) -> bool:
+    """Whether C2 can be in a blob: nothing but C1's arch lies above, and its size is cervical."""
+    above = [other for other in pieces if other.middle_mm < piece.middle_mm]
+    is_uppermost = all(other.volume_mm3 < 0.5 * piece.volume_mm3 for other in above)
+    return is_uppermost and piece.depth_mm < _AXIS_DEPTH_MM and expected_mm < _AXIS_EXPECTED_MM
+
+
+def _cut_at_necks(bodies: _Bodies, piece: _Piece, expected_mm: float) -> list[_Piece]:
+    """Cut where the blob is narrower than above and below, as between two bodies."""
+    if piece.height_mm < _AXIS_CUT * expected_mm:
+        return [piece]
+    edges = np.arange(piece.top_mm, piece.bottom_mm + 1.0)
+    along = bodies.where_mm[piece.rows, 0]
+    area = ndimage.gaussian_filter1d(np.histogram(along, edges, weights=bodies.weight[piece.rows])[0], 1.2)
+    discs = ndimage.gaussian_filter1d(np.histogram(bodies.discs_mm[:, 0], edges)[0].astype(np.float64), 1.2)
+    lesser = np.minimum(np.maximum.accumulate(area), np.maximum.accumulate(area[::-1])[::-1])
+    with_disc = discs > _DISC_BESIDE * lesser
+    neck = np.where(with_disc, (area - 0.7 * discs) / (_DISC_NECK * lesser), area / (_NECK * lesser))
+    # Above, the image's edge may have left little of C2; below lies a body.
+    inner = neck[2 : len(neck) - max(2, int(0.5 * expected_mm))]
+    if not len(inner) or inner.min() >= 1.0:
+        return [piece]
+    lower = along > piece.top_mm + 2.5 + float(np.argmin(inner))
+    parts = [_measure(bodies, piece.rows[side]) for side in (~lower, lower) if side.any()]
+    return [part for half in parts for part in _cut_at_necks(bodies, half, expected_mm)]
+
+
+def _cut_by_height(bodies: _Bodies, piece: _Piece, expected: float) -> list[_Piece]:
     """Cut a blob that is too high for one body at its narrowest or most disc-like heights.
 
     Only the wide part of it counts: the dens makes C2 high, but not two bodies.
     """
-    expected = _expected_height_mm(piece, pieces)
-    if piece.height_mm < _SPLIT_HEIGHT * expected or expected < _SLIVER_MM:
+    if piece.height_mm < _SPLIT_HEIGHT * expected:
         return [piece]
     edges = np.arange(piece.top_mm, piece.bottom_mm + 1.0)
     along = bodies.where_mm[piece.rows, 0]
@@ -412,7 +334,7 @@ def _find_sacrum(anatomy: Labels, grid: Grid, axis: SpinalAxis) -> tuple[Mask, f
     """The sacrum's largest component and those as large as a tenth of it; the largest's top."""
     mask = anatomy == Structure.SACRUM
     empty = np.zeros(grid.shape, dtype=np.bool_)
-    box = _bounding_box(mask)
+    box = bounding_box(mask)
     if box is None:
         return empty, float("inf")
     islands = cc3d.connected_components(np.ascontiguousarray(mask[box]), connectivity=18)
@@ -455,7 +377,7 @@ def _assign_arches(
     """
     axis, bounds = guide
     mask = anatomy == Structure.POSTERIOR_ELEMENTS
-    box = _bounding_box(mask)
+    box = bounding_box(mask)
     if box is None or bounds.stop_mm <= bounds.start_mm:
         return
     voxels = np.argwhere(mask)
