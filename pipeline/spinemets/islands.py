@@ -99,7 +99,7 @@ def _stray_bodies(where_mm: Array, structure: Labels, volume_mm3: Array) -> Mask
 def _stray_sacrum(where_mm: Array, structure: Labels, volume_mm3: Array) -> Mask:
     """What was labelled sacrum behind the canal, or with a good part of the bodies below it."""
     sacrum, bodies = structure == Structure.SACRUM, structure == Structure.VERTEBRAL_BODY
-    behind = sacrum & (where_mm[:, 1] < -_SACRUM_BEHIND_MM)
+    behind = np.asarray(sacrum & (where_mm[:, 1] < -_SACRUM_BEHIND_MM))
     if not bodies.any():
         return behind
     below = where_mm[None, bodies, 0] > where_mm[:, 0, None]
