@@ -55,6 +55,8 @@ class ImplantOptions:
         Poisson mean of further lesions after the first.
     compartment_weights
         Odds of extradural, intradural-extramedullary and intramedullary.
+    bone_weights
+        Odds that an extradural lesion starts in a body, in posterior elements, in the sacrum.
     radius_mm
         Smallest and largest semi-axis; drawn log-uniformly.
     whole_vertebra
@@ -65,6 +67,7 @@ class ImplantOptions:
 
     mean_number: float = 1.5
     compartment_weights: tuple[float, float, float] = (0.74, 0.13, 0.13)
+    bone_weights: tuple[float, float, float] = (0.72, 0.2, 0.08)
     radius_mm: tuple[float, float] = (3.0, 16.0)
     whole_vertebra: float = 0.1
     epidural_extension: float = 0.2
@@ -287,7 +290,7 @@ def _draw_shape(
         return _intradural_shape(structures, spacing_mm, compartment, options, rng)
     if rng.random() < options.whole_vertebra and hosts.max() > 0:
         return _whole_body(hosts, spacing_mm, rng)
-    bone = rng.choice(_BONE, p=(0.72, 0.2, 0.08))
+    bone = rng.choice(_BONE, p=np.array(options.bone_weights) / sum(options.bone_weights))
     centre = _random_voxel(structures == bone, rng)
     if centre is None:
         centre = _random_voxel(np.isin(structures, _BONE), rng)

@@ -248,7 +248,8 @@ def mark_sacrum(
 ) -> None:
     """S1 as the block below the last disc: 26 mm along the disc's normal, tapering forwards.
 
-    Height and taper after the S1 body's usual proportions; a stand-in, not a label.
+    Height and taper after the S1 body's usual proportions; a stand-in, not a label. The canal is
+    labelled down to its end, so that around the block only bone and disc stay unknown.
     """
     discs, count = _components(labels == 2)
     if not count:
@@ -277,7 +278,7 @@ def mark_sacrum(
     block = (along > 0.5) & (along < 26) & (np.abs(across) < (half_depth - 1) * (1 - 0.011 * along))
     free = labels == 0
     allowed[free & unknown[None]] = bit(
-        Channel.BACKGROUND, Channel.SACRUM, Channel.POSTERIOR_ELEMENTS, Channel.DISC, Channel.THECAL_SAC
+        Channel.BACKGROUND, Channel.SACRUM, Channel.POSTERIOR_ELEMENTS, Channel.DISC
     )
     allowed[free & block[None]] = bit(Channel.SACRUM)
     structures[free & block[None]] = Structure.SACRUM
