@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from spinemets.bundles import register_bundle
+from spinemets.channels import Channel
 from spinemets.errors import SpinemetsError
 from spinemets.training.calibration import LogitScale
-from spinemets.training.export import export_bundle
+from spinemets.training.export import Calibration, export_bundle
 from spinemets.training.recipe import load_recipe
 
 
@@ -27,19 +28,37 @@ def main() -> int:
         nargs=2,
         default=(1.0, 0.0),
         metavar=("SLOPE", "SHIFT"),
-        help="calibration of the lesion logits, from calibrate.py",
+        help="calibration of the lesion logits, from calibrate.py lesions",
+    )
+    parser.add_argument(
+        "--anatomy-offset",
+        type=_offset,
+        action="append",
+        default=[],
+        metavar="CHANNEL=OFFSET",
+        help="what is added to a channel's logits, from calibrate.py anatomy; may be repeated",
     )
     arguments = parser.parse_args()
     try:
         recipes = load_recipe(arguments.anatomy_recipe), load_recipe(arguments.lesion_recipe)
-        scale = LogitScale(*arguments.lesion_scale)
-        steps = export_bundle(arguments.bundle, recipes, (arguments.anatomy, arguments.lesion), scale)
+        calibration = Calibration(LogitScale(*arguments.lesion_scale), dict(arguments.anatomy_offset))
+        checkpoints = arguments.anatomy, arguments.lesion
+        steps = export_bundle(arguments.bundle, recipes, checkpoints, calibration)
         registry = register_bundle(arguments.bundle)
     except SpinemetsError as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
     print(f"{arguments.bundle}: weights of steps {steps}; checksums in {registry}")
     return 0
+
+
+def _offset(text: str) -> tuple[Channel, float]:
+    name, _, value = text.partition("=")
+    try:
+        return Channel[name.upper()], float(value)
+    except (KeyError, ValueError):
+        names = ", ".join(channel.name.lower() for channel in Channel)
+        raise argparse.ArgumentTypeError(f"{text!r} is not CHANNEL=OFFSET; channels are {names}") from None
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ _BONE = (Structure.VERTEBRAL_BODY, Structure.POSTERIOR_ELEMENTS, Structure.SACRU
 _CANAL = (Structure.THECAL_SAC, Structure.CORD)
 _MINIMUM_VOXELS = 6
 _HALO_CHANCE = 0.7
+_CLEAR_IN_CSF = 0.3  # of the contrast of CSF and marrow
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +157,13 @@ def measure_references(image: Array, structures: Labels) -> References:
     body = structures == Structure.VERTEBRAL_BODY
     marrow = quantile(body, 0.5, overall)
     spread = (quantile(body, 0.84, marrow) - quantile(body, 0.16, marrow)) / 2
-    canal = np.isin(structures, _CANAL)
-    lower, upper = quantile(canal, 0.2, overall), quantile(canal, 0.85, overall)
-    cord = quantile(structures == Structure.CORD, 0.5, lower)
+    disc = quantile(structures == Structure.DISC, 0.4, overall)
+    # Where no cord is labelled, a disc is the soft tissue that resembles it.
+    cord = quantile(structures == Structure.CORD, 0.5, disc)
     sac = structures == Structure.THECAL_SAC
     # CSF is the end of the sac's range that is farther from the cord: bright on T2, dark on T1.
-    low, high = quantile(sac, 0.15, lower), quantile(sac, 0.85, upper)
+    low, high = quantile(sac, 0.15, overall), quantile(sac, 0.85, overall)
     csf = high if abs(high - cord) >= abs(low - cord) else low
-    disc = quantile(structures == Structure.DISC, 0.4, overall)
     background = image[structures == Structure.BACKGROUND]
     fat = float(np.quantile(background, 0.9)) if background.size else overall
     return References(marrow, max(spread, 1e-3), csf, cord, disc, fat)
@@ -383,7 +383,10 @@ def _target_signal(
     sclerotic: bool,
     rng: np.random.Generator,
 ) -> float:
-    """The lesion's mean signal, at least 2.5 marrow spreads away from what it replaces."""
+    """The lesion's mean signal, at least 2.5 marrow spreads away from what it replaces.
+
+    A nodule in the sac stands out from CSF as clearly as other tissue does.
+    """
     r = references
     enhanced = weighting in (Weighting.T1_GD, Weighting.T1_FS_GD)
     t1 = weighting is Weighting.T1
@@ -396,12 +399,14 @@ def _target_signal(
         share = rng.uniform(0.45, 1.05) if darker else rng.uniform(0.3, 0.95)
     elif compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:
         host, end = r.csf, (max(r.fat, r.marrow) if enhanced else r.cord)
-        share = rng.uniform(0.7, 1.2)
+        share = rng.uniform(0.6, 1.1)
     else:
         host, end = r.cord, (max(r.fat, r.marrow) if enhanced else r.csf)
         share = rng.uniform(0.45, 1.0)
     shift = share * (end - host)
     floor = 2.5 * r.spread
+    if compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:
+        floor = max(floor, _CLEAR_IN_CSF * abs(r.csf - r.marrow))
     if abs(shift) < floor:
         shift = float(np.copysign(floor, shift))
     return host + shift

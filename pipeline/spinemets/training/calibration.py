@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize
+from scipy import ndimage, optimize
 from scipy.special import expit, logit
 
 from spinemets.evaluation.lesions import match_lesions
@@ -32,6 +32,7 @@ Array = npt.NDArray[np.float32]
 
 _SURER_SHARE = 0.5  # as in lesions.find_lesions
 _MINIMUM_CANDIDATES = 20
+_MAXIMUM_LOGITS = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,28 +97,36 @@ def find_candidates(
     smallest, counts_from = minimum_volumes_mm3
     labels = cc3d.connected_components(probability >= threshold, connectivity=26)
     labels = cc3d.dust(labels, threshold=max(1.0, smallest / voxel_volume_mm3), connectivity=26)
-    numbers = [int(n) for n in np.unique(labels) if n]
+    boxes = ndimage.find_objects(labels)
     outcome = match_lesions(
         ("", ""), labels, truth, voxel_volume_mm3=voxel_volume_mm3, confidences={}, known={}
     )
     real = {lesion.found_by for lesion in outcome.lesions}
     candidates: list[Candidate] = []
     place: dict[int, int] = {}
-    for number in numbers:
-        inside = labels == number
-        touched = bool((truth[inside] > 0).mean() >= 0.1)
+    for number, box in enumerate(boxes, start=1):
+        if box is None:
+            continue
+        inside = labels[box] == number
+        touched = bool((truth[box][inside] > 0).mean() >= 0.1)
         if touched and number not in real:
             continue
-        values = np.sort(probability[inside])[-max(1, round(_SURER_SHARE * int(inside.sum()))) :]
         place[number] = len(candidates)
-        logits = logit(np.clip(values, 1e-4, 1 - 1e-4)).astype(np.float32)
-        candidates.append(Candidate(logits, number in real))
+        candidates.append(Candidate(_surer_logits(probability[box][inside]), number in real))
     found_by = tuple(
         None if lesion.found_by is None else place.get(lesion.found_by)
         for lesion in outcome.lesions
         if lesion.volume_mm3 >= counts_from
     )
     return StudyCandidates(tuple(candidates), found_by)
+
+
+def _surer_logits(probabilities: Array) -> Array:
+    """Logits of the surer half; of large components a sample, evenly through their ranks."""
+    values = np.sort(probabilities)[-max(1, round(_SURER_SHARE * len(probabilities))) :]
+    if len(values) > _MAXIMUM_LOGITS:
+        values = values[np.linspace(0, len(values) - 1, _MAXIMUM_LOGITS).astype(int)]
+    return np.asarray(logit(np.clip(values, 1e-4, 1 - 1e-4)), dtype=np.float32)
 
 
 def fit_scale(studies: Sequence[StudyCandidates]) -> LogitScale:

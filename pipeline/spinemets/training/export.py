@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,13 +17,12 @@ from spinemets.errors import ModelIncompatibleError
 from spinemets.network import NetworkDefinition, build_network
 from spinemets.training.calibration import LogitScale
 from spinemets.training.loop import network_definition
+from spinemets.training.offsets import LAST_LAYER, add_offsets
 from spinemets.training.recipe import Recipe
 from spinemets.volume import Weighting
 
-__all__ = ["export_bundle"]
+__all__ = ["Calibration", "export_bundle"]
 
-_LAST_LAYER = "body.output_block.conv.conv"
-_UNCHANGED = LogitScale(1.0, 0.0)
 _TOLD = (
     Weighting.T1,
     Weighting.T2,
@@ -34,21 +34,35 @@ _TOLD = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What is put into the networks' last layers, from ``scripts/calibrate.py``.
+
+    Attributes
+    ----------
+    lesions
+        Of the lesion network's logits.
+    anatomy
+        What is added to the anatomy network's logits, by channel.
+    """
+
+    lesions: LogitScale = field(default_factory=lambda: LogitScale(1.0, 0.0))
+    anatomy: Mapping[Channel, float] = field(default_factory=dict)
+
+
+_UNCHANGED = Calibration()
+
+
 def export_bundle(
     bundle: Path,
     recipes: tuple[Recipe, Recipe],
     checkpoints: tuple[Path, Path],
-    scale: LogitScale = _UNCHANGED,
+    calibration: Calibration = _UNCHANGED,
 ) -> dict[str, int]:
     """Write the averaged weights of the anatomy and the lesion network into a bundle.
 
     Weights are stored as float16 and computed with as float32 or bfloat16. The key
     ``spinemets`` of the bundle's ``metadata.json`` is renewed; its other keys are kept.
-
-    Parameters
-    ----------
-    scale
-        Calibration of the lesion logits, put into the last layer's weights.
 
     Returns
     -------
@@ -68,8 +82,9 @@ def export_bundle(
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         averaged = _averaged(definition, state["average"], checkpoint)
         if recipe.task == "lesion":
-            averaged[f"{_LAST_LAYER}.weight"] = averaged[f"{_LAST_LAYER}.weight"] * scale.slope
-            averaged[f"{_LAST_LAYER}.bias"] = averaged[f"{_LAST_LAYER}.bias"] * scale.slope + scale.shift
+            averaged = _scaled(averaged, calibration.lesions)
+        else:
+            averaged = add_offsets(averaged, calibration.anatomy)
         weights |= {f"{recipe.task}.{name}": value.half().contiguous() for name, value in averaged.items()}
         network[recipe.task] = asdict(definition)
         steps[recipe.task] = int(state["step"])
@@ -88,6 +103,15 @@ def _averaged(
     except RuntimeError as error:
         raise ModelIncompatibleError(f"{checkpoint}: does not belong to its recipe: {error}") from error
     return {name: parameter.detach() for name, parameter in network.named_parameters()}
+
+
+def _scaled(weights: dict[str, Tensor], scale: LogitScale) -> dict[str, Tensor]:
+    weight, bias = weights[f"{LAST_LAYER}.weight"], weights[f"{LAST_LAYER}.bias"]
+    return {
+        **weights,
+        f"{LAST_LAYER}.weight": weight * scale.slope,
+        f"{LAST_LAYER}.bias": bias * scale.slope + scale.shift,
+    }
 
 
 def _describe(metadata: Path, network: dict[str, object]) -> None:
