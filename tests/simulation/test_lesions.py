@@ -181,6 +181,16 @@ def test_nothing_changes_beyond_a_lesion_s_edge(structures, compartment):
         assert reach[changed].max() < 4 * max(SPACING_MM)
 
 
+@pytest.mark.parametrize("weighting", [Weighting.T1, Weighting.T2, Weighting.T2_FS])
+def test_a_nodule_stands_out_where_a_canal_is_labelled_without_its_cord(structures, weighting):
+    canal = np.where(structures == Structure.CORD, Structure.THECAL_SAC, structures).astype(np.uint8)
+    for _, ill in each_implant(canal, Compartment.INTRADURAL_EXTRAMEDULLARY, weighting):
+        csf = ill.image[(canal == Structure.THECAL_SAC) & (ill.lesions == 0)]
+        marrow = ill.image[canal == Structure.VERTEBRAL_BODY]
+        contrast = abs(np.median(ill.image[ill.lesions > 0]) - np.median(csf))
+        assert contrast > 0.15 * abs(np.median(csf) - np.median(marrow))
+
+
 @pytest.mark.parametrize("compartment", list(Compartment))
 def test_what_is_given_is_not_changed(structures, compartment):
     image, labels = picture(structures, Weighting.T2), structures.copy()
