@@ -33,6 +33,8 @@ _MINIMUM_BODY_SHARE = 0.12  # of its neighbours' volume: a collapsed or half des
 _MINIMUM_SACRUM_MM3 = 800.0
 _BODY_FRONT_MM = (2.0, 62.0)  # where a body's centre can lie in front of the canal's
 _BODY_SIDE_MM = 22.0
+_COLUMN_MM = 8.0  # to both sides of a middle: where a body's height is measured
+_COLUMN_SHARE = 0.2  # of a piece that must lie there
 _HEIGHT_PER_DEPTH = 0.75  # of a body, C3 to L5: 0.67-0.83 [Panjabi 1991, 1992]
 _DISC_PER_HEIGHT = 0.28
 _SLIVER_MM = 4.0  # where bodies are expected to be no higher, nothing seen is a body to cut
@@ -155,11 +157,7 @@ def _single_bodies(
 
 def _measure(bodies: _Bodies, rows: npt.NDArray[np.intp]) -> _Piece:
     where = bodies.where_mm[rows]
-    column = where[np.abs(where[:, 2] - np.median(where[:, 2])) < 8.0]
-    if not len(column):
-        # Two halves of one body with nothing between them.
-        column = where
-    low, high = np.percentile(column[:, :2], (3, 97), axis=0)
+    low, high = min(_extents(where), key=lambda extent: extent[1][0] - extent[0][0])
     margin = 0.03 * (high - low) + bodies.slack_mm / 2
     return _Piece(
         rows=rows,
@@ -170,6 +168,20 @@ def _measure(bodies: _Bodies, rows: npt.NDArray[np.intp]) -> _Piece:
         side_mm=float(np.median(where[:, 2])),
         volume_mm3=len(rows) * bodies.voxel_mm3,
     )
+
+
+def _extents(where_mm: Array) -> list[Array]:
+    """Lowest and highest place along the axis and in front of it: (2, 2), measured in two ways.
+
+    About a piece's own middle, as a body may lie beside the canal's; and before the canal, as
+    bone of the neighbours may cling to a body's side.
+    """
+    columns = [
+        where_mm[np.abs(where_mm[:, 2] - middle) < _COLUMN_MM] for middle in (np.median(where_mm[:, 2]), 0.0)
+    ]
+    enough = [column for column in columns if len(column) >= _COLUMN_SHARE * len(where_mm)]
+    # Two halves of one body with nothing between them have no column.
+    return [np.percentile(column[:, :2], (3, 97), axis=0) for column in enough or [where_mm]]
 
 
 def _can_be_body(piece: _Piece) -> bool:
@@ -294,8 +306,9 @@ def _drop_scraps(pieces: list[_Piece]) -> list[_Piece]:
     """Remove pieces too small to be a body, and those inside another one's extent."""
     kept = []
     for piece in pieces:
-        near = sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:5]
-        typical = float(np.median([other.volume_mm3 for other in near]))
+        near = sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:7]
+        # Not the median: there may be a scrap beside every body.
+        typical = float(np.percentile([other.volume_mm3 for other in near], 75))
         others = [other for other in near if other is not piece and other.volume_mm3 > 2 * piece.volume_mm3]
         inside = any(other.top_mm < piece.middle_mm < other.bottom_mm for other in others)
         is_atlas = piece is pieces[0] or (piece is pieces[1] and len(pieces) > 1)

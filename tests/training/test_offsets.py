@@ -41,7 +41,7 @@ def test_each_offset_is_the_best_one_by_its_own_score(network, monkeypatch):
     start = network.body.output_block.conv.conv.bias.detach().clone()
     best = {"disc": (Channel.DISC, -1.0), "vertebra": (Channel.POSTERIOR_ELEMENTS, 0.2)}
 
-    def score(tried, scans):
+    def score(tried, _scans):
         moved = tried.body.output_block.conv.conv.bias.detach() - start
         return {name: -abs(float(moved[channel * 4]) - value) for name, (channel, value) in best.items()}
 
