@@ -10,7 +10,7 @@ from spinemets.bundles import register_bundle
 from spinemets.channels import Channel
 from spinemets.errors import SpinemetsError
 from spinemets.training.calibration import LogitScale
-from spinemets.training.export import Calibration, export_bundle
+from spinemets.training.export import Calibration, export_bundle, store_footprint
 from spinemets.training.recipe import load_recipe
 
 
@@ -18,6 +18,11 @@ def main() -> int:
     """Parse, export, register."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, default=Path("models/spine_metastasis_mri"))
+    parser.add_argument(
+        "--footprint-only",
+        action="store_true",
+        help="keep the bundle's weights; measure the memory of its networks anew, store it and register",
+    )
     parser.add_argument("--anatomy", type=Path, default=Path("runs/anatomy/checkpoint.pt"))
     parser.add_argument("--lesion", type=Path, default=Path("runs/lesion/checkpoint.pt"))
     parser.add_argument("--anatomy-recipe", type=Path, default=Path("configs/train/anatomy.yaml"))
@@ -40,6 +45,14 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
+        if arguments.footprint_only:
+            footprints = store_footprint(arguments.bundle)
+            if not footprints:
+                print("export: memory can be measured on Linux with the GNU C library only", file=sys.stderr)
+                return 2
+            registry = register_bundle(arguments.bundle)
+            print(f"{arguments.bundle}: bytes per voxel {footprints}; checksums in {registry}")
+            return 0
         recipes = load_recipe(arguments.anatomy_recipe), load_recipe(arguments.lesion_recipe)
         calibration = Calibration(LogitScale(*arguments.lesion_scale), dict(arguments.anatomy_offset))
         checkpoints = arguments.anatomy, arguments.lesion

@@ -40,10 +40,38 @@ def test_freed_memory_is_used_again_and_not_cleared_anew():
     assert usual > 0.9 * by_default
 
 
+HELD = """
+import numpy as np
+from spinemets.allocation import give_back_freed_memory, hold_no_freed_memory, keep_freed_memory
+def held_mb():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+assert keep_freed_memory()
+np.ones(48 * 2**20, dtype=np.uint8)
+kept = held_mb()
+assert hold_no_freed_memory()
+give_back_freed_memory()
+given_back = held_mb()
+for _ in range(3):
+    np.ones(24 * 2**20, dtype=np.uint8)
+print(kept - given_back, held_mb() - given_back)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of the GNU C library")
+def test_what_is_held_can_be_made_what_is_in_use():
+    done = subprocess.run([sys.executable, "-c", HELD], check=True, capture_output=True, text=True)
+    given_back_mb, held_since_mb = map(float, done.stdout.split())
+    assert given_back_mb > 44
+    assert held_since_mb < 4
+
+
 def test_elsewhere_nothing_happens(monkeypatch):
     monkeypatch.setattr(allocation, "_gnu_library", lambda: None)
     monkeypatch.setattr(allocation, "_kept", False)
     assert not allocation.keep_freed_memory()
     assert allocation.kept_bytes() == 0
+    assert not allocation.hold_no_freed_memory()
+    allocation.give_back_freed_memory()
     with allocation.as_usual():
         pass

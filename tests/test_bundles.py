@@ -75,6 +75,14 @@ def test_registered_bundle_loads_by_name_and_by_path(shipped):
         assert bundle.sha256 == hashlib.sha256(b"\x02\0\0\0\0\0\0\0{}").hexdigest()
 
 
+@pytest.mark.parametrize("footprint", [{}, {"anatomy": {"bfloat16": 63, "float32": 110.5}}])
+@pytest.mark.usefixtures("shipped")
+def test_a_bundle_may_tell_the_memory_that_its_networks_take(tmp_path, footprint):
+    told = {"footprint_bytes_per_voxel": footprint} if footprint else {}
+    path = make_bundle(tmp_path / "mine", METADATA | {"spinemets": FACTS | told})
+    assert load_bundle(path, reading_checksum(path)).facts.footprint_bytes_per_voxel == footprint
+
+
 def test_no_name_means_the_default_bundle(shipped):
     register_bundle(make_bundle(shipped / bundles.DEFAULT_BUNDLE))
     assert load_bundle().name == bundles.DEFAULT_BUNDLE
@@ -149,6 +157,21 @@ def test_reading_checksum_is_what_sha256sum_prints(tmp_path):
         ({"spinemets": FACTS | {"network": {}}}, "needs a 'type'"),
         ({"spinemets": FACTS | {"weightings": ["T9"]}}, r"weightings\.0"),
         ({"spinemets": FACTS | {"colour": 1}}, r"spinemets\.colour"),
+        *(
+            (
+                {"spinemets": FACTS | {"footprint_bytes_per_voxel": {"anatomy": {"float32": wrong}}}},
+                r"footprint_bytes_per_voxel\.anatomy\.float32: Input should be " + message,
+            )
+            for wrong, message in [
+                (0, "greater than 0"),
+                (-63.5, "greater than 0"),
+                (float("nan"), ""),
+                (float("inf"), "a finite number"),
+                ("110.5", "a valid number"),
+                (True, "a valid number"),
+                (None, "a valid number"),
+            ]
+        ),
     ],
 )
 @pytest.mark.usefixtures("shipped")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from spinemets import inference
 from spinemets.errors import DeviceUnavailableError, OutOfMemoryError
-from spinemets.execution import FusedNetwork
+from spinemets.execution import FusedNetwork, peak_bytes
 from spinemets.inference import Engine, choose_device, choose_precision
 from spinemets.network import NetworkDefinition, SpineUNet
 
@@ -198,6 +200,46 @@ def test_a_volume_beyond_the_cpu_s_free_memory_is_refused_before_the_machine_swa
     engine = Engine(network, CPU, torch.float32)
     with pytest.raises(OutOfMemoryError, match=r"0\.3 million voxels needs about"):
         engine.run(noise(3, 320, 320), T2, engine.new_report())
+
+
+def test_a_footprint_takes_the_place_of_the_estimate_from_the_shape(monkeypatch, network):
+    image = noise(3, 320, 320)
+    voxels = image.numel()
+    estimate = peak_bytes(SMALL, voxels, 4)
+    for footprint, free, fits in [
+        (None, 1.2 * estimate, True),
+        (None, 1.0 * estimate, False),
+        (0.25 * estimate / voxels, 0.6 * estimate, True),
+        (1.0 * estimate / voxels, 1.2 * estimate, False),
+    ]:
+        monkeypatch.setattr(inference, "_free_bytes", lambda _, free=free: free)
+        engine = Engine(network, CPU, torch.float32, footprint_bytes_per_voxel=footprint)
+        if fits:
+            assert engine.run(image, T2, engine.new_report()).shape == (1, 3, 3, 320, 320)
+            continue
+        with pytest.raises(OutOfMemoryError, match=r"0\.3 million voxels needs about"):
+            engine.run(image, T2, engine.new_report())
+
+
+def test_the_footprint_counts_the_padding(monkeypatch, network):
+    image = noise(3, 9, 9)
+    padded = 3 * 16 * 16
+    for spare, fits in ((1.01, True), (0.99, False)):
+        free = spare * padded * 100 * inference._HELD_PER_USED / inference._USABLE
+        monkeypatch.setattr(inference, "_free_bytes", lambda _, free=free: free)
+        engine = Engine(network, CPU, torch.float32, footprint_bytes_per_voxel=100)
+        with nullcontext() if fits else pytest.raises(OutOfMemoryError):
+            engine.run(image, T2, engine.new_report())
+
+
+def test_a_footprint_of_the_cpu_is_not_taken_for_that_of_a_gpu(monkeypatch, network):
+    memory = LittleMemory({"cuda": 10**9})
+    monkeypatch.setattr(inference, "FusedNetwork", memory)
+    image = noise(2, 80, 80)
+    monkeypatch.setattr(inference, "_free_bytes", lambda _: 2.0 * peak_bytes(SMALL, image.numel(), 4))
+    engine = Engine(network, torch.device("cuda"), torch.float32, footprint_bytes_per_voxel=1e6)
+    engine.run(image, T2, engine.new_report())
+    assert memory.calls == [("cuda", False)]
 
 
 def test_another_error_of_the_network_is_not_taken_for_a_lack_of_memory(network):

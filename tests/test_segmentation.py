@@ -310,7 +310,7 @@ def test_the_lesion_network_is_shown_the_spine_and_its_surroundings_only(spine):
     assert found.lesion_probability[:, rows.max() + 40 :].max() < 1e-3
 
 
-def write_bundle(folder, network=None, channels=None, weights=None):
+def write_bundle(folder, network=None, channels=None, weights=None, footprints=None):
     torch.manual_seed(9)
     definitions = {"anatomy": ANATOMY, "lesion": LESION}
     described = {
@@ -331,6 +331,7 @@ def write_bundle(folder, network=None, channels=None, weights=None):
             "spacing_mm": SPACING.model_dump(),
             "channels": channels or [channel.name.lower() for channel in Channel],
             "weightings": ["T1", "T2"],
+            **({"footprint_bytes_per_voxel": footprints} if footprints else {}),
         },
     }  # fmt: skip
     stored = {
@@ -363,6 +364,24 @@ def test_a_segmenter_says_which_model_it_is_and_where_it_runs(tmp_path):
         "small", "0.1.0", bundle.sha256,
     )  # fmt: skip
     assert (provenance.device, provenance.precision) == ("cpu", "float32")
+
+
+@pytest.mark.parametrize(
+    ("precision", "anatomy", "lesion"), [("float32", 110.5, 140.5), ("bfloat16", 62.5, None)]
+)
+def test_each_network_plans_with_its_own_footprint_or_none(tmp_path, precision, anatomy, lesion):
+    footprints = {"anatomy": {"bfloat16": 62.5, "float32": 110.5}, "lesion": {"float32": 140.5}}
+    told = []
+
+    class Told(Engine):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            told.append((self.definition.outputs, self._footprint_bytes_per_voxel))
+
+    config = SegmentationConfig(device="cpu", precision=precision)
+    load_segmenter(write_bundle(tmp_path / "with", footprints=footprints), config, Told)
+    load_segmenter(write_bundle(tmp_path / "without"), config, Told)
+    assert told == [(10, anatomy), (1, lesion), (10, None), (1, None)]
 
 
 @pytest.mark.parametrize(

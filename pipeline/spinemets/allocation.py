@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-__all__ = ["as_usual", "keep_freed_memory", "kept_bytes"]
+__all__ = ["as_usual", "give_back_freed_memory", "hold_no_freed_memory", "keep_freed_memory", "kept_bytes"]
 
 # Of malloc.h, for mallopt.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _USUAL = {_TRIM_THRESHOLD: 128 * 2**10, _MMAP_MAX: 65536}
 _KEPT = {_TRIM_THRESHOLD: 2**30, _MMAP_MAX: 0}
+# Without a fixed threshold, the library raises it to the largest array that was freed.
+_NONE_HELD = {_TRIM_THRESHOLD: 128 * 2**10, _MMAP_THRESHOLD: 256 * 2**10, _MMAP_MAX: 65536}
 
 _kept = False
 
@@ -28,6 +30,20 @@ def keep_freed_memory() -> bool:
     global _kept
     _kept = _set(_KEPT)
     return _kept
+
+
+def hold_no_freed_memory() -> bool:
+    """Give each array back as it is freed, from now on; whether this system can."""
+    global _kept
+    _kept = False
+    return _set(_NONE_HELD)
+
+
+def give_back_freed_memory() -> None:
+    """Give back what has been freed until now, where this system can."""
+    library = _gnu_library()
+    if library is not None:
+        library.malloc_trim(0)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -41,6 +41,8 @@ DEFAULT_BUNDLE = "spine_metastasis_mri"
 _METADATA = Path("configs/metadata.json")
 _WEIGHTS = Path("models/model.safetensors")
 _REGISTRY = "registry.json"
+
+_Footprint = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 
 class SpacingMm(BaseModel):
@@ -70,6 +72,9 @@ class NetworkFacts(BaseModel):
         Names of the output channels, in order.
     weightings
         Values of ``Weighting``, in the order of the network's condition codes.
+    footprint_bytes_per_voxel
+        Memory of one pass on a CPU at its peak, the weights aside, by the network's name and the
+        precision: measured once, as ``spinemets.training.footprint`` says. Bundles may lack it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +84,7 @@ class NetworkFacts(BaseModel):
     spacing_mm: SpacingMm
     channels: tuple[str, ...] = Field(min_length=1)
     weightings: tuple[Weighting, ...] = Field(min_length=1)
+    footprint_bytes_per_voxel: dict[str, dict[str, _Footprint]] = Field(default_factory=dict)
 
     @field_validator("network")
     @classmethod

@@ -38,6 +38,7 @@ from spinemets.volume import Grid, Mask, Study, Volume
 __all__ = ["CascadeSegmenter", "Segmenter", "load_segmenter", "read_networks"]
 
 _NETWORK_TYPE = "spinemets-cascade"
+_NETWORKS = ("anatomy", "lesion")
 # A lesion farther than this from every labelled structure is not a spinal one.
 _LESION_REACH_MM = 12.0
 # The lesion network sees the spine and this many millimetres around it; elsewhere its log odds
@@ -182,8 +183,11 @@ def load_segmenter(
     precision = choose_precision(config.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
+    arithmetic = str(precision).removeprefix("torch.")
+    footprints = bundle.facts.footprint_bytes_per_voxel
     anatomy, lesion = (
-        engine(network, device, precision, config.deterministic) for network in read_networks(bundle)
+        engine(network, device, precision, config.deterministic, footprints.get(name, {}).get(arithmetic))
+        for name, network in zip(_NETWORKS, read_networks(bundle), strict=True)
     )
     provenance = Provenance(
         version=__version__,
@@ -191,7 +195,7 @@ def load_segmenter(
         model_version=bundle.version,
         model_sha256=bundle.sha256,
         device=str(device),
-        precision=str(precision).removeprefix("torch."),
+        precision=arithmetic,
     )
     return CascadeSegmenter((anatomy, lesion), bundle.facts.spacing_mm, config, provenance)
 
@@ -215,7 +219,7 @@ def read_networks(bundle: Bundle) -> tuple[NetworkWeights, NetworkWeights]:
     if bundle.facts.channels != expected:
         raise ModelIncompatibleError(f"{bundle.name}: output channels are not {', '.join(expected)}")
     stored = load_file(bundle.weights)
-    anatomy, lesion = (_weights(bundle, network, stored, part) for part in ("anatomy", "lesion"))
+    anatomy, lesion = (_weights(bundle, network, stored, part) for part in _NETWORKS)
     return anatomy, lesion
 
 

@@ -16,12 +16,13 @@ from spinemets.channels import Channel
 from spinemets.errors import ModelIncompatibleError
 from spinemets.network import NetworkDefinition, build_network
 from spinemets.training.calibration import LogitScale
+from spinemets.training.footprint import measure_footprints
 from spinemets.training.loop import network_definition
 from spinemets.training.offsets import LAST_LAYER, add_offsets
 from spinemets.training.recipe import Recipe
 from spinemets.volume import Weighting
 
-__all__ = ["Calibration", "export_bundle"]
+__all__ = ["Calibration", "export_bundle", "store_footprint"]
 
 _TOLD = (
     Weighting.T1,
@@ -51,6 +52,8 @@ class Calibration:
 
 
 _UNCHANGED = Calibration()
+_METADATA = Path("configs/metadata.json")
+_FOOTPRINT = "footprint_bytes_per_voxel"
 
 
 def export_bundle(
@@ -62,7 +65,8 @@ def export_bundle(
     """Write the averaged weights of the anatomy and the lesion network into a bundle.
 
     Weights are stored as float16 and computed with as float32 or bfloat16. The key
-    ``spinemets`` of the bundle's ``metadata.json`` is renewed; its other keys are kept.
+    ``spinemets`` of the bundle's ``metadata.json`` is renewed, with the networks' footprints as
+    measured on this machine; its other keys are kept.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def export_bundle(
         A checkpoint does not belong to its recipe.
     """
     weights: dict[str, Tensor] = {}
-    network: dict[str, object] = {"type": "spinemets-cascade"}
+    definitions: dict[str, NetworkDefinition] = {}
     steps: dict[str, int] = {}
     for recipe, checkpoint in zip(recipes, checkpoints, strict=True):
         definition = network_definition(recipe)
@@ -86,11 +90,40 @@ def export_bundle(
         else:
             averaged = add_offsets(averaged, calibration.anatomy)
         weights |= {f"{recipe.task}.{name}": value.half().contiguous() for name, value in averaged.items()}
-        network[recipe.task] = asdict(definition)
+        definitions[recipe.task] = definition
         steps[recipe.task] = int(state["step"])
     atomic_write_bytes(bundle / "models" / "model.safetensors", save(weights))
-    _describe(bundle / "configs" / "metadata.json", network)
+    _describe(bundle / _METADATA, definitions)
     return steps
+
+
+def store_footprint(bundle: Path) -> dict[str, dict[str, float]]:
+    """Measure the footprint of a bundle's networks and store it; weights and other keys are kept.
+
+    Returns
+    -------
+    dict
+        Bytes per voxel by network and precision, as stored; empty where this system cannot
+        measure them, and the bundle is left as it is.
+
+    Raises
+    ------
+    ModelIncompatibleError
+        The bundle's metadata describe no networks.
+    """
+    metadata = bundle / _METADATA
+    values = json.loads(metadata.read_text(encoding="utf-8"))
+    try:
+        described = {name: values["spinemets"]["network"][name] for name in ("anatomy", "lesion")}
+    except (KeyError, TypeError) as error:
+        raise ModelIncompatibleError(f"{metadata}: describes no networks, it lacks {error}") from error
+    footprints = measure_footprints(
+        {name: NetworkDefinition.from_mapping(shape) for name, shape in described.items()}
+    )
+    if footprints:
+        values["spinemets"][_FOOTPRINT] = footprints
+        _write(metadata, values)
+    return footprints
 
 
 def _averaged(
@@ -114,13 +147,20 @@ def _scaled(weights: dict[str, Tensor], scale: LogitScale) -> dict[str, Tensor]:
     }
 
 
-def _describe(metadata: Path, network: dict[str, object]) -> None:
+def _describe(metadata: Path, definitions: Mapping[str, NetworkDefinition]) -> None:
+    shapes = {name: asdict(definition) for name, definition in definitions.items()}
+    footprints = measure_footprints(definitions)
     values = json.loads(metadata.read_text(encoding="utf-8"))
     values["spinemets"] = {
         "format": 1,
-        "network": network,
+        "network": {"type": "spinemets-cascade", **shapes},
         "spacing_mm": {"in_plane": 1.0, "slice_min": 2.5, "slice_target": 3.0},
         "channels": [channel.name.lower() for channel in Channel],
         "weightings": [weighting.value for weighting in _TOLD],
+        **({_FOOTPRINT: footprints} if footprints else {}),
     }
+    _write(metadata, values)
+
+
+def _write(metadata: Path, values: Mapping[str, object]) -> None:
     atomic_write_text(metadata, json.dumps(values, indent=2) + "\n")
