@@ -18,7 +18,6 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, empty_value_for_VR
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.sr.codedict import codes
 
 from spinemets import __version__
 from spinemets.io.deidentification.dates import DATE_VRS, shift_dates
@@ -114,6 +113,9 @@ def clean_header(dataset: Dataset, disguise: Disguise) -> None:
 
 def _declare(dataset: Dataset, retain: Collection[str]) -> None:
     """Say what was done, as the profile asks."""
+    # A long dictionary, which a detection that de-identifies nothing does without.
+    from pydicom.sr.codedict import codes
+
     methods = [codes.DCM.BasicApplicationConfidentialityProfile, codes.DCM.CleanDescriptorsOption]
     if "dates" in retain:
         methods.append(codes.DCM.RetainLongitudinalTemporalInformationModifiedDatesOption)
