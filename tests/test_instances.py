@@ -289,3 +289,14 @@ def test_scraps_beside_every_body_are_no_vertebrae():
         top, (x, y) = int(voxels[:, 2].max()), np.median(voxels[:, :2], axis=0).astype(int)
         anatomy[x - 1 : x + 2, y - 3 : y + 4, top + 3 : top + 5] = Structure.VERTEBRAL_BODY
     assert names_of(phantom, split(phantom, anatomy)) == list(phantom.names)
+
+
+def test_cleaning_twice_changes_nothing_more():
+    phantom = draw_phantom(highest="T9", spacing_mm=(3.0, 1.5, 1.5))
+    grid, anatomy = phantom.segmentation.grid, phantom.segmentation.anatomy.copy()
+    # A false piece of sac before the spine bends the curve towards a false body beside it.
+    front = np.argwhere(anatomy == Structure.VERTEBRAL_BODY)[:, 1].max()
+    anatomy[4:8, front + 8 : front + 16, -18:] = Structure.THECAL_SAC
+    anatomy[4:8, front + 18 : front + 26, -14:] = Structure.VERTEBRAL_BODY
+    cleaned = clean_anatomy(anatomy, grid)
+    assert np.array_equal(clean_anatomy(cleaned, grid), cleaned)

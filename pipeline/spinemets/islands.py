@@ -31,6 +31,8 @@ _BODIES_BELOW_SACRUM = 0.25  # share of their volume: none, but for parts of it 
 def clean_anatomy(anatomy: Labels, grid: Grid) -> Labels:
     """The label map without islands that are tiny or lie far from the spine.
 
+    Done twice: what the first time removes may have bent the curve that the rest is judged by.
+
     Parameters
     ----------
     anatomy
@@ -41,6 +43,11 @@ def clean_anatomy(anatomy: Labels, grid: Grid) -> Labels:
     npt.NDArray[np.uint8]
         A copy in which such islands are background.
     """
+    once = _without_strays(anatomy, grid)
+    return once if np.array_equal(once, anatomy) else _without_strays(once, grid)
+
+
+def _without_strays(anatomy: Labels, grid: Grid) -> Labels:
     cleaned = anatomy.copy()
     box = bounding_box(anatomy > 0)
     axis = fit_spinal_axis(anatomy, grid)
