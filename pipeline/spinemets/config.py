@@ -107,7 +107,7 @@ class LesionConfig(_Settings):
     threshold: float = Field(default=0.024, gt=0, lt=1, description="lesion probability of a voxel")
     minimum_volume_mm3: float = Field(default=60.0, ge=0, description="smaller components are dropped")
     minimum_confidence: float = Field(
-        default=0.2, ge=0, le=1, description="components of weaker evidence are dropped"
+        default=0.35, ge=0, le=1, description="components of weaker evidence are dropped"
     )
 
 
