@@ -229,3 +229,26 @@ def test_a_step_between_bodies_has_a_likelihood_however_they_lie(gap_ratio):
     step = _step(gap_ratio, LevelConfig())
     assert not np.isnan(step).any()
     assert np.isfinite(step).any()
+
+
+def test_more_bodies_than_a_spine_has_cost_the_lowest_ones_not_the_study():
+    segmentation = draw_phantom(highest="C2", spacing_mm=(4.0, 2.0, 2.0)).segmentation
+    heights = np.arange(segmentation.grid.shape[2])
+    count = int(segmentation.vertebrae.max())
+    split = np.zeros_like(segmentation.vertebrae)
+    number = 0
+    for instance in range(1, count + 1):
+        mask = segmentation.vertebrae == instance
+        shown = heights[mask.any(axis=(0, 1))]
+        # Head to foot: all but the lowest two are cut in a high and a low half.
+        cut = shown.min() + len(shown) // 3 if instance < count - 1 else -1
+        for half in (mask & (heights > cut), mask & (heights <= cut)):
+            if half.any():
+                number += 1
+                split[half] = number
+    evidence = tuple(InstanceEvidence(label) for label in range(1, number + 1))
+    assert number > 30
+    found = label_levels(replace(segmentation, vertebrae=split, evidence=evidence), CONFIG)
+    assert 20 < len(found) <= 31
+    levels = [vertebra.level for vertebra in found]
+    assert levels == sorted(set(levels), key=lambda level: level.position)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from spinemets.anatomy import VertebralLevel
 from spinemets.config import Anchor, LevelConfig
 from spinemets.errors import ConfigError
 from spinemets.findings import LevelAlternative, SpineSegmentation, Vertebra
-from spinemets.levels.measures import BodyMeasures, measure_spine
+from spinemets.levels.measures import BodyMeasures, SpineMeasures, measure_spine
 from spinemets.levels.numbering import LEVELS, Numbering, number_column
 
 __all__ = ["label_levels", "level_cautions"]
@@ -35,7 +36,8 @@ def label_levels(segmentation: SpineSegmentation, config: LevelConfig) -> tuple[
     -------
     tuple of Vertebra
         Head to foot; empty where no vertebra was found. An instance without any body voxel is
-        left out. A vertebra counts as fully visible unless its body touches the image's border
+        left out, and so are the bodies of least height where there are more than can be named.
+        A vertebra counts as fully visible unless its body touches the image's border
         at the head, foot, front or back; sagittal series often end beside the bodies, which
         does not count.
 
@@ -60,6 +62,11 @@ def label_levels(segmentation: SpineSegmentation, config: LevelConfig) -> tuple[
             )
         fixed[place] = anchor.level
     numbering = number_column(measures, evidence, fixed, config)
+    while numbering is None and not fixed and len(measures.bodies) > 1:
+        # More bodies than a spine has: the network saw some that are none.
+        measures = _without_lowest(measures)
+        evidence = tuple(segmentation.evidence[body.instance - 1] for body in measures.bodies)
+        numbering = number_column(measures, evidence, fixed, config)
     if numbering is None:
         given = ", ".join(f"{anchor.level.value}={anchor.place}" for anchor in config.anchors)
         raise ConfigError(
@@ -69,6 +76,18 @@ def label_levels(segmentation: SpineSegmentation, config: LevelConfig) -> tuple[
     names = [LEVELS[rank].value for rank in numbering.path]
     logger.info("%d vertebrae named %s to %s", len(names), names[0], names[-1])
     return tuple(_vertebra(body, place, numbering) for place, body in enumerate(measures.bodies))
+
+
+def _without_lowest(measures: SpineMeasures) -> SpineMeasures:
+    """The measures without the free body of least height."""
+    bodies = measures.bodies
+    free = [body for body in bodies if not body.is_sacrum] or list(bodies)
+    lowest = min(free, key=lambda body: body.bottom_mm - body.top_mm)
+    logger.warning(
+        "%d bodies are more than can be named; one of %.0f mm is left out",
+        len(bodies), lowest.bottom_mm - lowest.top_mm,
+    )  # fmt: skip
+    return replace(measures, bodies=tuple(body for body in bodies if body is not lowest))
 
 
 def _anchored(anchor: Anchor, bodies: tuple[BodyMeasures, ...], segmentation: SpineSegmentation) -> int:
