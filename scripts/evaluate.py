@@ -56,12 +56,7 @@ def results(results: Path, truths: Path, report: Path | None, output: Path | Non
         found = find_studies(results)
         scores = []
         for name, truth in find_studies(truths).items():
-            if name not in found:
-                raise NoUsableInputError(
-                    f"{results}: holds no result for {name}, only for {', '.join(found)}; "
-                    "detect names results as their scans with --identifiers keep"
-                )
-            predicted = read_study_result(found[name])
+            predicted = read_study_result(_result_of(name, found, results))
             scores.append(score_exam(predicted, read_study_result(truth), patient=_patient(name)))
         tables = summarise(scores)
         _show(tables, output)
@@ -69,6 +64,17 @@ def results(results: Path, truths: Path, report: Path | None, output: Path | Non
             _write_report(scores, tables, report)
     except SpinemetsError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _result_of(name: str, found: Mapping[str, Path], results: Path) -> Path:
+    """The result of a study; those of a BIDS dataset begin with the dataset's name."""
+    fitting = [path for own, path in found.items() if own == name or own.endswith(f"_{name}")]
+    if name in found or len(fitting) == 1:
+        return found.get(name, fitting[0])
+    raise NoUsableInputError(
+        f"{results}: holds no result for {name}, only for {', '.join(found)}; "
+        "detect names results as their scans with --identifiers keep"
+    )
 
 
 def _write_report(scores: Sequence[ExamScore], tables: Mapping[str, Sequence[Row]], folder: Path) -> None:
