@@ -208,7 +208,7 @@ def test_an_uncertain_level_needs_review_and_names_the_other_reading(chest):
 def test_a_weak_lesion_needs_review():
     phantom = spine_of("L3")
     centre = phantom.point("L3", phantom.body_front_mm("L3"))
-    found = finding(phantom, add_lesion(phantom.segmentation, centre, (6, 6, 6), probability=0.7))
+    found = finding(phantom, add_lesion(phantom.segmentation, centre, (6, 6, 6), probability=0.45))
     assert any("weak" in reason for reason in found.review_reasons)
 
 
@@ -216,9 +216,17 @@ def test_a_lesion_cut_by_the_images_border_needs_review():
     phantom = spine_of("L3")
     grid = phantom.segmentation.grid
     centre = phantom.point("L3", phantom.body_front_mm("L3"))
-    centre[0] = grid.to_world([0, 0, 0])[0]
-    found = placed(phantom, centre, (8, 6, 6), hidden_as=None)
+    centre[1] = grid.to_world(np.array(grid.shape) - 1.0)[1]
+    found = placed(phantom, centre, (6, 8, 6), hidden_as=None)
     assert any("image's border" in reason for reason in found.review_reasons)
+
+
+def test_a_lesion_cut_sideways_alone_is_as_usual():
+    phantom = spine_of("L3")
+    centre = phantom.point("L3", phantom.body_front_mm("L3"))
+    centre[0] = phantom.segmentation.grid.to_world([0, 0, 0])[0]
+    found = placed(phantom, centre, (8, 6, 6), hidden_as=None)
+    assert not any("image's border" in reason for reason in found.review_reasons)
 
 
 def test_a_lesion_far_from_every_vertebra_has_no_level_and_needs_review():

@@ -178,6 +178,18 @@ def _doubts(
         )
     if lesion.confidence < config.review_lesion_confidence:
         doubts.append(f"The evidence that this is a lesion is weak (confidence {lesion.confidence:.2f}).")
-    if ((lesion.voxels == 0) | (lesion.voxels == np.array(lesion.grid.shape) - 1)).any():
+    if _is_cut(lesion):
         doubts.append("The lesion reaches the image's border, so its size is a lower limit.")
     return doubts
+
+
+def _is_cut(lesion: Lesion) -> bool:
+    """Whether it touches the image's border at the head, foot, front or back.
+
+    Sagittal series often end within the vertebrae, so that sideways most large lesions do.
+    """
+    grid = lesion.grid
+    at_border = (lesion.voxels == 0) | (lesion.voxels == np.array(grid.shape) - 1)
+    directions = grid.affine[:3, :3] / np.array(grid.spacing_mm)
+    at_border[:, int(np.argmax(np.abs(directions[0])))] = False
+    return bool(at_border.any())
