@@ -11,7 +11,13 @@ import numpy as np
 from spinemets.anatomy import Structure
 from spinemets.atomic import atomic_write_text
 from spinemets.errors import GeometryError, NoUsableInputError, SpinemetsError
-from spinemets.evaluation.files import find_studies, read_label_map, read_spider_prediction, read_study_result
+from spinemets.evaluation.files import (
+    StudyFiles,
+    find_studies,
+    read_label_map,
+    read_spider_prediction,
+    read_study_result,
+)
 from spinemets.evaluation.levels import LevelOutcome, identification_rates, studies_all_right
 from spinemets.evaluation.overlap import dice
 from spinemets.evaluation.phantoms import KINDS, PhantomVerdict, all_studies, judge, phantom_tables
@@ -66,9 +72,9 @@ def results(results: Path, truths: Path, report: Path | None, output: Path | Non
         raise click.ClickException(str(error)) from error
 
 
-def _result_of(name: str, found: Mapping[str, Path], results: Path) -> Path:
+def _result_of(name: str, found: Mapping[str, StudyFiles], results: Path) -> StudyFiles:
     """The result of a study; those of a BIDS dataset begin with the dataset's name."""
-    fitting = [path for own, path in found.items() if own == name or own.endswith(f"_{name}")]
+    fitting = [files for own, files in found.items() if own == name or own.endswith(f"_{name}")]
     if name in found or len(fitting) == 1:
         return found.get(name, fitting[0])
     raise NoUsableInputError(
