@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phantoms import NORMAL, draw_phantom
-from spinemets.anatomy import VertebralLevel
+from spinemets.anatomy import Structure, VertebralLevel
 from spinemets.config import Anchor, LevelConfig
 from spinemets.errors import ConfigError
 from spinemets.findings import InstanceEvidence
@@ -252,3 +252,72 @@ def test_more_bodies_than_a_spine_has_cost_the_lowest_ones_not_the_study():
     assert 20 < len(found) <= 31
     levels = [vertebra.level for vertebra in found]
     assert levels == sorted(set(levels), key=lambda level: level.position)
+
+
+def with_a_piece(phantom, spot, anatomy=None):
+    """The segmentation with the voxels of ``spot`` as an instance of their own, and its number."""
+    segmentation = phantom.segmentation
+    number = int(segmentation.vertebrae.max()) + 1
+    vertebrae = np.where(spot, np.uint8(number), segmentation.vertebrae)
+    # Instances count from head to foot.
+    heights = np.arange(vertebrae.shape[2])
+    top = [-np.average(heights, weights=(vertebrae == one).sum(axis=(0, 1))) for one in range(1, number + 1)]
+    order = np.argsort(np.argsort(top)) + 1
+    renumbered = np.where(vertebrae > 0, np.append(0, order)[vertebrae], 0).astype(np.uint8)
+    evidence = list(segmentation.evidence)
+    evidence.insert(int(order[-1]) - 1, InstanceEvidence(0))
+    evidence = tuple(replace(one, instance=place) for place, one in enumerate(evidence, start=1))
+    return replace(
+        segmentation,
+        anatomy=segmentation.anatomy if anatomy is None else anatomy,
+        vertebrae=renumbered,
+        evidence=evidence,
+    ), int(order[-1])
+
+
+def test_a_blob_in_front_of_the_neck_is_no_vertebra():
+    phantom = draw_phantom(highest="C2", spacing_mm=(4.0, 1.5, 1.5), network_evidence=True, seed=3)
+    segmentation = phantom.segmentation
+    grid = segmentation.grid
+    place = list(phantom.names).index("C4") + 1
+    body = (segmentation.vertebrae == place) & (segmentation.anatomy == Structure.VERTEBRAL_BODY)
+    in_front = grid.to_index(grid.to_world(np.argwhere(body)) + np.array([0.0, 22.0, 3.0]))
+    spot = np.zeros(grid.shape, dtype=bool)
+    spot[tuple(np.rint(in_front).astype(int).T)] = True
+    anatomy = np.where(spot, Structure.VERTEBRAL_BODY, segmentation.anatomy).astype(
+        segmentation.anatomy.dtype
+    )
+    changed, blob = with_a_piece(phantom, spot, anatomy)
+    found = label_levels(changed, CONFIG)
+    assert names(found) == list(phantom.names)
+    assert blob not in {vertebra.instance for vertebra in found}
+
+
+def foot_of_c2(segmentation):
+    """The lowest 6 mm of its body."""
+    c2 = (segmentation.vertebrae == 1) & (segmentation.anatomy == Structure.VERTEBRAL_BODY)
+    heights = np.arange(c2.shape[2])
+    return c2 & (heights < heights[c2.any(axis=(0, 1))].min() + 4)
+
+
+def test_a_thin_piece_of_c2_is_no_vertebra_where_that_would_make_one_too_many():
+    phantom = draw_phantom(highest="C2", spacing_mm=(4.0, 1.5, 1.5), network_evidence=True, seed=3)
+    changed, piece = with_a_piece(phantom, foot_of_c2(phantom.segmentation))
+    found = label_levels(changed, CONFIG)
+    assert names(found) == list(phantom.names)
+    assert piece not in {vertebra.instance for vertebra in found}
+
+
+@pytest.mark.parametrize("level", ["T7", "T12", "L3"])
+def test_a_flat_vertebra_stays_one(level):
+    phantom = draw_phantom(highest="T4", collapsed=((level, 0.3),), network_evidence=True, seed=3)
+    assert names(named(phantom)) == list(phantom.names)
+
+
+def test_an_anchored_instance_is_a_vertebra_however_thin():
+    phantom = draw_phantom(highest="C2", spacing_mm=(4.0, 1.5, 1.5), network_evidence=True, seed=3)
+    changed, piece = with_a_piece(phantom, foot_of_c2(phantom.segmentation))
+    body = (changed.vertebrae == piece) & (changed.anatomy == Structure.VERTEBRAL_BODY)
+    spot = changed.grid.to_world(np.argwhere(body))[0]
+    found = label_levels(changed, anchored("C3", tuple(map(float, spot))))
+    assert {vertebra.instance: vertebra.level for vertebra in found}[piece] is L.C3

@@ -82,7 +82,7 @@ class LevelConfig(_Settings):
     review_confidence: float = Field(
         default=0.8, ge=0, le=1, description="below it, a level is said to be uncertain"
     )
-    t13_prevalence: float = Field(default=0.01, gt=0, lt=0.5, description="share of people with T13")
+    t13_prevalence: float = Field(default=0.03, gt=0, lt=0.5, description="share of people with T13")
     missing_t12_prevalence: float = Field(
         default=0.03, gt=0, lt=0.5, description="share of people without T12"
     )
@@ -90,6 +90,12 @@ class LevelConfig(_Settings):
     missing_l5_prevalence: float = Field(default=0.02, gt=0, lt=0.5, description="share of people without L5")
     missed_detection: float = Field(
         default=0.02, gt=0, lt=0.5, description="share of vertebrae that the network does not find"
+    )
+    spurious_suspect: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="share of bodies much lower than their neighbours, or beside one, that are no vertebrae",
     )
     evidence_weight: float = Field(
         default=0.3, ge=0, le=1, description="trust in the network's opinion on regions; 1: at its word"

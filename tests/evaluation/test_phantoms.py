@@ -39,17 +39,18 @@ def test_what_is_in_view_fits_the_kind(kind, index):
     study = draw_study(kind, index)
     grid = study.study.reference.grid
     height_mm = grid.shape[2] * grid.spacing_mm[2]
-    assert 180 < height_mm < 450
+    assert 180 < height_mm < (800 if kind.endswith("whole") else 450)
     assert all(level.region is not SpineRegion.SACRAL and level is not Level.C1 for level in study.truth)
     assert len(study.truth) >= 5
     if kind == "neither":
         assert Level.C2 not in study.truth
         assert grid.affine[2, 3] > study.truth[max(study.truth)][2] - 45
     else:
-        assert max(study.truth) is (Level.L6 if kind == "L6" else Level.L5)
+        assert max(study.truth) is (Level.L6 if kind.startswith("L6") else Level.L5)
         # The sacrum's upper endplate is the phantom's origin.
         assert grid.affine[2, 3] < -20
-    assert (Level.T13 in study.truth) == (kind == "T13")
+        assert (Level.C2 in study.truth) == kind.endswith("whole")
+    assert (Level.T13 in study.truth) == kind.startswith("T13")
 
 
 def test_a_study_is_always_the_same_and_another_seed_gives_another():

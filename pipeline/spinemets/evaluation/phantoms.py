@@ -1,10 +1,12 @@
 """How well levels are named on simulated spines, whose true levels are known.
 
-Four kinds of study, one sagittal series each:
+Kinds of study, one sagittal series each:
 
 - ``sacrum``: thoracolumbar, the sacrum in view, usual numbering.
 - ``neither``: neither sacrum nor C2 in view, usual numbering.
+- ``whole``: from above C2 to the sacrum, usual numbering.
 - ``T13`` and ``L6``: as ``sacrum``, with a thirteenth thoracic or a sixth lumbar vertebra.
+- ``T13_whole`` and ``L6_whole``: the same in whole view, where all vertebrae can be counted.
 
 A study is *right* where every vertebra wholly in view, C2 to the lowest lumbar one, is found and
 bears its name. It is *flagged* where every name that is wrong is marked uncertain, and none of
@@ -30,8 +32,8 @@ from spinemets.volume import Grid, Series, Study, Volume, Weighting
 
 __all__ = ["KINDS", "PhantomStudy", "PhantomVerdict", "all_studies", "draw_study", "judge", "phantom_tables"]
 
-KINDS = ("sacrum", "neither", "T13", "L6")
-_NUMBERING: dict[str, Numbering] = {"T13": "T13", "L6": "L6"}
+KINDS = ("sacrum", "neither", "T13", "L6", "whole", "T13_whole", "L6_whole")
+_NUMBERING: dict[str, Numbering] = {"T13": "T13", "T13_whole": "T13", "L6": "L6", "L6_whole": "L6"}
 _WEIGHTINGS = (Weighting.T2, Weighting.T1, Weighting.T2_FS)
 _SLICES, _SLICE_MM, _DEPTH_MM = 13, 4.0, 220
 # What must be in view of a vertebra's height for its name to be asked for.
@@ -132,6 +134,9 @@ def _field_of_view(phantom: SpinePhantom, kind: str, rng: np.random.Generator) -
         lowest = centres[lumbar[-1]][2] - 8
         highest = centres[VertebralLevel.C4][2]
         foot = rng.uniform(lowest, max(lowest, highest - height))
+    elif kind.endswith("whole"):
+        foot = centres[VertebralLevel.S1][2] - rng.uniform(45, 80)
+        height = centres[VertebralLevel.C2][2] + rng.uniform(35, 60) - foot
     else:
         height = rng.uniform(300, 440)
         foot = centres[VertebralLevel.S1][2] - rng.uniform(45, 80)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,8 +11,9 @@ from spinemets.anatomy import VertebralLevel
 from spinemets.config import Anchor, LevelConfig
 from spinemets.errors import ConfigError
 from spinemets.findings import LevelAlternative, SpineSegmentation, Vertebra
-from spinemets.levels.measures import BodyMeasures, SpineMeasures, measure_spine
-from spinemets.levels.numbering import LEVELS, Numbering, number_column
+from spinemets.levels.measures import BodyMeasures, measure_spine
+from spinemets.levels.numbering import LEVELS, Numbering
+from spinemets.levels.spurious import number_vertebrae
 
 __all__ = ["label_levels", "level_cautions"]
 
@@ -36,7 +36,7 @@ def label_levels(segmentation: SpineSegmentation, config: LevelConfig) -> tuple[
     -------
     tuple of Vertebra
         Head to foot; empty where no vertebra was found. An instance without any body voxel is
-        left out, and so are the bodies of least height where there are more than can be named.
+        left out, and so is what is more likely no vertebra (``levels.spurious``).
         A vertebra counts as fully visible unless its body touches the image's border
         at the head, foot, front or back; sagittal series often end beside the bodies, which
         does not count.
@@ -51,43 +51,26 @@ def label_levels(segmentation: SpineSegmentation, config: LevelConfig) -> tuple[
         if config.anchors:
             raise ConfigError("a level was anchored, but no vertebra was found; remove the anchor")
         return ()
-    evidence = tuple(segmentation.evidence[body.instance - 1] for body in measures.bodies)
     fixed: dict[int, VertebralLevel] = {}
     for anchor in config.anchors:
-        place = _anchored(anchor, measures.bodies, segmentation)
-        if fixed.get(place, anchor.level) is not anchor.level:
+        instance = measures.bodies[_anchored(anchor, measures.bodies, segmentation)].instance
+        if fixed.get(instance, anchor.level) is not anchor.level:
             raise ConfigError(
-                f"anchors {fixed[place].value} and {anchor.level.value} name the same vertebra; "
+                f"anchors {fixed[instance].value} and {anchor.level.value} name the same vertebra; "
                 "give one of them"
             )
-        fixed[place] = anchor.level
-    numbering = number_column(measures, evidence, fixed, config)
-    while numbering is None and not fixed and len(measures.bodies) > 1:
-        # More bodies than a spine has: the network saw some that are none.
-        measures = _without_lowest(measures)
-        evidence = tuple(segmentation.evidence[body.instance - 1] for body in measures.bodies)
-        numbering = number_column(measures, evidence, fixed, config)
-    if numbering is None:
+        fixed[instance] = anchor.level
+    column = number_vertebrae(measures, segmentation.evidence, fixed, config)
+    if column is None:
         given = ", ".join(f"{anchor.level.value}={anchor.place}" for anchor in config.anchors)
         raise ConfigError(
             f"no possible numbering of the {len(measures.bodies)} vertebrae found honours the anchors "
             f"{given}; check the level and the place of each"
         )
+    numbering = column.numbering
     names = [LEVELS[rank].value for rank in numbering.path]
     logger.info("%d vertebrae named %s to %s", len(names), names[0], names[-1])
-    return tuple(_vertebra(body, place, numbering) for place, body in enumerate(measures.bodies))
-
-
-def _without_lowest(measures: SpineMeasures) -> SpineMeasures:
-    """The measures without the free body of least height."""
-    bodies = measures.bodies
-    free = [body for body in bodies if not body.is_sacrum] or list(bodies)
-    lowest = min(free, key=lambda body: body.bottom_mm - body.top_mm)
-    logger.warning(
-        "%d bodies are more than can be named; one of %.0f mm is left out",
-        len(bodies), lowest.bottom_mm - lowest.top_mm,
-    )  # fmt: skip
-    return replace(measures, bodies=tuple(body for body in bodies if body is not lowest))
+    return tuple(_vertebra(body, place, numbering) for place, body in enumerate(column.measures.bodies))
 
 
 def _anchored(anchor: Anchor, bodies: tuple[BodyMeasures, ...], segmentation: SpineSegmentation) -> int:

@@ -103,10 +103,13 @@ class Numbering:
         Rank in ``LEVELS`` of each instance; an admissible sequence.
     marginals
         Shape (instances, levels); rows sum to 1.
+    log_likelihood
+        Of what was observed, over all admissible numberings.
     """
 
     path: tuple[int, ...]
     marginals: Array
+    log_likelihood: float
 
 
 def number_column(
@@ -148,7 +151,8 @@ def number_column(
         backward.insert(0, logsumexp(ahead + steps[place - 1], axis=2))
     joint = np.array([logsumexp(f + b - total, axis=0) for f, b in zip(forward, backward, strict=True)])
     marginals = np.exp(joint)
-    return Numbering(_best_path(emission, steps, prior), marginals / marginals.sum(axis=1, keepdims=True))
+    marginals /= marginals.sum(axis=1, keepdims=True)
+    return Numbering(_best_path(emission, steps, prior), marginals, float(total))
 
 
 def _best_path(emission: Array, steps: list[Array], prior: Array) -> tuple[int, ...]:
