@@ -203,8 +203,8 @@ def phantoms(
     """Measure level naming on simulated studies, with the real network.
 
     The kinds are thoracolumbar with the sacrum in view, neither sacrum nor C2 in view, and the
-    whole spine; thoracolumbar and whole also with a T13 or an L6. `right or flagged` counts studies with every level right,
-    or with every wrong one marked uncertain and none missed.
+    whole spine; thoracolumbar and whole also with a T13 or an L6. `right or flagged` counts
+    studies with every level right, or with every wrong one marked uncertain and none missed.
     """
     from spinemets.bundles import load_bundle
     from spinemets.config import DetectionConfig, SegmentationConfig
