@@ -19,9 +19,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemets.anatomy import Structure
-from spinemets.islands import bounding_box, clean_anatomy, cores_and_components
-from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis, thin_out
+from spinemets.islands import clean_anatomy, cores_and_components
+from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.volume import Grid, Mask
+from spinemets.voxels import bounding_box, thin_out, voxels_of
 
 __all__ = ["ARCH_SLOPE", "clean_anatomy", "split_vertebrae"]
 
@@ -125,9 +126,9 @@ def split_vertebrae(
 def _gather_bodies(
     anatomy: Labels, body_probability: npt.NDArray[np.float32] | None, grid: Grid, axis: SpinalAxis
 ) -> _Bodies:
-    voxels = np.argwhere(anatomy == Structure.VERTEBRAL_BODY)
+    voxels = voxels_of(anatomy == Structure.VERTEBRAL_BODY)
     weight = np.ones(len(voxels)) if body_probability is None else body_probability[tuple(voxels.T)]
-    discs = axis.project(grid.to_world(np.argwhere(anatomy == Structure.DISC)))
+    discs = axis.project(grid.to_world(voxels_of(anatomy == Structure.DISC)))
     inside = (np.abs(discs[:, 2]) < _BODY_SIDE_MM) & (discs[:, 1] > 0.0) & (discs[:, 1] < 70.0)
     return _Bodies(
         voxels=voxels,
@@ -356,7 +357,7 @@ def _find_sacrum(anatomy: Labels, grid: Grid, axis: SpinalAxis) -> tuple[Mask, f
     if counts.max() * grid.voxel_volume_mm3 < _MINIMUM_SACRUM_MM3:
         return empty, float("inf")
     empty[box] = (counts > 0.1 * counts.max())[islands]
-    largest = np.argwhere(islands == int(counts.argmax())) + np.array([edge.start for edge in box])
+    largest = voxels_of(islands == int(counts.argmax())) + np.array([edge.start for edge in box])
     where = axis.project(grid.to_world(thin_out(largest)))
     front = where[where[:, 1] > _BODY_FRONT_MM[0]]
     return empty, float(np.percentile(front[:, 0] if len(front) else where[:, 0], 2))
@@ -393,7 +394,7 @@ def _assign_arches(
     box = bounding_box(mask)
     if box is None or bounds.stop_mm <= bounds.start_mm:
         return
-    voxels = np.argwhere(mask)
+    voxels = voxels_of(mask)
     where = axis.project(grid.to_world(voxels))
     height = where[:, 0] - ARCH_SLOPE * np.maximum(0.0, -where[:, 1])
     owner = np.digitize(height, bounds.between_mm) + 1

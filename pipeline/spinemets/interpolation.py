@@ -1,15 +1,17 @@
 """The networks' outputs on the source's grid: interpolated where there is spine, slice by slice.
 
 A voxel whose neighbours on the network's grid are all background is background: every
-interpolated probability is a mean of theirs. So only the box around everything else is
-interpolated, and of ten probabilities only the name of the largest is kept. One slice at a time
-stays in a processor's cache, and memory grows with the labels, not with the channels.
+interpolated probability is a mean of theirs. So of every slice only the rectangle
+around everything else is interpolated, and of ten probabilities only the name of the largest is kept.
+One slice at a time stays in a processor's cache, and memory grows with the labels, not with the
+channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +20,13 @@ from torch import Tensor
 
 from spinemets.channels import Channel
 from spinemets.sampling import NetworkFrame
+from spinemets.voxels import Box, widened
 
 __all__ = ["SourceMaps", "to_source"]
 
 _BODIES = slice(Channel.C2, Channel.SACRUM)
 _REGIONS = slice(Channel.C2, Channel.SACRUM + 1)
-_Box = tuple[slice, slice, slice]
+_NOWHERE: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,16 +39,20 @@ class SourceMaps:
         uint8, shape of the grid: the likeliest ``Channel``.
     bodies
         float32, same shape: probability of vertebral body, of whatever region; 0 far from the spine.
-    regions
-        float16, (5, ...): probabilities of C2, cervical, thoracic and lumbar body, and sacrum; likewise.
     lesion
         float32, same shape: probability of lesion, 0 where that is farther from the spine than asked for.
+    box
+        Holds every voxel that is not background.
+    regions
+        float16, five times the shape of the box: probabilities of C2, cervical, thoracic and lumbar
+        body, and sacrum; likewise.
     """
 
     channels: npt.NDArray[np.uint8]
     bodies: npt.NDArray[np.float32]
-    regions: npt.NDArray[np.float16]
     lesion: npt.NDArray[np.float32]
+    box: Box
+    regions: npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,9 +72,15 @@ class _Taps:
             torch.from_numpy(places.T.copy()).to(device), torch.from_numpy(weights.T.copy()).to(device)
         )
 
-    def blend(self, tensor: Tensor, wanted: slice) -> Tensor:
-        """The wanted samples along axis 1 of (channels, source samples, other)."""
-        places, weights = self.places[:, wanted], self.weights[:, wanted, None]
+    def cut(self, wanted: slice) -> tuple[_Taps, slice]:
+        """The taps of the wanted samples, among the source samples that those are means of."""
+        places = self.places[:, wanted]
+        first, last = int(places.min()), int(places.max())
+        return _Taps(places - first, self.weights[:, wanted]), slice(first, last + 1)
+
+    def blend(self, tensor: Tensor) -> Tensor:
+        """The samples along axis 1 of (channels, source samples, other)."""
+        places, weights = self.places, self.weights[..., None]
         blended = tensor.index_select(1, places[0])
         if len(places) == 2:
             return torch.lerp(blended, tensor.index_select(1, places[1]), weights[1])
@@ -90,73 +103,134 @@ def to_source(anatomy: Tensor, lesion: Tensor, frame: NetworkFrame, reach: Seque
         axis of the source.
     """
     device = anatomy.device
-    shape = tuple(len(matrix) for matrix in frame.up)
-    channels = torch.zeros(shape, dtype=torch.uint8, device=device)
-    bodies = torch.zeros(shape, device=device)
-    regions = torch.zeros((_REGIONS.stop - _REGIONS.start, *shape), dtype=torch.float16, device=device)
-    lesions = torch.zeros(shape, device=device)
-    box = _source_box(anatomy.max(dim=0).indices != Channel.BACKGROUND, frame)
-    if box is not None:
-        taps = _Taps.of(frame.up[1], device), _Taps.of(frame.up[2], device)
-        for place in range(box[0].start, box[0].stop):
-            one = (place, box[1], box[2])
-            probabilities = _plane(_slice(anatomy, frame.up[0][place]), taps, box[1:])
-            channels[one] = probabilities.max(dim=0).indices.to(torch.uint8)
-            bodies[one] = probabilities[_BODIES].sum(dim=0)
-            regions[(slice(None), *one)] = probabilities[_REGIONS].to(torch.float16)
-        wide = _widened(box, shape, [reach[axis] for axis in frame.order])
-        for place in range(wide[0].start, wide[0].stop):
-            plane = _plane(_slice(lesion[None], frame.up[0][place]), taps, wide[1:])
-            lesions[place, wide[1], wide[2]] = plane[0]
+    taps = _Taps.of(frame.up[1], device), _Taps.of(frame.up[2], device)
+    spine = _likeliest(anatomy).cpu().numpy() != Channel.BACKGROUND
+    rectangles, box = _rectangles(spine, frame)
+    channels = torch.zeros(_sizes(box), dtype=torch.uint8, device=device)
+    bodies = torch.zeros(_sizes(box), device=device)
+    regions = torch.zeros((_REGIONS.stop - _REGIONS.start, *_sizes(box)), dtype=torch.float16, device=device)
+    for place, rectangle in rectangles.items():
+        probabilities = _plane(anatomy, frame.up[0][place], taps, rectangle)
+        one = (place - box[0].start, *_within(rectangle, box[1:]))
+        channels[one] = _likeliest(probabilities).T
+        c2, cervical, thoracic, lumbar = probabilities[_BODIES]
+        bodies[one] = (c2 + cervical + thoracic + lumbar).T
+        regions[(slice(None), *one)] = probabilities[_REGIONS].to(torch.float16).transpose(1, 2)
+    wide: Box = _NOWHERE
+    if rectangles:
+        wide = widened(box, [reach[axis] for axis in frame.order], [len(matrix) for matrix in frame.up])
+    lesions = torch.zeros(_sizes(wide), device=device)
+    for number, shares in enumerate(frame.up[0][wide[0]]):
+        lesions[number] = _plane(lesion[None], shares, taps, (wide[1], wide[2]))[0].T
     return SourceMaps(
-        channels=np.asarray(_stored(channels, frame), dtype=np.uint8),
-        bodies=np.asarray(_stored(bodies, frame), dtype=np.float32),
-        regions=np.asarray(_stored(regions, frame), dtype=np.float16),
-        lesion=np.asarray(_stored(lesions, frame), dtype=np.float32),
+        channels=_whole(channels, box, frame),
+        bodies=_whole(bodies, box, frame),
+        lesion=_whole(lesions, wide, frame),
+        box=_stored_box(box, frame),
+        regions=_stored(regions, frame),
     )
 
 
-def _slice(tensor: Tensor, shares: npt.NDArray[np.float32]) -> Tensor:
-    """One slice of the source, (channels, rows, columns), from its share in each of the network's."""
+def _likeliest(probabilities: Tensor) -> Tensor:
+    """The number of the largest of several probabilities, the first of equals; uint8.
+
+    As ``argmax``, but in passes over whole planes, which takes a fraction of its time.
+    """
+    largest = probabilities[0].clone()
+    names = torch.zeros_like(largest, dtype=torch.uint8)
+    for name, one in enumerate(probabilities[1:], start=1):
+        larger = (one > largest).view(torch.uint8)
+        torch.maximum(names, larger.mul_(name), out=names)
+        torch.maximum(largest, one, out=largest)
+    return names
+
+
+def _plane(
+    tensor: Tensor,
+    shares: npt.NDArray[np.float32],
+    taps: tuple[_Taps, _Taps],
+    wanted: tuple[slice, slice],
+) -> Tensor:
+    """The wanted columns and rows of one slice of the source, (channels, columns, rows).
+
+    Parameters
+    ----------
+    tensor
+        (channels, slices, rows, columns) of the network's grid.
+    shares
+        Of the source's slice in each of the network's.
+    """
+    (row_taps, rows), (column_taps, columns) = (one.cut(part) for one, part in zip(taps, wanted, strict=True))
     near = np.flatnonzero(shares).tolist()
-    mixed = tensor[:, near[0]] * float(shares[near[0]])
+    mixed = tensor[:, near[0], rows, columns] * float(shares[near[0]])
     for index in near[1:]:
-        mixed += tensor[:, index] * float(shares[index])
-    return mixed
-
-
-def _plane(tensor: Tensor, taps: tuple[_Taps, _Taps], wanted: tuple[slice, slice]) -> Tensor:
-    """(channels, rows, columns) of the network's grid to the wanted ones of the source's."""
+        mixed += tensor[:, index, rows, columns] * float(shares[index])
     # Whole lines are gathered, which is fast; so each axis in turn comes before the last.
-    lines = taps[0].blend(tensor, wanted[0]).transpose(1, 2).contiguous()
-    return taps[1].blend(lines, wanted[1]).transpose(1, 2)
+    lines = row_taps.blend(mixed).transpose(1, 2).contiguous()
+    return column_taps.blend(lines)
 
 
-def _source_box(spine: Tensor, frame: NetworkFrame) -> _Box | None:
-    """The samples of the source, along the network's axes, that any of the spine has a share in."""
-    edges = []
-    for axis, matrix in enumerate(frame.up):
-        others = tuple(other for other in range(3) if other != axis)
-        shown = spine.any(dim=others[1]).any(dim=others[0]).cpu().numpy()
-        touched = np.flatnonzero(matrix[:, shown].any(axis=1))
-        if len(touched) == 0:
-            return None
-        edges.append(slice(int(touched[0]), int(touched[-1]) + 1))
-    return edges[0], edges[1], edges[2]
+def _rectangles(
+    spine: npt.NDArray[np.bool_], frame: NetworkFrame
+) -> tuple[dict[int, tuple[slice, slice]], Box]:
+    """Of each slice of the source, the rows and columns that any of the spine has a share in; all their box.
+
+    Parameters
+    ----------
+    spine
+        Shape of the network's grid; both results are along its axes.
+    """
+    rows, columns = np.asarray(spine.any(axis=2)), np.asarray(spine.any(axis=1))
+    rectangles = {}
+    for place, shares in enumerate(frame.up[0]):
+        near = np.flatnonzero(shares)
+        if rows[near].any():
+            rectangles[place] = _touched(frame.up[1], rows[near]), _touched(frame.up[2], columns[near])
+    if not rectangles:
+        return {}, _NOWHERE
+    edges = zip(*rectangles.values(), strict=True)
+    around = [slice(min(e.start for e in axis), max(e.stop for e in axis)) for axis in edges]
+    return rectangles, (slice(min(rectangles), max(rectangles) + 1), around[0], around[1])
 
 
-def _widened(box: _Box, shape: Sequence[int], reach: Sequence[int]) -> _Box:
-    i, j, k = (
-        slice(max(0, part.start - more), min(size, part.stop + more))
-        for part, size, more in zip(box, shape, reach, strict=True)
+def _touched(matrix: npt.NDArray[np.float32], shown: npt.NDArray[np.bool_]) -> slice:
+    """From the first to the last sample that has a share in one shown in any slice, (slices, samples)."""
+    touched = np.flatnonzero(matrix[:, shown.any(axis=0)].any(axis=1))
+    return slice(int(touched[0]), int(touched[-1]) + 1)
+
+
+def _within(part: Box, box: Box) -> Box:
+    """A part of an array as a part of what a box cuts out of it."""
+    return tuple(
+        slice(one.start - edge.start, one.stop - edge.start) for one, edge in zip(part, box, strict=True)
     )
-    return i, j, k
 
 
-def _stored(tensor: Tensor, frame: NetworkFrame) -> npt.NDArray[np.generic]:
+def _sizes(box: Box) -> tuple[int, ...]:
+    return tuple(edge.stop - edge.start for edge in box)
+
+
+def _stored(tensor: Tensor, frame: NetworkFrame) -> npt.NDArray[Any]:
     """From the network's axes to those of the source's array; a leading axis stays."""
     lead = tensor.dim() - 3
-    array: npt.NDArray[np.generic] = tensor.cpu().numpy()
-    flips = [axis + lead for axis, flip in enumerate(frame.flipped) if flip]
+    flips = tuple(axis + lead for axis, flip in enumerate(frame.flipped) if flip)
     back = [int(axis) + lead for axis in np.argsort(frame.order)]
-    return np.ascontiguousarray(np.flip(array, tuple(flips)).transpose(*range(lead), *back))
+    return np.flip(tensor.cpu().numpy(), flips).transpose(*range(lead), *back)
+
+
+def _stored_box(box: Box, frame: NetworkFrame) -> Box:
+    """The same for a box."""
+    sizes = [len(matrix) for matrix in frame.up]
+    edges = [
+        slice(size - edge.stop, size - edge.start) if flip else edge
+        for edge, size, flip in zip(box, sizes, frame.flipped, strict=True)
+    ]
+    return tuple(edges[axis] for axis in np.argsort(frame.order))
+
+
+def _whole(tensor: Tensor, box: Box, frame: NetworkFrame) -> npt.NDArray[Any]:
+    """What was computed in a box, in zeros of the shape of the source's array."""
+    part = _stored(tensor, frame)
+    whole = np.zeros([len(frame.up[int(axis)]) for axis in np.argsort(frame.order)], dtype=part.dtype)
+    whole[_stored_box(box, frame)] = part
+    return whole

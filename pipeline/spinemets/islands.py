@@ -12,17 +12,18 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemets.anatomy import Structure
-from spinemets.spinal_axis import fit_spinal_axis, thin_out
+from spinemets.spinal_axis import fit_spinal_axis
 from spinemets.volume import Grid, Mask
+from spinemets.voxels import bounding_box
 
-__all__ = ["bounding_box", "clean_anatomy", "cores_and_components"]
+__all__ = ["clean_anatomy", "cores_and_components"]
 
 Labels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float64]
 
 _OPENING_MM = 1.2  # breaks bridges across a disc, keeps a cervical body collapsed to 30 %
 _MINIMUM_ISLAND_MM3 = 40.0
-_SAMPLED_VOXELS = 400_000
+_SAMPLED_VOXELS = 2_000  # of an island: for its middle and how much of it lies where
 _NEAR_SHARE = 0.5  # of an island's voxels that must lie where its structure can be
 _SACRUM_BEHIND_MM = 20.0  # of the canal, where its crest may reach
 _BODIES_BELOW_SACRUM = 0.25  # share of their volume: none, but for parts of it taken for bodies
@@ -43,26 +44,31 @@ def clean_anatomy(anatomy: Labels, grid: Grid) -> Labels:
     npt.NDArray[np.uint8]
         A copy in which such islands are background.
     """
-    once = _without_strays(anatomy, grid)
-    return once if np.array_equal(once, anatomy) else _without_strays(once, grid)
-
-
-def _without_strays(anatomy: Labels, grid: Grid) -> Labels:
     cleaned = anatomy.copy()
+    if _drop_strays(cleaned, grid):
+        _drop_strays(cleaned, grid)
+    return cleaned
+
+
+def _drop_strays(anatomy: Labels, grid: Grid) -> bool:
+    """Make strays background in place; whether there were any."""
     box = bounding_box(anatomy > 0)
     axis = fit_spinal_axis(anatomy, grid)
     if box is None or axis is None:
-        return cleaned
-    part = np.ascontiguousarray(anatomy[box])
-    islands = cc3d.connected_components(part, connectivity=18)
+        return False
+    part = anatomy[box].copy()
+    places = np.flatnonzero(part)
+    islands = cc3d.connected_components(part, connectivity=18).ravel()[places]
     count = int(islands.max()) + 1
-    volume_mm3 = np.asarray(np.bincount(islands.ravel(), minlength=count) * grid.voxel_volume_mm3, np.float64)
+    volume_mm3 = np.asarray(np.bincount(islands, minlength=count) * grid.voxel_volume_mm3, np.float64)
     structure = np.zeros(count, dtype=np.uint8)
-    structure[islands.ravel()] = part.ravel()
+    structure[islands] = part.ravel()[places]
     # By voxels, not by centres: the centre of a long bent sac lies in front of the sac.
-    voxels = thin_out(np.argwhere(islands), _SAMPLED_VOXELS)
-    owner = islands[tuple(voxels.T)].astype(np.intp)
-    where = axis.project(grid.to_world(voxels + np.array([edge.start for edge in box])))
+    sample = _sample(islands, count)
+    owner = islands[sample].astype(np.intp)
+    index = np.unravel_index(places[sample], part.shape)
+    voxels = np.stack([column + edge.start for column, edge in zip(index, box, strict=True)]).T
+    where = axis.project(grid.to_world(voxels))
     sampled = np.maximum(np.bincount(owner, minlength=count), 1)
     share = np.bincount(owner, _near_spine(where, structure[owner]), minlength=count) / sampled
     centres = np.stack(
@@ -70,9 +76,25 @@ def _without_strays(anatomy: Labels, grid: Grid) -> Labels:
     )
     dropped = (volume_mm3 < _MINIMUM_ISLAND_MM3) | (share < _NEAR_SHARE)
     dropped |= _stray_bodies(centres, structure, volume_mm3) | _stray_sacrum(centres, structure, volume_mm3)
-    dropped[0] = True
-    cleaned[box] = np.where(dropped[islands], Structure.BACKGROUND, part)
-    return cleaned
+    strays = places[dropped[islands]]
+    part.ravel()[strays] = Structure.BACKGROUND
+    anatomy[box] = part
+    return len(strays) > 0
+
+
+def _sample(islands: npt.NDArray[np.integer], count: int) -> npt.NDArray[np.intp]:
+    """Evenly spread rows of every island, few of a large one and all of a small one.
+
+    Parameters
+    ----------
+    islands
+        Shape (n,), from 1 below ``count``.
+    """
+    order = np.argsort(islands, kind="stable")
+    sizes = np.bincount(islands, minlength=count)
+    every = -(-sizes // _SAMPLED_VOXELS)
+    rank = np.arange(len(islands)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.asarray(order[rank % np.repeat(every, sizes) == 0])
 
 
 def _near_spine(where_mm: Array, structure: Labels) -> Mask:
@@ -112,12 +134,6 @@ def _stray_sacrum(where_mm: Array, structure: Labels, volume_mm3: Array) -> Mask
     below = where_mm[None, bodies, 0] > where_mm[:, 0, None]
     share_below = below @ volume_mm3[bodies] / volume_mm3[bodies].sum()
     return np.asarray(behind | (sacrum & (share_below > _BODIES_BELOW_SACRUM)))
-
-
-def bounding_box(mask: Mask) -> tuple[slice, ...] | None:
-    """The slices around what a mask of any shape holds; None where it is empty."""
-    found = ndimage.find_objects(mask.astype(np.uint8), max_label=1)
-    return tuple(found[0]) if found and found[0] is not None else None
 
 
 def cores_and_components(mask: Mask, grid: Grid) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

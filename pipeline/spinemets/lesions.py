@@ -21,6 +21,7 @@ from spinemets.anatomy import Structure
 from spinemets.config import LesionConfig
 from spinemets.findings import Lesion, SequenceSignal, SpineSegmentation
 from spinemets.volume import Grid, Mask, Volume
+from spinemets.voxels import bounding_box, voxels_of, widened
 
 __all__ = ["find_lesions"]
 
@@ -49,12 +50,17 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
     """
     grid = segmentation.grid
     mask = segmentation.lesion_probability >= config.threshold
-    components = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26)
+    around = bounding_box(mask)
+    if around is None:
+        return ()
+    components = cc3d.connected_components(np.ascontiguousarray(mask[around]), connectivity=26)
+    corner = np.array([edge.start for edge in around])
     lesions = []
     for label, box in enumerate(ndimage.find_objects(components), start=1):
         inside = components[box] == label
-        probabilities = segmentation.lesion_probability[box][inside]
-        voxels = np.argwhere(ndimage.binary_fill_holes(inside)) + np.array([edge.start for edge in box])
+        probabilities = segmentation.lesion_probability[around][box][inside]
+        start = corner + [edge.start for edge in box]
+        voxels = np.argwhere(ndimage.binary_fill_holes(inside)) + start
         confidence = _confidence(probabilities)
         large = len(voxels) * grid.voxel_volume_mm3 >= config.minimum_volume_mm3
         if large and confidence >= config.minimum_confidence:
@@ -121,12 +127,10 @@ class _References:
 
     @classmethod
     def gather(cls, segmentation: SpineSegmentation, lesions: Mask) -> _References:
-        kernel = _thin_kernel(segmentation.grid)
-        free = ~ndimage.binary_dilation(lesions)
-        by_structure = {}
-        for structure in (Structure.VERTEBRAL_BODY, Structure.CORD, Structure.THECAL_SAC):
-            inner = ndimage.binary_erosion(segmentation.anatomy == structure, kernel)
-            by_structure[structure] = np.argwhere(inner & free)
+        structures = (Structure.VERTEBRAL_BODY, Structure.CORD, Structure.THECAL_SAC)
+        by_structure = {
+            structure: _inner_voxels(segmentation, structure, lesions) for structure in structures
+        }
         marrow = by_structure[Structure.VERTEBRAL_BODY]
         instances = segmentation.vertebrae[tuple(marrow.T)].astype(np.intp)
         return cls(by_structure, instances, segmentation.grid)
@@ -143,6 +147,21 @@ class _References:
         else:
             chosen = distance < _NEAR_CANAL_MM
         return voxels[chosen] if chosen.sum() >= _MINIMUM_REFERENCE_VOXELS else voxels
+
+
+def _inner_voxels(
+    segmentation: SpineSegmentation, structure: Structure, lesions: Mask
+) -> npt.NDArray[np.intp]:
+    """Voxels (n, 3) of a structure without its rim, and not beside a lesion either."""
+    mask = segmentation.anatomy == structure
+    box = bounding_box(mask)
+    if box is None:
+        return np.zeros((0, 3), dtype=np.intp)
+    # A lesion just outside of the box lies beside what is in it.
+    box = widened(box, (1, 1, 1), mask.shape)
+    inner = ndimage.binary_erosion(mask[box], _thin_kernel(segmentation.grid))
+    inner &= ~ndimage.binary_dilation(lesions[box])
+    return np.asarray(voxels_of(inner) + np.array([edge.start for edge in box]))
 
 
 def _thin_kernel(grid: Grid) -> Mask:

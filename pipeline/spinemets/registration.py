@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from spinemets.config import SegmentationConfig
 from spinemets.resampling import (
@@ -211,17 +211,17 @@ def _movement(reference: Volume, volume: Volume) -> tuple[str, ...]:
     other = resample(block_mean(volume, _FINE_MM), fixed.grid)
     mask = coverage(volume.grid, fixed.grid) & _foreground(fixed) & _foreground(other)
     first, second = _edge_strength(fixed), _edge_strength(other)
-    here = _correlation(first, second, mask)
-    best, best_mm = here, 0.0
     across = _slice_axis(fixed.grid)
     rows, columns = (axis for axis in range(3) if axis != across)
     spacing = fixed.grid.spacing_mm
+    agreements = _correlations_when_moved(first, second, mask, (rows, columns))
+    here = best = float(agreements[0, 0])
+    best_mm = 0.0
     for i in _steps(spacing[rows]):
         for j in _steps(spacing[columns]):
-            moved = np.roll(second, (i, j), axis=(rows, columns))
-            agreement = _correlation(first, moved, mask)
-            if agreement > best:
-                best, best_mm = agreement, float(np.hypot(i * spacing[rows], j * spacing[columns]))
+            if agreements[i, j] > best:
+                best = float(agreements[i, j])
+                best_mm = float(np.hypot(i * spacing[rows], j * spacing[columns]))
     if best_mm < NOTABLE_SHIFT_MM or best < max(here + 5 * CLEAR_GAIN, MINIMUM_AGREEMENT):
         return ()
     return (
@@ -366,6 +366,35 @@ def _foreground(volume: Volume) -> Mask:
     """Where there is tissue and not air: smoothed intensities above a quarter of their mean."""
     smooth = ndimage.gaussian_filter(volume.intensities, [4.0 / s for s in volume.grid.spacing_mm])
     return np.asarray(smooth > 0.25 * smooth.mean())
+
+
+def _correlations_when_moved(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], mask: Mask, axes: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    """``_correlation`` of the first with the second rolled along two axes, by how far; (rows, columns).
+
+    The sums that Pearson's correlation needs are themselves correlations with the mask, so that
+    Fourier transforms give them for all shifts at once.
+    """
+    count = int(mask.sum())
+    # About their means, so that little is lost when squares are subtracted from squares.
+    a = np.where(mask, first - first[mask].mean(), 0.0) if count else np.zeros(first.shape)
+    b = second - second.mean()
+    fixed = [fft.rfft2(image, axes=axes) for image in (a, mask.astype(np.float64))]
+    moved = [fft.rfft2(image, axes=axes) for image in (b, b**2)]
+    across = 3 - sum(axes)
+    shape = (first.shape[axes[0]], first.shape[axes[1]])
+
+    def sums(one: npt.NDArray[np.complex128], other: npt.NDArray[np.complex128]) -> npt.NDArray[np.float64]:
+        return np.asarray(fft.irfft2((one * np.conj(other)).sum(axis=across), s=shape))
+
+    products, totals, squares = sums(fixed[0], moved[0]), sums(fixed[1], moved[0]), sums(fixed[1], moved[1])
+    spread = np.sqrt(np.maximum(squares / max(count, 1) - (totals / max(count, 1)) ** 2, 0.0))
+    own = float(np.sqrt((a**2).sum() / max(count, 1)))
+    if count < 100 or own < 1e-6:
+        return np.zeros(shape)
+    defined = spread >= 1e-6
+    return np.where(defined, products / count / (own * np.where(defined, spread, 1.0)), 0.0)
 
 
 def _correlation(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], mask: Mask) -> float:

@@ -151,7 +151,11 @@ def coverage(source: Grid, grid: Grid, transform: RigidTransform | None = None) 
     inside = np.ones(grid.shape, dtype=np.bool_)
     axes = np.ogrid[tuple(slice(n) for n in grid.shape)]
     for row, size in zip(to_source[:3], source.shape, strict=True):
-        index = row[3] + sum(step * axis for step, axis in zip(row[:3], axes, strict=True))
+        # Axes along which the index hardly changes are left out: most grids are parallel.
+        steps = [
+            step * axis for step, axis in zip(row[:3], axes, strict=True) if abs(step) * axis.size > 1e-9
+        ]
+        index = np.asarray(row[3] + sum(steps))
         inside &= (index >= -0.5 - 1e-6) & (index <= size - 0.5 + 1e-6)
     return inside
 

@@ -107,7 +107,7 @@ def level_map(report: StudyReport) -> npt.NDArray[np.uint8]:
     numbers = np.zeros(256, dtype=np.uint8)
     for vertebra in report.vertebrae:
         numbers[vertebra.instance] = VERSE_LABELS[vertebra.level]
-    return numbers[report.segmentation.vertebrae]
+    return np.take(numbers, report.segmentation.vertebrae)
 
 
 def lesion_map(report: StudyReport) -> npt.NDArray[np.uint16]:

@@ -15,7 +15,6 @@ from typing import Protocol, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from spinemets import __version__
@@ -29,11 +28,12 @@ from spinemets.findings import InstanceEvidence, Provenance, SpineSegmentation
 from spinemets.inference import Engine, EngineReport, choose_device, choose_precision
 from spinemets.instances import clean_anatomy, split_vertebrae
 from spinemets.intensity import lesion_input, normalise
-from spinemets.interpolation import to_source
+from spinemets.interpolation import SourceMaps, to_source
 from spinemets.network import NetworkDefinition
 from spinemets.registration import Alignment, align, coverage
 from spinemets.sampling import NetworkFrame, network_frame
-from spinemets.volume import Grid, Mask, Study, Volume
+from spinemets.volume import Grid, Study, Volume
+from spinemets.voxels import grown
 
 __all__ = ["CascadeSegmenter", "Segmenter", "load_segmenter", "read_networks"]
 
@@ -45,6 +45,7 @@ _LESION_REACH_MM = 12.0
 # are those of no lesion.
 _LESION_MARGIN = 32
 _NO_LESION = -10.0
+_ROWS_AT_ONCE = 64  # of a resampling matrix
 
 
 class Segmenter(Protocol):
@@ -117,14 +118,16 @@ class CascadeSegmenter:
         with torch.inference_mode():
             evidence = self._fused(alignment, frame, report)
             maps = to_source(evidence.anatomy, evidence.lesion, frame, _lesion_reach(grid))
-        anatomy = clean_anatomy(STRUCTURE_OF_CHANNEL[maps.channels], grid)
+        anatomy = np.zeros_like(maps.channels)
+        anatomy[maps.box] = np.take(STRUCTURE_OF_CHANNEL, maps.channels[maps.box])
+        anatomy = clean_anatomy(anatomy, grid)
         vertebrae = split_vertebrae(anatomy, maps.bodies, grid)
         return SpineSegmentation(
             grid=grid,
             anatomy=anatomy,
             vertebrae=vertebrae,
-            lesion_probability=np.where(_near_spine(anatomy, grid), maps.lesion, np.float32(0)),
-            evidence=_level_evidence(vertebrae, maps.regions),
+            lesion_probability=_near_spine(maps.lesion, anatomy, grid),
+            evidence=_level_evidence(vertebrae, maps),
             volumes=alignment.volumes,
             cautions=(*alignment.cautions, *dict.fromkeys(report.cautions)),
             execution=report.told(),
@@ -140,7 +143,10 @@ class CascadeSegmenter:
             alignment.volumes, alignment.transforms, alignment.sources, strict=True
         ):
             seen = coverage(source, volume.grid, transform)
-            weight = _to_network(seen.astype(np.float32), frame, self._anatomy.device)[0, 0] + 1e-3
+            weight = torch.ones(())
+            if not seen.all():
+                weight = _to_network(seen.astype(np.float32), frame, self._anatomy.device)[0, 0]
+            weight = weight + 1e-3
             one = self._one_series(volume, frame, report)
             device = one.anatomy.device
             weight = weight.to(device)
@@ -248,12 +254,28 @@ def _to_network(array: npt.NDArray[np.float32], frame: NetworkFrame, device: tor
 
 
 def _apply(tensor: Tensor, matrices: Sequence[npt.NDArray[np.float32]]) -> Tensor:
-    """One resampling matrix along each of the last three axes."""
+    """One resampling matrix along each of the last three axes.
+
+    Each sample is a mean of a few neighbours, so for some rows of a matrix at a time only the
+    columns that they need are multiplied.
+    """
     for axis, matrix in enumerate(matrices, start=1):
         if matrix.shape[0] == matrix.shape[1] and np.allclose(matrix, np.eye(len(matrix)), atol=1e-6):
             continue
-        weights = torch.from_numpy(matrix).to(tensor.device)
-        tensor = torch.movedim(torch.movedim(tensor, axis, -1) @ weights.T, -1, axis)
+        parts = []
+        for start in range(0, len(matrix), _ROWS_AT_ONCE):
+            rows = matrix[start : start + _ROWS_AT_ONCE]
+            needed = np.flatnonzero(rows.any(axis=0))
+            first, count = int(needed[0]), int(needed[-1] - needed[0]) + 1
+            weights = torch.from_numpy(rows[:, first : first + count].copy()).to(tensor.device)
+            near = tensor.narrow(axis, first, count)
+            if axis == 3:
+                parts.append(near @ weights.T)
+            else:
+                # A product runs over the axis before the last, so what comes behind is made one.
+                mixed = weights @ near.flatten(axis + 1)
+                parts.append(mixed.reshape(*mixed.shape[: axis + 1], *near.shape[axis + 1 :]))
+        tensor = torch.cat(parts, dim=axis)
     return tensor
 
 
@@ -276,13 +298,12 @@ def _spine_box(anatomy: Tensor) -> tuple[slice, slice]:
     return edges[0], edges[1]
 
 
-def _near_spine(anatomy: npt.NDArray[np.uint8], grid: Grid) -> Mask:
-    """Where a spinal lesion can be: within a short way of what was labelled."""
-    if not anatomy.any():
-        return np.zeros(anatomy.shape, dtype=np.bool_)
-    # Dilating along each axis in turn is a box, which is close enough and far cheaper than a ball.
-    size = [2 * reach + 1 for reach in _lesion_reach(grid)]
-    return np.asarray(ndimage.maximum_filter(anatomy > 0, size=size), dtype=np.bool_)
+def _near_spine(
+    lesion: npt.NDArray[np.float32], anatomy: npt.NDArray[np.uint8], grid: Grid
+) -> npt.NDArray[np.float32]:
+    """The lesion probability where a spinal lesion can be: within a short way of what was labelled."""
+    # A box is close enough and far cheaper than a ball.
+    return lesion * grown(anatomy > 0, _lesion_reach(grid))
 
 
 def _lesion_reach(grid: Grid) -> list[int]:
@@ -290,20 +311,15 @@ def _lesion_reach(grid: Grid) -> list[int]:
     return [int(np.ceil(_LESION_REACH_MM / spacing)) for spacing in grid.spacing_mm]
 
 
-def _level_evidence(
-    vertebrae: npt.NDArray[np.uint8], bodies: npt.NDArray[np.float16]
-) -> tuple[InstanceEvidence, ...]:
-    """The mean of the regional body probabilities over each instance.
-
-    Parameters
-    ----------
-    bodies
-        (5, ...): probabilities of C2, cervical, thoracic and lumbar body, and sacrum.
-    """
+def _level_evidence(vertebrae: npt.NDArray[np.uint8], maps: SourceMaps) -> tuple[InstanceEvidence, ...]:
+    """The mean of the regional body probabilities over each instance."""
     count = int(vertebrae.max())
-    where = np.flatnonzero(vertebrae)
-    labels = vertebrae.ravel()[where]
-    sums = np.stack([np.bincount(labels, region.ravel()[where], count + 1)[1:] for region in bodies])
+    part = vertebrae[maps.box].ravel()
+    where = np.flatnonzero(part)
+    labels = part[where]
+    sums = np.stack(
+        [np.bincount(labels, np.take(region.reshape(-1), where), count + 1)[1:] for region in maps.regions]
+    )
     shares = (sums + 1e-6) / (sums + 1e-6).sum(axis=0)
     return tuple(
         InstanceEvidence(instance, *(float(share) for share in column))

@@ -7,6 +7,7 @@ the right. Knows nothing of instances, levels or lesions.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +15,16 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from spinemets.anatomy import Structure
-from spinemets.volume import Grid, Mask
+from spinemets.volume import Grid
+from spinemets.voxels import voxels_of
 
-__all__ = ["SpinalAxis", "fit_spinal_axis", "thin_out"]
+__all__ = ["SpinalAxis", "fit_spinal_axis"]
 
 Array = npt.NDArray[np.float64]
 
+SAMPLED_VOXELS = 200_000  # at most, so that statistics of fine grids cost no more than of coarse ones
+_THREADS = min(4, os.cpu_count() or 1)
+_POINTS_WORTH_THREADS = 5_000
 _BIN_MM = 4.0
 _SMOOTHING_SD_MM = 14.0  # below a vertebra's height, so that lordosis survives and a disc's bulge does not
 _EXTENSION_MM = 90.0  # straight beyond both ends: room for the dens above and the sacrum below
@@ -60,13 +65,15 @@ class SpinalAxis:
             curve, distance to its right.
         """
         points = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
-        nearest = self._tree.query(points)[1] if len(points) else np.zeros(0, dtype=np.intp)
-        offset = points - self.points_mm[nearest]
-        tangent, anterior = self.tangents[nearest], self.anteriors[nearest]
-        right = np.cross(tangent, anterior)
-        along = nearest + np.einsum("ij,ij->i", offset, tangent)
-        front = np.einsum("ij,ij->i", offset, anterior)
-        return np.stack([along, front, np.einsum("ij,ij->i", offset, right)], axis=1)
+        threads = _THREADS if len(points) > _POINTS_WORTH_THREADS else 1
+        nearest = self._tree.query(points, workers=threads)[1]
+        offset = points - np.take(self.points_mm, nearest, axis=0)
+        where = np.empty_like(points)
+        frame = (self.tangents, self.anteriors, np.cross(self.tangents, self.anteriors))
+        for column, direction in enumerate(frame):
+            np.einsum("ij,ij->i", offset, np.take(direction, nearest, axis=0), out=where[:, column])
+        where[:, 0] += nearest
+        return where
 
     def to_world(self, coordinates_mm: npt.ArrayLike) -> Array:
         """RAS+ mm of curve coordinates, the inverse of ``project``; shapes (n, 3)."""
@@ -94,8 +101,8 @@ def fit_spinal_axis(anatomy: npt.NDArray[np.uint8], grid: Grid) -> SpinalAxis | 
     SpinalAxis or None
         None where too little of a spine is labelled to give a direction.
     """
-    canal = _bin_centres((anatomy == Structure.THECAL_SAC) | (anatomy == Structure.CORD), grid)
-    bodies = _bin_centres((anatomy == Structure.VERTEBRAL_BODY) | (anatomy == Structure.DISC), grid)
+    canal = _bin_centres(anatomy, (Structure.THECAL_SAC, Structure.CORD), grid)
+    bodies = _bin_centres(anatomy, (Structure.VERTEBRAL_BODY, Structure.DISC), grid)
     heights, centres, weights = _bridge(canal, bodies)
     if len(heights) < 3 or np.ptp(heights) < _MINIMUM_EXTENT_MM:
         return None
@@ -104,18 +111,11 @@ def fit_spinal_axis(anatomy: npt.NDArray[np.uint8], grid: Grid) -> SpinalAxis | 
     return _axis_through(curve)
 
 
-def thin_out(voxels: npt.NDArray[np.intp], at_most: int = 200_000) -> npt.NDArray[np.intp]:
-    """Every n-th row of a voxel list, so that statistics of fine grids cost no more than of coarse ones.
-
-    >>> thin_out(np.zeros((10, 3), dtype=np.intp), at_most=4).shape
-    (4, 3)
-    """
-    return voxels[:: max(1, -(-len(voxels) // at_most))]
-
-
-def _bin_centres(mask: Mask, grid: Grid) -> dict[int, tuple[float, float, float]]:
-    """Height bin -> (mean x, mean y, voxel count) of a mask, in RAS+ mm."""
-    voxels = thin_out(np.argwhere(mask))
+def _bin_centres(
+    anatomy: npt.NDArray[np.uint8], pair: tuple[Structure, Structure], grid: Grid
+) -> dict[int, tuple[float, float, float]]:
+    """Height bin -> (mean x, mean y, voxel count) of two structures, in RAS+ mm."""
+    voxels = voxels_of((anatomy == pair[0]) | (anatomy == pair[1]), SAMPLED_VOXELS)
     if len(voxels) == 0:
         return {}
     points = grid.to_world(voxels)
@@ -161,9 +161,10 @@ def _local_quadratic(heights: Array, centres: Array, weights: Array, samples: Ar
     distance = (heights[None, :] - samples[:, None]) / _SMOOTHING_SD_MM
     kernel = np.exp(-0.5 * distance**2) * weights
     kernel = kernel / kernel.sum(axis=1, keepdims=True)
-    design = np.stack([np.ones_like(distance), distance, distance**2], axis=2)
-    normal = np.einsum("sn,snp,snq->spq", kernel, design, design) + np.diag([0.0, 1e-3, 2e-2])
-    right = np.einsum("sn,snp,nc->spc", kernel, design, centres)
+    weighted = [kernel * distance**power for power in range(5)]
+    moments = np.stack([column.sum(axis=1) for column in weighted], axis=1)
+    normal = moments[:, np.add.outer(range(3), range(3))] + np.diag([0.0, 1e-3, 2e-2])
+    right = np.stack([column @ centres for column in weighted[:3]], axis=1)
     return np.asarray(np.linalg.solve(normal, right)[:, 0, :])
 
 

@@ -15,6 +15,7 @@ from spinemets.config import ClassificationConfig
 from spinemets.findings import Lesion, LesionFinding, SpineSegmentation, Vertebra
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.volume import Grid
+from spinemets.voxels import voxels_of
 
 __all__ = ["classify"]
 
@@ -87,7 +88,7 @@ def _look(lesion: Lesion, segmentation: SpineSegmentation) -> _Scene | None:
     voxels = (lesion.voxels - corner).astype(np.int32)
     heights = part.grid.to_world(voxels)[:, 2]
     canal = (part.anatomy == Structure.THECAL_SAC) | (part.anatomy == Structure.CORD)
-    beside = np.argwhere(canal)
+    beside = voxels_of(canal)
     z = part.grid.to_world(beside)[:, 2]
     hidden = beside[(z > heights.min() - 3.0) & (z < heights.max() + 3.0)]
     anatomy = part.anatomy.copy()
@@ -129,10 +130,10 @@ def _envelopes(scene: _Scene) -> tuple[Envelope | None, Envelope | None]:
     lesions = part.lesion_probability >= _LESION_PROBABILITY
     own = np.zeros(grid.shape, dtype=np.bool_)
     own[tuple(scene.voxels.T)] = True
-    others = scene.axis.project(grid.to_world(np.argwhere(lesions & ~own)))
+    others = scene.axis.project(grid.to_world(voxels_of(lesions & ~own)))
     is_cord = part.anatomy == Structure.CORD
     free = ~(lesions | own)
-    canal_voxels = np.argwhere((is_cord | (part.anatomy == Structure.THECAL_SAC)) & free)
+    canal_voxels = voxels_of((is_cord | (part.anatomy == Structure.THECAL_SAC)) & free)
     if len(canal_voxels) == 0:
         return None, None
     canal = scene.axis.project(grid.to_world(canal_voxels))

@@ -12,7 +12,8 @@ from spinemets.anatomy import Structure
 from spinemets.config import ClassificationConfig
 from spinemets.findings import SpineSegmentation, Vertebra
 from spinemets.instances import ARCH_SLOPE
-from spinemets.spinal_axis import SpinalAxis, thin_out
+from spinemets.spinal_axis import SAMPLED_VOXELS, SpinalAxis
+from spinemets.voxels import voxels_of
 
 __all__ = ["LevelsTouched", "find_levels"]
 
@@ -94,7 +95,8 @@ def _extents(
 ) -> list[tuple[int, float, float]]:
     """(row, top, bottom) along the canal of each named body, head to foot, in mm."""
     bony = (segmentation.anatomy == Structure.VERTEBRAL_BODY) | (segmentation.anatomy == Structure.SACRUM)
-    voxels = thin_out(np.argwhere(bony & (row_of[segmentation.vertebrae] >= 0)))
+    bony &= np.take(row_of >= 0, segmentation.vertebrae)
+    voxels = voxels_of(bony, SAMPLED_VOXELS)
     rows = row_of[segmentation.vertebrae[tuple(voxels.T)]]
     along = axis.project(segmentation.grid.to_world(voxels))[:, 0]
     order = np.argsort(rows, kind="stable")

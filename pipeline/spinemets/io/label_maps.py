@@ -14,6 +14,7 @@ import numpy.typing as npt
 from spinemets.atomic import atomic_write_bytes, atomic_write_text
 from spinemets.errors import GeometryError, OutputError
 from spinemets.volume import FloatArray, Grid
+from spinemets.voxels import bounding_box
 
 __all__ = ["write_label_map", "write_probability_map"]
 
@@ -59,10 +60,11 @@ def write_label_map(
     OutputError
         A value does not fit or has no name, or a file cannot be written.
     """
-    values = [int(value) for value in np.unique(array)]
-    if values[0] < 0 or values[-1] > _LARGEST_LABEL:
+    # Most is background, which need not be sorted.
+    values = [0, *map(int, np.unique(array[array != 0]))]
+    if min(values) < 0 or values[-1] > _LARGEST_LABEL:
         raise OutputError(
-            f"{path.name}: label values must be 0 to {_LARGEST_LABEL}, not {values[0]} to {values[-1]}"
+            f"{path.name}: label values must be 0 to {_LARGEST_LABEL}, not {min(values)} to {max(values)}"
         )
     unnamed = sorted(set(values) - set(labels) - {0})
     if unnamed:
@@ -119,11 +121,20 @@ def _write_nifti(
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
     no_extensions = bytes(4)
-    content = header.binaryblock + no_extensions + stored.tobytes(order="F")
+    content = header.binaryblock + no_extensions + _fortran_bytes(stored)
     if path.name.endswith(".gz"):
         # Without a time stamp the same labels give the same bytes.
         content = gzip.compress(content, compresslevel=_GZIP_LEVEL, mtime=0)
     atomic_write_bytes(path, content)
+
+
+def _fortran_bytes(array: npt.NDArray[np.unsignedinteger]) -> bytes:
+    """As ``array.tobytes(order="F")``, but zeros around what the array holds are not gone through."""
+    box = bounding_box(array != 0)
+    whole = np.zeros(array.shape, dtype=array.dtype, order="F")
+    if box is not None:
+        whole[box] = array[box]
+    return whole.tobytes(order="F")
 
 
 def _beside(path: Path, suffix: str) -> Path:

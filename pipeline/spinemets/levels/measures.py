@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from spinemets.anatomy import Structure
 from spinemets.findings import SpineSegmentation
-from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis, thin_out
+from spinemets.spinal_axis import SAMPLED_VOXELS, SpinalAxis, fit_spinal_axis
 from spinemets.volume import Grid, Mask
+from spinemets.voxels import thin_out, voxels_of
 
 __all__ = ["BodyMeasures", "Conus", "SpineMeasures", "measure_spine"]
 
@@ -70,7 +71,7 @@ def measure_spine(segmentation: SpineSegmentation) -> SpineMeasures:
     axis = fit_spinal_axis(segmentation.anatomy, grid)
     bony = (segmentation.anatomy == Structure.VERTEBRAL_BODY) | (segmentation.anatomy == Structure.SACRUM)
     bony &= segmentation.vertebrae > 0
-    voxels = thin_out(np.argwhere(bony))
+    voxels = voxels_of(bony, SAMPLED_VOXELS)
     if axis is None or len(voxels) == 0:
         return SpineMeasures((), Conus("unknown"), 0.0, 0.0)
     index = tuple(voxels.T)
@@ -152,10 +153,10 @@ def _room_mm(axis: SpinalAxis, grid: Grid, body: BodyMeasures, step: int) -> flo
 def _find_conus(segmentation: SpineSegmentation, axis: SpinalAxis) -> Conus:
     """The lowest height at which the cord still has a quarter of its usual cross-section."""
     grid = segmentation.grid
-    voxels = np.argwhere(segmentation.anatomy == Structure.CORD)
+    voxels = voxels_of(segmentation.anatomy == Structure.CORD)
     cord = axis.project(grid.to_world(thin_out(voxels)))[:, 0]
-    beside = np.argwhere(segmentation.anatomy == Structure.THECAL_SAC)
-    sac = axis.project(grid.to_world(thin_out(beside)))[:, 0]
+    beside = voxels_of(segmentation.anatomy == Structure.THECAL_SAC, SAMPLED_VOXELS)
+    sac = axis.project(grid.to_world(beside))[:, 0]
     if len(voxels) * grid.voxel_volume_mm3 < _MINIMUM_CORD_MM3:
         seen = len(sac) > 0 and np.subtract(*np.percentile(sac, (98, 2))) > _MINIMUM_CANAL_MM
         return Conus("above" if seen else "unknown")

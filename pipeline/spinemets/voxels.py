@@ -1,0 +1,106 @@
+"""Where a mask is true: the box around it, its voxels, and what lies within reach of it.
+
+A spine fills a small part of its images. So whole volumes are only compared and reduced, which
+is fast; what takes long is done in the box. Knows nothing of grids or of anatomy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemets.volume import Mask
+
+__all__ = ["Box", "bounding_box", "grown", "thin_out", "voxels_of", "widened"]
+
+Box: TypeAlias = tuple[slice, ...]
+
+
+def bounding_box(mask: Mask) -> Box | None:
+    """The slices around what a mask of any shape holds; None where it is empty.
+
+    >>> bounding_box(np.array([[False, True, True], [False, False, True]]))
+    (slice(0, 2, None), slice(1, 3, None))
+    """
+    box: Box = ()
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        shown = np.flatnonzero(mask[box].any(axis=others))
+        if len(shown) == 0:
+            return None
+        box = (*box, slice(int(shown[0]), int(shown[-1]) + 1))
+    return box
+
+
+def widened(box: Box, reach: Sequence[int], shape: Sequence[int]) -> Box:
+    """A box with so many voxels more on both sides of each axis, within an array's shape.
+
+    >>> widened((slice(1, 3), slice(5, 8)), (2, 2), (9, 9))
+    (slice(0, 5, None), slice(3, 9, None))
+    """
+    return tuple(
+        slice(max(0, part.start - more), min(size, part.stop + more))
+        for part, more, size in zip(box, reach, shape, strict=True)
+    )
+
+
+def voxels_of(mask: Mask, at_most: int | None = None) -> npt.NDArray[np.intp]:
+    """The indices of a mask's voxels, shape (n, axes), in ``argwhere``'s order and much sooner.
+
+    Parameters
+    ----------
+    at_most
+        Thin out to so many; None for all.
+
+    Examples
+    --------
+    >>> voxels_of(np.array([[False, True], [True, True]])).tolist()
+    [[0, 1], [1, 0], [1, 1]]
+    """
+    box = bounding_box(mask)
+    if box is None:
+        return np.zeros((0, mask.ndim), dtype=np.intp)
+    part = mask[box]
+    places = np.flatnonzero(part)
+    if at_most is not None:
+        places = thin_out(places, at_most)
+    columns = np.unravel_index(places, part.shape)
+    return np.stack([column + edge.start for column, edge in zip(columns, box, strict=True)]).T
+
+
+def thin_out(voxels: npt.NDArray[np.intp], at_most: int = 200_000) -> npt.NDArray[np.intp]:
+    """Every n-th row of a voxel list, so that statistics of fine grids cost no more than of coarse ones.
+
+    >>> thin_out(np.zeros((10, 3), dtype=np.intp), at_most=4).shape
+    (4, 3)
+    """
+    return voxels[:: max(1, -(-len(voxels) // at_most))]
+
+
+def grown(mask: Mask, reach: Sequence[int]) -> Mask:
+    """A mask widened by so many voxels along each axis: dilated by a box.
+
+    >>> grown(np.array([False, False, False, True]), (2,)).tolist()
+    [False, True, True, True]
+    """
+    result = np.zeros_like(mask)
+    box = bounding_box(mask)
+    if box is None:
+        return result
+    room = widened(box, reach, mask.shape)
+    part = mask[room].copy()
+    for axis, far in enumerate(reach):
+        lines = np.moveaxis(part, axis, 0)
+        done, whole = 0, min(far, len(lines) - 1)
+        while done < whole:
+            # Not further at once: at an edge there is one side only, and there must be no gap.
+            step = min(done + 1, whole - done)
+            before = lines.copy()
+            lines[step:] |= before[:-step]
+            lines[:-step] |= before[step:]
+            done += step
+    result[room] = part
+    return result
