@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -126,13 +127,15 @@ def test_derivatives_of_several_studies_can_be_put_into_one_dataset(report, deri
     ],
 )
 def test_entities_of_a_name(source, stem):
-    assert str(bids_stem(Series("1.2", "1.2.3", source=Path(source)))) == stem
+    assert str(bids_stem(Series("1.2", "1.2.3", source=Path(source)), b"key")) == stem
 
 
 @pytest.mark.parametrize("source", ["scan.nii.gz", "sub-01", "sub-01-T2w.nii.gz", "sub-_T2w.nii.gz", ""])
 def test_other_names_become_a_hash(source):
-    name = bids_stem(Series("1.2", "1.2.3", source=Path(source))).name
-    assert name == bids_stem(Series("1.2", "9", source=Path("else"))).name
+    name = bids_stem(Series("1.2", "1.2.3", source=Path(source)), b"key").name
+    assert name == bids_stem(Series("1.2", "9", source=Path("else")), b"key").name
+    assert name != bids_stem(Series("1.2", "9", source=Path("else")), b"another key").name
+    assert hashlib.sha256(b"1.2").hexdigest()[:10] not in name
 
 
 def test_validator_finds_no_error_in_input_and_derivatives(dataset, derivatives):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -361,6 +362,23 @@ def test_output_folders_that_share_a_salt_give_a_study_the_same_name(run, scan, 
     assert len((tmp_path / "a/batch.jsonl").read_text().splitlines()) == 1
     options = ["--identifiers", "hash", "--salt", tmp_path / "common/salt"]
     assert run(scan, "-o", tmp_path / "c", *options) == USAGE
+
+
+def test_report_calls_a_study_by_a_hash_that_its_uid_alone_does_not_give(run, tmp_path):
+    exam = write_dicom(tmp_path / "exam", [4.0 * n for n in range(9)])
+    uid = pydicom.dcmread(exam / "1.dcm").StudyInstanceUID
+    salt = ["--salt", tmp_path / "salt"]
+    names = []
+    for folder, options in (("a", salt), ("a", [*salt, "--rerun"]), ("b", salt), ("c", [])):
+        options = [*options, "--identifiers", "hash", "--formats", "json,bids"]
+        assert run(exam, "-o", tmp_path / folder, *options, segmenter=Empty()) == DONE
+        (report,) = (tmp_path / folder).glob("*/report.json")
+        study = json.loads(report.read_text())["study"]
+        (subject,) = report.parent.glob("bids/sub-*")
+        names.append((study["identifier"], study["series"][0]["identifier"], subject.name))
+        assert not re.search(hashlib.sha256(uid.encode()).hexdigest()[:10], f"{study} {subject.name}")
+    assert names[0] == names[1] == names[2]
+    assert not set(names[2]) & set(names[3])
 
 
 def test_merged_shards_keep_their_salt_and_the_table_of_their_names(run, scan, truth, tmp_path):

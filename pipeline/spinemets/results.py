@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from spinemets.io import (
     write_label_map,
     write_probability_map,
 )
-from spinemets.reporting import write_report
+from spinemets.reporting import WrittenReport, write_report
 
 __all__ = ["MAP_NAMES", "lesion_map", "level_map", "write_results"]
 
@@ -44,24 +45,30 @@ MAP_NAMES = frozenset({_ANATOMY, _LEVELS, _LESIONS, _PROBABILITY})
 """The images that a result folder may hold."""
 
 
-def write_results(report: StudyReport, folder: Path, config: ReportConfig) -> None:
+def write_results(report: StudyReport, folder: Path, config: ReportConfig, key: bytes | None = None) -> None:
     """Write whatever the configuration asks for into a folder.
+
+    Parameters
+    ----------
+    key
+        Of the hashes that stand for UIDs; None for a new one.
 
     Raises
     ------
     OutputError
         A file could not be written.
     """
+    key = secrets.token_bytes() if key is None else key
     segmentation = report.segmentation
     if "nifti" in config.formats:
         _write_label_maps(report, {name: folder / name for name in (_ANATOMY, _LEVELS, _LESIONS)})
     if "bids" in config.formats:
-        _write_bids(report, folder / "bids")
+        _write_bids(report, folder / "bids", key)
     if config.save_probabilities:
         write_probability_map(folder / _PROBABILITY, segmentation.lesion_probability, segmentation.grid)
-    written = write_report(report, folder, config)
+    written = write_report(report, folder, config, key)
     if any(name.startswith("dicom-") for name in config.formats):
-        _write_dicom(report, folder, config, written.pdf)
+        _write_dicom(report, folder, config, written)
 
 
 def _write_label_maps(report: StudyReport, paths: Mapping[str, Path]) -> None:
@@ -79,9 +86,9 @@ def _write_label_maps(report: StudyReport, paths: Mapping[str, Path]) -> None:
         write_label_map(paths[name], array, segmentation.grid, labels, said)
 
 
-def _write_bids(report: StudyReport, root: Path) -> None:
+def _write_bids(report: StudyReport, root: Path, key: bytes) -> None:
     """Write the maps as a BIDS derivative dataset of one study."""
-    stem = root / bids_stem(report.study.reference.series)
+    stem = root / bids_stem(report.study.reference.series, key)
     parts = {name: name.removesuffix(".nii.gz") for name in (_ANATOMY, _LEVELS, _LESIONS)}
     _write_label_maps(
         report,
@@ -93,13 +100,13 @@ def _write_bids(report: StudyReport, root: Path) -> None:
     atomic_write_text(root / "README.md", _BIDS_README)
 
 
-def _write_dicom(report: StudyReport, folder: Path, config: ReportConfig, pdf: Path | None) -> None:
+def _write_dicom(report: StudyReport, folder: Path, config: ReportConfig, written: WrittenReport) -> None:
     if not is_dicom_series(report.study.reference.series):
         _log.warning("no DICOM objects are written: the study was not read from DICOM files")
         return
     from spinemets.reporting.dicom import write_dicom
 
-    write_dicom(report, folder, config, pdf)
+    write_dicom(report, folder, config, written.pdf, written.study)
 
 
 def level_map(report: StudyReport) -> npt.NDArray[np.uint8]:

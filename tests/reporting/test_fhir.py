@@ -54,7 +54,7 @@ def test_observations_say_what_the_report_says(resources, document):
 
 def test_identifiers_are_hashed_unless_they_are_kept(report, resources):
     assert "PATIENT-4711" not in fhir_bundle(report_document(report))
-    assert only(resources, "ImagingStudy")[0].identifier[0].value.startswith("sha256:")
+    assert only(resources, "ImagingStudy")[0].identifier[0].value.startswith("hmac-sha256:")
     kept = fhir_bundle(report_document(report, "keep"))
     assert "PATIENT-4711" in kept
     assert f"urn:oid:{report.study.uid}" in kept
@@ -101,9 +101,9 @@ def test_study_without_a_lesion_has_no_observation(make_report):
 
 
 def test_bundle_is_written_on_request(report, tmp_path):
-    write_report(report, tmp_path, ReportConfig(formats=("fhir",)))
+    write_report(report, tmp_path, ReportConfig(formats=("fhir",)), b"key")
     (path,) = tmp_path.iterdir()
     assert path.name == "report.fhir.json"
     assert json.loads(path.read_text()) == json.loads(
-        fhir_bundle(report_document(report, with_pictures=False))
+        fhir_bundle(report_document(report, with_pictures=False, key=b"key"))
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -25,7 +26,7 @@ def test_a_document_survives_writing_and_reading(report):
 
 
 def test_the_document_is_the_golden_one(report):
-    text = report_document(report).model_dump_json(indent=2) + "\n"
+    text = report_document(report, key=b"golden").model_dump_json(indent=2) + "\n"
     if os.environ.get("SPINEMETS_UPDATE_GOLDEN") == "1":
         GOLDEN.write_text(text, encoding="utf-8")
     assert json.loads(text) == json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -85,7 +86,19 @@ def test_kept_identifiers_are_kept(report):
 
 
 def test_the_same_study_has_the_same_hash_and_another_study_another():
-    assert hash_identifier("1.2.3") == hash_identifier("1.2.3") != hash_identifier("1.2.4")
+    assert hash_identifier("1.2.3", b"key") == hash_identifier("1.2.3", b"key")
+    assert hash_identifier("1.2.3", b"key") != hash_identifier("1.2.4", b"key")
+
+
+def test_who_knows_a_uid_but_not_the_key_cannot_find_its_study(report):
+    plain = hashlib.sha256(report.study.uid.encode()).hexdigest()[:10]
+    first, again, other = (report_document(report, key=key).study for key in (b"a", b"a", b"b"))
+    assert first == again
+    assert first.identifier != other.identifier
+    assert first.series[0].identifier != other.series[0].identifier
+    assert report_document(report).study.identifier != report_document(report).study.identifier
+    for study in (first, other, report_document(report).study):
+        assert plain not in study.model_dump_json()
 
 
 def test_the_summary_counts_what_the_findings_hold(report):

@@ -13,7 +13,7 @@ from spinemets.reporting.schema import ReportDocument
 
 @pytest.fixture(scope="module")
 def written(report, tmp_path_factory):
-    return write_report(report, tmp_path_factory.mktemp("out") / "study", ReportConfig())
+    return write_report(report, tmp_path_factory.mktemp("out") / "study", ReportConfig(), b"key")
 
 
 def test_everything_that_is_promised_is_written_and_nothing_else(written):
@@ -36,7 +36,7 @@ def test_the_page_is_small_enough_to_send(written):
 
 
 def test_writing_twice_makes_the_same_files(report, written, tmp_path):
-    again = write_report(report, tmp_path, ReportConfig())
+    again = write_report(report, tmp_path, ReportConfig(), b"key")
     assert again.html.read_bytes() == written.html.read_bytes()
     assert again.json.read_bytes() == written.json.read_bytes()
 

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from spinemets.atomic import atomic_write_text
 from spinemets.batch.manifest import ManifestRow, manifest_text, read_manifest
@@ -26,10 +26,15 @@ from spinemets.batch.records import RecordBook
 from spinemets.errors import ConfigError, OutputError, SpinemetsError
 from spinemets.io import image_stem, is_dicom_series, private_words
 
+if TYPE_CHECKING:
+    from spinemets.config import DetectionConfig
+
 __all__ = [
     "PRIVATE_NAME",
     "conceal",
+    "identifier_key",
     "join_private_tables",
+    "make_salt",
     "note_names",
     "redact",
     "redact_message",
@@ -39,7 +44,7 @@ __all__ = [
 Identifiers = Literal["keep", "hash"]
 
 PRIVATE_NAME = "private"
-"""A folder beside the results: which study is which, and the salt of their names."""
+"""A folder beside the results: which study is which, and the salt of names and identifiers."""
 _SALT = Path(PRIVATE_NAME, "salt")
 _NAMES = Path(PRIVATE_NAME, "studies.csv")
 HIDDEN = "[hidden]"
@@ -72,6 +77,33 @@ def conceal(
     """
     salt = _salt(out, salt_file, write).encode()
     return tuple(_concealed(study, salt) for study in studies)
+
+
+def identifier_key(out: Path, config: DetectionConfig) -> bytes | None:
+    """The key of the hashes that stand for UIDs in the results of an output folder: its salt.
+
+    Empty where identifiers are kept, or are pseudonyms already; None where there is no salt.
+
+    Raises
+    ------
+    OutputError
+        The salt cannot be read.
+    """
+    if config.report.identifiers == "keep" or config.deidentification.enabled:
+        return b""
+    path = out / _SALT
+    return _read_salt(path).encode() if path.is_file() else None
+
+
+def make_salt(out: Path) -> None:
+    """Give an output folder a salt, where it has none.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    _salt(out, None, True)
 
 
 def settle_names(

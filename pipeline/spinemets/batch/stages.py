@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from spinemets.atomic import atomic_folder
 from spinemets.batch.deidentified import copied_study, remove_copy
+from spinemets.batch.privacy import identifier_key
 from spinemets.batch.records import Stage
 from spinemets.detection import interpret
 from spinemets.errors import OutputError, SpinemetsError
@@ -163,7 +164,7 @@ def finish(job: tuple[str, SegmentedStudy], config: DetectionConfig, out: Path) 
         report = interpret(segmented.images, segmented.segmentation, segmented.provenance, config)
         start = perf_counter()
         with atomic_folder(out / key) as temporary:
-            write_results(report, temporary, config.report)
+            write_results(report, temporary, config.report, identifier_key(out, config))
             write_thumbnail(temporary)
     finally:
         if config.deidentification.enabled:

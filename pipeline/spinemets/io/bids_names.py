@@ -1,12 +1,13 @@
 """Names of a BIDS derivative dataset: where the maps made from a series belong in it.
 
 A source that is itself named as BIDS asks keeps its entities. Any other (DICOM, plain names)
-is a subject whose label is a hash of the study, so that no name of a patient gets in.
+is a subject whose label is a keyed hash of the study, so that no name of a patient gets in.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import re
 from pathlib import PurePosixPath
@@ -23,21 +24,26 @@ _NAME = re.compile(
 _DESCRIPTION_ENTITY = re.compile(r"_desc-[0-9A-Za-z+]+")
 
 
-def bids_stem(series: Series) -> PurePosixPath:
+def bids_stem(series: Series, key: bytes) -> PurePosixPath:
     """Path below the dataset's root of what is made from a series, up to its last entities.
+
+    Parameters
+    ----------
+    key
+        Of the hash that is the label of a subject without one.
 
     Examples
     --------
     >>> from pathlib import Path
     >>> source = Path("sub-01/ses-2/anat/sub-01_ses-2_acq-sag_T2w.nii.gz")
-    >>> str(bids_stem(Series("1.2", "1.2.3", source=source)))
+    >>> str(bids_stem(Series("1.2", "1.2.3", source=source), b"key"))
     'sub-01/ses-2/anat/sub-01_ses-2_acq-sag'
-    >>> str(bids_stem(Series("1.2", "1.2.3", source=Path("JANE_DOE.nii.gz"))))
-    'sub-77ac319bfe/anat/sub-77ac319bfe'
+    >>> str(bids_stem(Series("1.2", "1.2.3", source=Path("JANE_DOE.nii.gz")), b"key"))
+    'sub-8fd3e425c8/anat/sub-8fd3e425c8'
     """
     name = _NAME.fullmatch(image_stem(series.source))
     if name is None:
-        subject = f"sub-{hashlib.sha256(series.study_uid.encode()).hexdigest()[:10]}"
+        subject = f"sub-{hmac.new(key, series.study_uid.encode(), hashlib.sha256).hexdigest()[:10]}"
         return PurePosixPath(subject, "anat", subject)
     folders = [part for part in (name["subject"], name["session"]) if part]
     entities = "_".join(folders) + _DESCRIPTION_ENTITY.sub("", name["rest"])

@@ -6,7 +6,9 @@ The only place where identifiers are hashed or left out.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
+import secrets
 from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
@@ -45,31 +47,42 @@ def overlay_name(number: int) -> str:
     return f"overlays/lesion-{number:02d}.png"
 
 
-def hash_identifier(identifier: str) -> str:
-    """The first 16 hexadecimal digits of an identifier's SHA-256.
+def hash_identifier(identifier: str, key: bytes) -> str:
+    """The first 16 hexadecimal digits of an identifier's HMAC-SHA-256.
 
-    >>> hash_identifier("1.2.3")
-    'sha256:c47f5b18b8a430e6'
+    Without the key nobody can tell whether it stands for an identifier that they know.
+
+    >>> hash_identifier("1.2.3", b"key") == hash_identifier("1.2.3", b"key")
+    True
+    >>> hash_identifier("1.2.3", b"key") == hash_identifier("1.2.3", b"another key")
+    False
     """
-    return f"sha256:{hashlib.sha256(identifier.encode()).hexdigest()[:16]}"
+    return f"hmac-sha256:{hmac.new(key, identifier.encode(), hashlib.sha256).hexdigest()[:16]}"
 
 
 def report_document(
-    report: StudyReport, identifiers: Identifiers = "hash", *, with_pictures: bool = True
+    report: StudyReport,
+    identifiers: Identifiers = "hash",
+    *,
+    with_pictures: bool = True,
+    key: bytes | None = None,
 ) -> ReportDocument:
     """The document of a report.
 
     Parameters
     ----------
     identifiers
-        "hash": UIDs become hashes; patient ID, date and file names are left out.
+        "hash": UIDs become keyed hashes; patient ID, date and the source's name are left out.
+        Descriptions are given as they are: ``io.without_names`` is for whoever reads the study.
     with_pictures
         Whether the findings name their overlay pictures.
+    key
+        Of the hashes; None for a new one, so that nothing links the document to any other.
     """
     levels = tuple(_level(vertebra, review_confidence(report)) for vertebra in report.vertebrae)
     findings = tuple(_finding(finding, with_pictures) for finding in report.findings)
     return ReportDocument(
-        study=_study(report.study, identifiers),
+        study=_study(report.study, identifiers, secrets.token_bytes() if key is None else key),
         summary=_summary(findings, levels),
         levels=levels,
         findings=findings,
@@ -78,28 +91,30 @@ def report_document(
     )
 
 
-def _study(study: Study, identifiers: Identifiers) -> StudyRecord:
+def _study(study: Study, identifiers: Identifiers, key: bytes) -> StudyRecord:
     keep = identifiers == "keep"
+    shown = (lambda uid: uid) if keep else (lambda uid: hash_identifier(uid, key))
     return StudyRecord(
-        identifier=study.uid if keep else hash_identifier(study.uid),
+        identifier=shown(study.uid),
         identifiers=identifiers,
         patient_id=study.patient_id if keep else None,
         date=study.study_date if keep else None,
         description=study.description,
         series=tuple(
-            _series(volume, keep=keep, reference=rank == 0) for rank, volume in enumerate(study.volumes)
+            _series(volume, shown(volume.series.series_uid), keep=keep, reference=rank == 0)
+            for rank, volume in enumerate(study.volumes)
         ),
         rejected=tuple(RejectedSeriesRecord(name=name, reason=reason) for name, reason in study.rejected),
     )
 
 
-def _series(volume: Volume, *, keep: bool, reference: bool) -> SeriesRecord:
+def _series(volume: Volume, identifier: str, *, keep: bool, reference: bool) -> SeriesRecord:
     series = volume.series
     return SeriesRecord(
         name=series.name,
         weighting=series.weighting.value,
         plane=series.plane.value,
-        identifier=series.series_uid if keep else hash_identifier(series.series_uid),
+        identifier=identifier,
         source=series.source.name if keep else None,
         shape=volume.grid.shape,
         spacing_mm=_point(volume.grid.spacing_mm),

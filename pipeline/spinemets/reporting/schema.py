@@ -45,7 +45,7 @@ class SeriesRecord(_Record):
     name: str
     weighting: str
     plane: Literal["sagittal", "coronal", "axial"]
-    identifier: str = Field(description="series UID, or the start of its SHA-256")
+    identifier: str = Field(description="series UID, or a keyed hash of it")
     source: str | None = Field(description="name of the file or folder; null where identifiers are hashed")
     shape: tuple[int, int, int]
     spacing_mm: Point
@@ -63,7 +63,7 @@ class RejectedSeriesRecord(_Record):
 class StudyRecord(_Record):
     """What was examined."""
 
-    identifier: str = Field(description="study UID, or the start of its SHA-256")
+    identifier: str = Field(description="study UID, or a keyed hash of it")
     identifiers: Literal["keep", "hash"]
     patient_id: str | None = Field(description="null where identifiers are hashed")
     date: str | None = Field(description="null where identifiers are hashed")

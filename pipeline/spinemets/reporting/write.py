@@ -34,8 +34,15 @@ _PDF_FORMATS = frozenset({"pdf", "dicom-pdf"})
 
 @dataclass(frozen=True, slots=True)
 class WrittenReport:
-    """Where the parts of a report lie; None or empty for what was not asked for."""
+    """Where the parts of a report lie; None or empty for what was not asked for.
 
+    Attributes
+    ----------
+    study
+        What the report calls the study.
+    """
+
+    study: str
     json: Path | None
     html: Path | None
     pdf: Path | None
@@ -43,10 +50,17 @@ class WrittenReport:
     overlays: tuple[Path, ...]
 
 
-def write_report(report: StudyReport, folder: Path, config: ReportConfig) -> WrittenReport:
+def write_report(
+    report: StudyReport, folder: Path, config: ReportConfig, key: bytes | None = None
+) -> WrittenReport:
     """Write the report in every format of the configuration but the label maps and DICOM.
 
     Each file appears whole or not at all; the page comes last.
+
+    Parameters
+    ----------
+    key
+        Of the hashes that stand for UIDs; None for a new one.
 
     Raises
     ------
@@ -54,7 +68,7 @@ def write_report(report: StudyReport, folder: Path, config: ReportConfig) -> Wri
         A file cannot be written, or what makes a PDF is not installed.
     """
     wanted = set(config.formats)
-    document = report_document(report, config.identifiers, with_pictures="png" in wanted)
+    document = report_document(report, config.identifiers, with_pictures="png" in wanted, key=key)
     json_path = html_path = pdf_path = overview_path = None
     overlays: tuple[Path, ...] = ()
     pictures = _pictures(report) if wanted & {"png", "html", *_PDF_FORMATS} else Pictures(b"", {})
@@ -76,7 +90,7 @@ def write_report(report: StudyReport, folder: Path, config: ReportConfig) -> Wri
         html_path = folder / "report.html"
         atomic_write_text(html_path, render_html(document, pictures, viewer_data(report, document)))
     _log.info("report with %d findings written to %s", len(report.findings), folder)
-    return WrittenReport(json_path, html_path, pdf_path, overview_path, overlays)
+    return WrittenReport(document.study.identifier, json_path, html_path, pdf_path, overview_path, overlays)
 
 
 def _pictures(report: StudyReport) -> Pictures:

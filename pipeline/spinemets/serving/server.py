@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
+from spinemets.batch.privacy import make_salt
 from spinemets.batch.workers import Worker
 from spinemets.bundles import load_bundle
 from spinemets.errors import ConfigError, OutputError
@@ -61,6 +62,7 @@ def serve(settings: ServeSettings, stop: Event) -> None:
     with _lock(settings.folder) as descriptor:
         folders.inbox.mkdir(exist_ok=True)
         folders.remove_leftovers()
+        make_salt(folders.results)
         queue = StudyQueue(folders.queue)
         try:
             again = queue.recover(settings.analysis.attempts)

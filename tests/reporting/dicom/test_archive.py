@@ -97,6 +97,25 @@ def test_same_result_sent_again_is_known(orthanc, case, tmp_path):
     assert again["Status"] == "AlreadyStored"
 
 
+def test_corrected_name_reaches_the_archive(orthanc, case, report_of, tmp_path):
+    made = case("sagittal", "dicom-seg")
+    corrected = tmp_path / "corrected"
+    corrected.mkdir()
+    for path in made.source.iterdir():
+        image = pydicom.dcmread(path)
+        image.PatientName = "Corrected^Name"
+        image.save_as(corrected / path.name)
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.7")
+    for name, report in (("first", made.report), ("again", report_of(corrected))):
+        config = ReportConfig(formats=FORMATS)
+        for path in write_dicom(report, tmp_path / name, config, tmp_path / "report.pdf", "a study"):
+            stored = ask(f"{orthanc}/instances", path.read_bytes())
+            assert name == "first" or stored["Status"] == "Success", path.name
+            tags = ask(f"{orthanc}/instances/{stored['ID']}/simplified-tags")
+            assert tags["PatientName"] == str(pydicom.dcmread(path).PatientName)
+            assert (name == "again") == (tags["PatientName"] == "Corrected^Name")
+
+
 def test_pixels_come_back_as_they_were(orthanc, case, tmp_path):
     made = case("sagittal", "dicom-seg")
     path = made.objects / "lesions.seg.dcm"

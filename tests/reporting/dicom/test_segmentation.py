@@ -193,15 +193,25 @@ def test_same_result_has_the_same_uids_and_another_result_has_others(case, tmp_p
 
 def test_uids_do_not_depend_on_folders_unused_series_formats_or_timings(case):
     report = case("sagittal", "dicom-seg").report
+    headers = read_source(report.study.reference).headers
     volume = report.study.reference
     moved = replace(volume, series=replace(volume.series, source=Path("/tmp/spinemets-x7f3")))
     study = replace(report.study, volumes=(moved,), rejected=(("series 9601", "modality SEG"),))
     provenance = replace(report.provenance, timings_s={"reading": 99.0}, configuration={"report": {}})
-    assert report_identifiers(replace(report, study=study, provenance=provenance)) == report_identifiers(
-        report
-    )
+    same = replace(report, study=study, provenance=provenance)
+    assert report_identifiers(same, headers) == report_identifiers(report, headers)
     other = replace(report.provenance, model_sha256="cd" * 32)
-    assert report_identifiers(replace(report, provenance=other)) != report_identifiers(report)
+    assert report_identifiers(replace(report, provenance=other), headers) != report_identifiers(
+        report, headers
+    )
+
+
+def test_images_that_show_something_else_change_every_uid(case):
+    report = case("sagittal", "dicom-seg").report
+    headers = read_source(report.study.reference).headers
+    brighter = replace(report.study.reference, intensities=report.study.reference.intensities + 1)
+    other = replace(report, study=replace(report.study, volumes=(brighter,)))
+    assert report_identifiers(other, headers) != report_identifiers(report, headers)
 
 
 def without_times(dataset: pydicom.Dataset) -> str:

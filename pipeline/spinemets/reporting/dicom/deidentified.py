@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pydicom.dataset import Dataset
 
-__all__ = ["follow_deidentification"]
+__all__ = ["STATEMENTS", "follow_deidentification"]
 
-_STATEMENTS = (
+STATEMENTS = (
     "PatientIdentityRemoved",
     "DeidentificationMethod",
     "DeidentificationMethodCodeSequence",
     "LongitudinalTemporalInformationModified",
 )
+"""What a source says of its de-identification, and all objects made from it."""
 _OF_WRITING = (
     "InstanceCreation", "Content", "Series", "StructureSet", "PresentationCreation",
 )  # fmt: skip
@@ -27,7 +28,7 @@ def follow_deidentification(dataset: Dataset, source: Dataset) -> None:
     """
     if source.get("PatientIdentityRemoved") != "YES":
         return
-    for keyword in _STATEMENTS:
+    for keyword in STATEMENTS:
         if keyword in source:
             setattr(dataset, keyword, source[keyword].value)
     if "BurnedInAnnotation" in dataset:

@@ -13,9 +13,15 @@ from spinemets.reporting.dicom.source import SourceSeries
 __all__ = ["make_document"]
 
 
-def make_document(pdf: bytes, source: SourceSeries, identifiers: Identifiers) -> Dataset:
-    """The report's PDF as an Encapsulated PDF of the source's study."""
-    dataset = new_object("document", EncapsulatedPDFStorage, "DOC", source, identifiers)
+def make_document(pdf: bytes, study: str, source: SourceSeries, identifiers: Identifiers) -> Dataset:
+    """The report's PDF as an Encapsulated PDF of the source's study.
+
+    Parameters
+    ----------
+    study
+        What the PDF calls the study: another name makes another object.
+    """
+    dataset = new_object("document", EncapsulatedPDFStorage, "DOC", source, identifiers, f"document {study}")
     dataset.ConversionType = "WSD"
     dataset.BurnedInAnnotation = "YES"
     dataset.AcquisitionDateTime = ""

@@ -45,7 +45,12 @@ def study_attributes(source: SourceSeries) -> Mapping[str, object]:
 
 
 def new_object(
-    kind: str, sop_class_uid: str, modality: str, source: SourceSeries, identifiers: Identifiers
+    kind: str,
+    sop_class_uid: str,
+    modality: str,
+    source: SourceSeries,
+    identifiers: Identifiers,
+    name: str = "",
 ) -> Dataset:
     """An object of the source's study with nothing but its identity.
 
@@ -53,12 +58,15 @@ def new_object(
     ----------
     kind
         Of ``SERIES_NUMBERS``.
+    name
+        What its UIDs follow from, where that is more than its kind.
     """
+    name = name or kind
     dataset: Dataset = SOPClass(
         **study_attributes(source),
-        series_instance_uid=identifiers.series(kind),
+        series_instance_uid=identifiers.series(name),
         series_number=SERIES_NUMBERS[kind],
-        sop_instance_uid=identifiers.instance(kind),
+        sop_instance_uid=identifiers.instance(name),
         sop_class_uid=sop_class_uid,
         instance_number=1,
         modality=modality,

@@ -51,6 +51,8 @@ def make_measurement_report(
     """
     provenance = report.provenance
     images = _flat_headers(source)
+    # A report that refers to another kind of segmentation is another report.
+    name = "report" if lesions is None else f"report {lesions.SOPInstanceUID}"
     content = sr.MeasurementReport(
         observation_context=_observer(provenance),
         procedure_reported=codes.cid100.MRIUnspecifiedBodyRegion,
@@ -60,9 +62,9 @@ def make_measurement_report(
     dataset: Dataset = sr.Comprehensive3DSR(
         evidence=images if lesions is None else [*images, lesions],
         content=content[0],
-        series_instance_uid=identifiers.series("report"),
+        series_instance_uid=identifiers.series(name),
         series_number=SERIES_NUMBERS["report"],
-        sop_instance_uid=identifiers.instance("report"),
+        sop_instance_uid=identifiers.instance(name),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MANUFACTURER,
@@ -164,16 +166,8 @@ def _measurements(finding: FindingRecord) -> list[sr.Measurement]:
     return [
         sr.Measurement(codes.SCT.Volume, finding.volume_mm3, codes.UCUM.CubicMillimeter),
         sr.Measurement(codes.SCT.LongAxis, finding.longest_diameter_mm, codes.UCUM.Millimeter),
-        sr.Measurement(
-            own_concept("confidence", "Confidence that this is a lesion"),
-            finding.confidence,
-            codes.UCUM.NoUnits,
-        ),
-        sr.Measurement(
-            own_concept("level-confidence", "Confidence of the level"),
-            finding.level_confidence,
-            codes.UCUM.NoUnits,
-        ),
+        sr.Measurement(_CONFIDENCE, finding.confidence, codes.UCUM.NoUnits),
+        sr.Measurement(_LEVEL_CONFIDENCE, finding.level_confidence, codes.UCUM.NoUnits),
         *probabilities,
     ]
 

@@ -26,7 +26,11 @@ _log = logging.getLogger(__name__)
 
 
 def write_dicom(
-    report: StudyReport, folder: Path, config: ReportConfig, pdf: Path | None = None
+    report: StudyReport,
+    folder: Path,
+    config: ReportConfig,
+    pdf: Path | None = None,
+    study: str = "",
 ) -> tuple[Path, ...]:
     """Write the DICOM objects that the configuration asks for into ``folder/dicom``.
 
@@ -37,6 +41,8 @@ def write_dicom(
     ----------
     pdf
         The report as a PDF, for the object that holds it.
+    study
+        What the PDF calls the study.
 
     Raises
     ------
@@ -45,7 +51,7 @@ def write_dicom(
     """
     with lenient_values():
         source = read_source(report.study.reference)
-        identifiers = report_identifiers(report)
+        identifiers = report_identifiers(report, source.headers)
         objects: dict[str, Dataset] = {}
         if {"dicom-seg", "dicom-sr"} & set(config.formats):
             objects |= _measured_objects(report, source, identifiers, config)
@@ -55,7 +61,7 @@ def write_dicom(
         if contours is not None:
             objects["contours.rtstruct.dcm"] = contours
         if "dicom-pdf" in config.formats and pdf is not None:
-            objects["report.pdf.dcm"] = make_document(pdf.read_bytes(), source, identifiers)
+            objects["report.pdf.dcm"] = make_document(pdf.read_bytes(), study, source, identifiers)
         if "dicom-sc" in config.formats:
             captures = make_captures(report, source, identifiers)
             objects |= {f"key-image-{rank:02d}.sc.dcm": image for rank, image in enumerate(captures, start=1)}
