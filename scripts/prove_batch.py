@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 import re
 import subprocess
@@ -16,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -177,8 +178,11 @@ def _detect(
 
 
 @contextmanager
-def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+def _running(
+    command: Sequence[str], surroundings: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=quiet, stderr=quiet, env=surroundings) as process:
         yield process
 
 
@@ -328,8 +332,17 @@ def _must_end(commands: Sequence[Sequence[str]]) -> None:
 @click.option("--case", default="lumbar", show_default=True, type=click.Choice(tuple(CASES)))
 @click.option("--formats", default="json,html,nifti,png", show_default=True)
 @click.option("-d", "--device", default="cpu", show_default=True)
-@_WORKERS
-def throughput(studies: int, alone: int, case: str, formats: str, device: str, workers: int) -> None:
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(0))
+@click.option(
+    "--shards",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Batches side by side, with as many threads for each network as processors are for each.",
+)
+def throughput(
+    studies: int, alone: int, case: str, formats: str, device: str, workers: int, shards: int
+) -> None:
     """Compare a batch with one process for each study, and with what the network alone allows."""
     with TemporaryDirectory() as folder:
         root = Path(folder)
@@ -345,19 +358,26 @@ def throughput(studies: int, alone: int, case: str, formats: str, device: str, w
             _seconds([_SPINEMETS, "detect", exam, "-o", root / f"alone{n}", *plain])
             for n, exam in enumerate(exams[:alone])
         ]
-        out, start = root / "batch", time.perf_counter()
-        ended_s = _ends(
-            [_SPINEMETS, "detect", root / "in", "-o", out, *plain, "--workers", str(workers)], out
-        )
+        outs = [root / f"batch{number}" for number in range(1, shards + 1)]
+        batch = [_SPINEMETS, "detect", root / "in", *plain, "--workers", str(workers)]
+        commands = [
+            [*batch, "-o", out, "--shard", f"{number}/{shards}"] for number, out in enumerate(outs, start=1)
+        ]
+        start = time.perf_counter()
+        ended_s = _ends(commands, outs)
         batch_s = (time.perf_counter() - start) / studies
-        segmentation_s = [record.seconds["segmentation"] for record in read_records(out).values()]
+        segmentation_s = [
+            record.seconds["segmentation"] for out in outs for record in read_records(out).values()
+        ]
     alone_s = sum(one_s) / len(one_s)
-    late = ended_s[len(ended_s) // 4 :]
+    # Shards may hold unlike numbers of studies: what counts is the time when all of them run.
+    together = sorted(end for one in ended_s for end in one if end <= min(map(max, ended_s)))
+    late = together[len(together) // 4 :]
     steady_s = (late[-1] - late[0]) / (len(late) - 1)
     seconds = stages["seconds"]
     network_s = seconds["preprocess"] + seconds["network"]
     click.echo(
-        f"{case}, {studies} studies, {workers} workers, {formats}; seconds per study\n"
+        f"{case}, {studies} studies, {shards} x {workers} workers, {formats}; seconds per study\n"
         f"one process each        {alone_s:.2f} (from {alone})\n"
         f"batch, start included   {batch_s:.2f}: {alone_s / batch_s:.2f} times as fast (promised 1.6)\n"
         f"batch, once it runs     {steady_s:.2f}\n"
@@ -375,15 +395,23 @@ def _seconds(command: Sequence[object]) -> float:
     return time.perf_counter() - start
 
 
-def _ends(command: Sequence[object], out: Path) -> list[float]:
-    """Run a batch, and note when each study ended."""
-    ended: list[float] = []
-    with _running([str(word) for word in command]) as process:
-        while process.poll() is None:
-            ended += [time.perf_counter()] * (_ended(out) - len(ended))
+def _ends(commands: Sequence[Sequence[object]], outs: Sequence[Path]) -> list[list[float]]:
+    """Run batches side by side, and note when the studies of each ended."""
+    threads = str(max(1, (os.cpu_count() or 1) // len(commands)))
+    surroundings = {**os.environ, "OMP_NUM_THREADS": threads} if len(commands) > 1 else None
+    ended: list[list[float]] = [[] for _ in outs]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(_running([str(word) for word in command], surroundings))
+            for command in commands
+        ]
+        while any(process.poll() is None for process in processes):
+            for ends, out in zip(ended, outs, strict=True):
+                ends += [time.perf_counter()] * (_ended(out) - len(ends))
             time.sleep(0.02)
-    if process.returncode != DONE:
-        raise click.ClickException(f"the batch ended with code {process.returncode}")
+    for process in processes:
+        if process.returncode != DONE:
+            raise click.ClickException(f"a batch ended with code {process.returncode}")
     return ended
 
 

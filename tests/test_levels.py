@@ -321,3 +321,20 @@ def test_an_anchored_instance_is_a_vertebra_however_thin():
     spot = changed.grid.to_world(np.argwhere(body))[0]
     found = label_levels(changed, anchored("C3", tuple(map(float, spot))))
     assert {vertebra.instance: vertebra.level for vertebra in found}[piece] is L.C3
+
+
+def test_two_halves_of_a_body_with_nothing_between_them_are_measured(lumbar_spine):
+    segmentation = lumbar_spine.segmentation
+    instance = lumbar_spine.names.index("L3") + 1
+    body = (segmentation.anatomy == Structure.VERTEBRAL_BODY) & (segmentation.vertebrae == instance)
+    voxels = np.argwhere(body)
+    side_mm = segmentation.grid.to_world(voxels)[:, 0]
+    side_mm -= np.median(side_mm)
+    count = min((side_mm < -8).sum(), (side_mm > 8).sum())
+    assert count > 50
+    anatomy, vertebrae = segmentation.anatomy.copy(), segmentation.vertebrae.copy()
+    anatomy[body] = vertebrae[body] = 0
+    for half in (voxels[side_mm < -8][:count], voxels[side_mm > 8][:count]):
+        anatomy[tuple(half.T)], vertebrae[tuple(half.T)] = Structure.VERTEBRAL_BODY, instance
+    found = label_levels(replace(segmentation, anatomy=anatomy, vertebrae=vertebrae), CONFIG)
+    assert instance in {vertebra.instance for vertebra in found}

@@ -267,7 +267,10 @@ def _cut_at_necks(bodies: _Bodies, piece: _Piece, expected_mm: float) -> list[_P
     discs = ndimage.gaussian_filter1d(np.histogram(bodies.discs_mm[:, 0], edges)[0].astype(np.float64), 1.2)
     lesser = np.minimum(np.maximum.accumulate(area), np.maximum.accumulate(area[::-1])[::-1])
     with_disc = discs > _DISC_BESIDE * lesser
-    neck = np.where(with_disc, (area - 0.7 * discs) / (_DISC_NECK * lesser), area / (_NECK * lesser))
+    bone = np.where(with_disc, area - 0.7 * discs, area)
+    least = np.where(with_disc, _DISC_NECK, _NECK) * lesser
+    # Where nothing lies above or below there is no neck.
+    neck = np.divide(bone, least, out=np.full_like(bone, np.inf), where=least > 0)
     # Above, the image's edge may have left little of C2; below lies a body.
     inner = neck[2 : len(neck) - max(2, int(0.5 * expected_mm))]
     if not len(inner) or inner.min() >= 1.0:

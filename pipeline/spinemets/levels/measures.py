@@ -112,8 +112,10 @@ def _measure_body(
     part = where[is_sacral] if is_sacrum else where
     front, side = np.median(part[:, 1]), np.median(part[:, 2])
     slack = min(grid.spacing_mm)
-    depth = _extent(part[np.abs(part[:, 2] - side) < 7.0][:, 1], slack)[2]
-    column = part[(np.abs(part[:, 2] - side) < 7.0) & (np.abs(part[:, 1] - front) < 0.3 * depth)]
+    beside = np.abs(part[:, 2] - side) < 7.0
+    # Two halves with nothing between them have no middle.
+    depth = _extent((part[beside] if beside.any() else part)[:, 1], slack)[2]
+    column = part[beside & (np.abs(part[:, 1] - front) < 0.3 * depth)]
     top, bottom, height = _extent((column if len(column) else part)[:, 0], slack)
     width = _extent(part[:, 2], max(grid.spacing_mm))[2]
     across, front_back, head_foot = (bool(cut[direction]) for direction in range(3))
