@@ -21,8 +21,13 @@ __all__ = ["atomic_folder", "atomic_write_bytes", "atomic_write_text", "remove_l
 _SIBLING = re.compile(r"\..+\.[0-9a-f]{12}\.part")
 
 
-def atomic_write_bytes(path: Path, content: bytes) -> None:
+def atomic_write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a file in one step; its folder is made where it is missing.
+
+    Parameters
+    ----------
+    private
+        Whether only its owner may read it.
 
     Raises
     ------
@@ -33,7 +38,8 @@ def atomic_write_bytes(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("xb") as file:
+            mode = 0o600 if private else 0o666
+            with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

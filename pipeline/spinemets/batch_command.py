@@ -40,7 +40,8 @@ from spinemets.batch import (
     stamp_of,
     what_to_do,
 )
-from spinemets.batch.deidentified import disguise, refuse_identified
+from spinemets.batch.deidentified import check_linkage, disguise, refuse_identified
+from spinemets.batch.planning import study_mark
 from spinemets.batch.privacy import redact_message
 from spinemets.batch.ray_nodes import BundleAddress
 from spinemets.errors import ConfigError, SpinemetsError
@@ -111,7 +112,9 @@ def show_plan(
     records = read_records(out) if (out / RECORDS_NAME).is_file() else {}
     stamp: Callable[[PlannedStudy], Stamp] = partial(stamp_of, model_sha256=bundle.sha256, config=config)
     if config.deidentification.enabled:
-        studies, stamp = disguise(studies, stamp, out, config.deidentification, options["deid_linkage"])
+        if options["deid_linkage"] is not None:
+            check_linkage(options["deid_linkage"], out)
+        studies, stamp = disguise(studies, stamp, out, config.deidentification)
     elif config.report.identifiers == "hash":
         studies = conceal(studies, out, options["salt"], write=False)
     todo = what_to_do(studies, records, out, stamp, _again(options))
@@ -135,10 +138,9 @@ def write_manifest(
         The file or the salt cannot be written.
     """
     named = conceal(studies, out, salt) if identifiers == "hash" else studies
-    places = Counter(study.source for study in studies)
     rows = [
-        ManifestRow(name.key, name.source, name.columns, study.key if places[study.source] > 1 else "")
-        for study, name in zip(studies, named, strict=True)
+        ManifestRow(study.key, study.source, study.columns, study_mark(study.found, study.key))
+        for study in named
         if not isinstance(study.found, SpinemetsError)
     ]
     atomic_write_text(path, manifest_text(rows))

@@ -321,7 +321,9 @@ def test_a_damaged_file_beside_a_series_gives_the_study_a_caution(tmp_path, dico
     (tmp_path / "LICENSE").write_text("words " * 100)
     assert read(tmp_path).cautions == study.cautions
     assert study.reference.grid.shape[0] == 7
-    assert study.cautions == ("1 unreadable DICOM file(s) of the input were left out; slices may be missing",)
+    assert study.cautions == (
+        "1 unreadable DICOM file(s) beside its own were left out; slices may be missing",
+    )
 
 
 @pytest.mark.parametrize(

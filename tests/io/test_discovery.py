@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -13,10 +14,20 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 
 from spinemets.config import ReadingConfig
 from spinemets.errors import NoUsableInputError, UnreadableFileError, UnsupportedInputError
-from spinemets.io import Rejection, StudyListing, describe, discover, read_study, write_label_map
+from spinemets.io import (
+    Rejection,
+    StudyListing,
+    describe,
+    discover,
+    private_words,
+    read_study,
+    unpack_study,
+    write_label_map,
+)
 from spinemets.volume import Grid, Plane, Weighting
 
 AFFINE = np.array([[4.0, 0, 0, -14], [0, 0, -1.5, 30], [0, -1.25, 0, 20], [0, 0, 0, 1]])
@@ -356,17 +367,154 @@ def zipped(target: Path, folder: Path) -> Path:
     return target
 
 
-def test_a_zip_is_read_and_its_files_go_with_its_listing(tmp_path, dicom):
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Where temporary folders are made; nothing else is."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def test_nothing_of_a_zip_is_left_after_it_was_listed_and_read(tmp_path, dicom, temporary):
     voxels = dicom.noise()
     dicom.classic(tmp_path / "in" / "deep", voxels)
     path = zipped(tmp_path / "study.zip", tmp_path / "in")
     (listing,) = discover(path)
     assert listing.source == path
-    folder = listing.series[0].series.files[0].parent
+    assert list(temporary.iterdir()) == []
     np.testing.assert_array_equal(read_study(listing, ReadingConfig()).reference.intensities, voxels)
-    assert folder.exists()
-    del listing
-    assert not folder.exists()
+    assert list(temporary.iterdir()) == []
+    (tmp_path / "study.zip").write_bytes(b"PK another")
+    with pytest.raises(UnreadableFileError, match=r"study\.zip"):
+        read_study(listing, ReadingConfig())
+    assert list(temporary.iterdir()) == []
+
+
+def test_of_a_zip_only_the_files_of_the_study_are_unpacked(tmp_path, dicom):
+    dicom.classic(tmp_path / "in/one", dicom.noise())
+    dicom.classic(
+        tmp_path / "in/two",
+        dicom.noise(seed=8),
+        tags={"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.4"},
+    )
+    one, two = discover(zipped(tmp_path / "both.zip", tmp_path / "in"))
+    assert len({one.study_uid, two.study_uid}) == 2
+    at_hand = unpack_study(two, tmp_path / "there")
+    files = {path for path in (tmp_path / "there").rglob("*") if path.is_file()}
+    assert files == set(at_hand.series[0].series.files)
+    assert at_hand.series[0].series.source == tmp_path / "there/two"
+    np.testing.assert_array_equal(
+        read_study(at_hand, ReadingConfig()).reference.intensities, dicom.noise(seed=8)
+    )
+
+
+def test_of_a_zipped_image_its_detached_voxels_are_unpacked_too(tmp_path):
+    image = SimpleITK.GetImageFromArray(np.random.default_rng(0).integers(0, 900, (20, 24, 8), np.int16))
+    (tmp_path / "in").mkdir()
+    SimpleITK.WriteImage(image, str(tmp_path / "in/t2.mhd"))
+    (listing,) = discover(zipped(tmp_path / "image.zip", tmp_path / "in"))
+    assert read_study(listing, ReadingConfig()).reference.intensities.std() > 100
+
+
+def test_a_zipped_study_without_identifiers_is_the_same_each_time(tmp_path, dicom):
+    dicom.classic(tmp_path / "in", dicom.noise(), tags={"StudyInstanceUID": None})
+    path = zipped(tmp_path / "study.zip", tmp_path / "in")
+    assert discover(path)[0].study_uid == discover(path)[0].study_uid
+
+
+def test_the_words_of_a_zipped_studys_headers_are_known_without_its_files(tmp_path, dicom):
+    dicom.classic(tmp_path / "in", dicom.noise())
+    (listing,) = discover(zipped(tmp_path / "study.zip", tmp_path / "in"))
+    assert "secret-id" in private_words(listing)
+
+
+@pytest.mark.parametrize("start", range(8))
+def test_a_zip_damaged_anywhere_is_unreadable_and_leaves_nothing(tmp_path, dicom, temporary, start):
+    dicom.classic(tmp_path / "in", dicom.noise())
+    path = zipped(tmp_path / "study.zip", tmp_path / "in")
+    content = bytearray(path.read_bytes())
+    place = 100 + start * (len(content) - 200) // 9
+    content[place : place + 40] = np.random.default_rng(start).bytes(40)
+    path.write_bytes(content)
+    with contextlib.suppress(UnreadableFileError, NoUsableInputError, UnsupportedInputError):
+        discover(path)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [".", "./", "a"])
+def test_a_zip_whose_members_have_no_name_is_refused(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), b"")
+    with pytest.raises((UnsupportedInputError, NoUsableInputError)):
+        discover(tmp_path / "odd.zip")
+
+
+def test_images_that_differ_behind_the_first_megabyte_have_different_uids(tmp_path):
+    content = np.zeros((24, 192, 192), np.int16)
+    for name, value in (("p1", 1), ("p2", 2)):
+        content[-1, -1, -1] = value
+        nibabel.save(nibabel.Nifti1Image(content, np.diag([4.0, 1, 1, 1])), tmp_path / f"{name}.nii")
+    one, two = discover(tmp_path)
+    assert one.study_uid != two.study_uid
+    assert one.series[0].series.series_uid != two.series[0].series.series_uid
+
+
+def test_an_image_that_cannot_be_opened_costs_only_itself(tmp_path):
+    save_nifti(tmp_path / "good.nii.gz")
+    (tmp_path / "gone.nii.gz").symlink_to(tmp_path / "nowhere")
+    (listing,) = discover(tmp_path)
+    assert [entry.path.name for entry in listing.ignored] == ["gone.nii.gz"]
+
+
+def test_a_damaged_file_is_held_against_the_study_in_whose_folder_it_lies(tmp_path, dicom, caplog):
+    def study(place: str, uid: str) -> list[Path]:
+        tags = {"StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.{len(place)}{place[-1] == '2':d}"}
+        return dicom.classic(tmp_path / place, dicom.noise(), tags=tags)
+
+    def damage(file: Path) -> None:
+        file.write_bytes(file.read_bytes()[:150])
+
+    study("a/t1", "1.2.1")
+    study("a/t2", "1.2.1")
+    damage(study("b/t1", "1.2.2")[0])
+    for file in study("a/stir", "1.2.3"):
+        damage(file)
+    (tmp_path / "stray").mkdir()
+    damage_of = {listing.study_uid: listing.damaged for listing in discover(tmp_path)}
+    assert damage_of == {"1.2.1": 8, "1.2.2": 1}
+    assert "lie beside no study" not in caplog.text
+    next((tmp_path / "a/stir").iterdir()).rename(tmp_path / "stray/x.dcm")
+    assert {listing.damaged for listing in discover(tmp_path)} == {7, 1}
+    assert "1 unreadable DICOM file(s) lie beside no study" in caplog.text
+
+
+def test_results_of_a_batch_are_passed_over_and_scans_beside_them_are_not(tmp_path, dicom):
+    dicom.classic(tmp_path / "scan", dicom.noise())
+    (listing,) = discover(tmp_path)
+    for name, uid in (("done", "1.2.7"), ("scan", "1.2.8"), ("earlier/old", "1.2.9")):
+        dicom.classic(tmp_path / name / "dicom", dicom.noise(), tags={"SeriesInstanceUID": uid})
+    lines = [{"study": "scan", "state": "failed"}, {"study": "done", "state": "done"}]
+    (tmp_path / "batch.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"stu')
+    (again,) = discover(tmp_path)
+    own = listing.series[0].series.series_uid
+    assert {entry.series.series_uid for entry in again.series} == {own, "1.2.8"}
+    assert {"done", "earlier"} <= {entry.path.name for entry in again.ignored}
+    (tmp_path / "scan").rename(tmp_path / ".hidden")
+    with pytest.raises(NoUsableInputError, match="results of spinemets only"):
+        discover(tmp_path)
+
+
+def test_objects_that_spinemets_made_are_no_part_of_the_study_they_came_back_with(tmp_path, dicom):
+    dicom.classic(tmp_path / "scan", dicom.noise())
+    made = {"SeriesInstanceUID": "1.2.9", "Manufacturer": "spinemets"}
+    dicom.classic(tmp_path / "made", dicom.noise(), tags=made)
+    phantom = {"StudyInstanceUID": "1.2.8", "Manufacturer": "spinemets simulation"}
+    dicom.classic(tmp_path / "phantom", dicom.noise(), tags=phantom)
+    found = {listing.study_uid: len(listing.series) for listing in discover(tmp_path)}
+    assert found == {dicom.study_uid: 1, "1.2.8": 1}
+    with pytest.raises(NoUsableInputError, match="results of spinemets only"):
+        discover(tmp_path / "made")
 
 
 @pytest.mark.parametrize(

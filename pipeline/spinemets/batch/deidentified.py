@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spinemets.atomic import atomic_write_bytes
+from spinemets.batch.folders import remove_scratch, scratch_folder
 from spinemets.batch.planning import PlannedStudy
 from spinemets.batch.records import BatchRecord, Stamp
 from spinemets.errors import ConfigError, OutputError, SpinemetsError, UnreadableFileError
@@ -19,18 +20,25 @@ from spinemets.io import StudyListing
 from spinemets.io.deidentification import Deidentifier, Pseudonyms, deidentified_copy, load_secret
 from spinemets.io.deidentification.profile import check_table
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from spinemets.config import DeidentificationConfig
 
 __all__ = [
+    "check_linkage",
     "copied_study",
     "deidentifier_of",
     "disguise",
     "pseudonymous",
     "refuse_identified",
-    "remove_copy",
     "write_linkage",
 ]
+
+_LINKAGE_COLUMNS = ("study", "source", "name")
 
 
 def deidentifier_of(config: DeidentificationConfig, out: Path) -> Deidentifier:
@@ -124,7 +132,7 @@ def refuse_identified(records: Mapping[str, BatchRecord], out: Path) -> None:
 
 
 def copied_study(found: StudyListing, out: Path, key: str, config: DeidentificationConfig) -> StudyListing:
-    """Copy a study without identifiers to where ``remove_copy`` finds it, and list the copy.
+    """Copy a study without identifiers into its scratch room, and list the copy.
 
     Raises
     ------
@@ -135,10 +143,10 @@ def copied_study(found: StudyListing, out: Path, key: str, config: Deidentificat
     ConfigError
         The key cannot be used.
     """
-    remove_copy(out, key)
+    remove_scratch(out, key)
     deidentifier = deidentifier_of(config, out)
     try:
-        return deidentified_copy(found, _copy_folder(out, key), deidentifier)
+        return deidentified_copy(found, scratch_folder(out, key), deidentifier)
     except SpinemetsError:
         raise
     except Exception as error:
@@ -146,14 +154,19 @@ def copied_study(found: StudyListing, out: Path, key: str, config: Deidentificat
         raise UnreadableFileError(f"it cannot be de-identified ({type(error).__name__})") from None
 
 
-def remove_copy(out: Path, key: str) -> None:
-    """Remove a study's copy, if there is one."""
-    shutil.rmtree(_copy_folder(out, key), ignore_errors=True)
+def check_linkage(path: Path, out: Path) -> None:
+    """See whether a linkage may be written to a file.
 
-
-def _copy_folder(out: Path, key: str) -> Path:
-    # Named as what remove_leftovers removes, for a run that is killed.
-    return out / f".{key}.{hashlib.sha256(key.encode()).hexdigest()[:12]}.part"
+    Raises
+    ------
+    ConfigError
+        It lies among the results, or is a file of another kind.
+    OutputError
+        It cannot be read.
+    """
+    if path.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(f"{path}: the linkage lies among the results, which are to be passed on; move it")
+    _read_linkage(path)
 
 
 def write_linkage(
@@ -161,27 +174,58 @@ def write_linkage(
 ) -> None:
     """Write which name stands for which study, readable by the owner only.
 
+    What the file tells of other studies stays in it. Several runs may write to one file.
+
     Raises
     ------
     ConfigError
-        The file would lie among the results.
+        The file would lie among the results, or is one of another kind.
     OutputError
         It cannot be written.
     """
-    if path.resolve().is_relative_to(out.resolve()):
-        raise ConfigError(f"{path}: the linkage lies among the results, which are to be passed on; move it")
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(("study", "source", "name"))
-    table.writerows(
-        (new.key, str(old.source), old.key) for old, new in zip(originals, disguised, strict=True)
-    )
+    check_linkage(path, out)
+    rows = {
+        new.key: (new.key, str(old.source), old.key) for old, new in zip(originals, disguised, strict=True)
+    }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        with os.fdopen(
-            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-        ) as file:
-            file.write(text.getvalue())
+        with _alone_in(path.parent):
+            text = io.StringIO()
+            table = csv.writer(text)
+            table.writerow(_LINKAGE_COLUMNS)
+            table.writerows((_read_linkage(path) | rows).values())
+            atomic_write_bytes(path, text.getvalue().encode(), private=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _read_linkage(path: Path) -> dict[str, tuple[str, ...]]:
+    """The rows of a linkage by the studies' new names; none where there is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        rows = [tuple(row) for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))]
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, csv.Error):
+        rows = []
+    if not rows and not path.stat().st_size:
+        return {}
+    if not rows or rows[0] != _LINKAGE_COLUMNS or any(len(row) != len(_LINKAGE_COLUMNS) for row in rows):
+        raise ConfigError(f"{path}: is there and is no linkage, so it is not replaced; choose another file")
+    return {row[0]: row for row in rows[1:]}
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let no other run write a linkage into the folder meanwhile, where the file system has locks."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

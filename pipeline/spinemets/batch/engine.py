@@ -147,7 +147,7 @@ class _Line:
                 if self._waiting and self._has_room(self._waiting[0]):
                     study = self._waiting.popleft()
                     self._under_way[study.key] = study.memory_bytes
-                    return self._begin(study, Stage.READING, self._load, study.without_archive())
+                    return self._begin(study, Stage.READING, self._load, study.to_hand_on())
                 self._changed.wait()
             return None
 

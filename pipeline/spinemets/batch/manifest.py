@@ -29,8 +29,9 @@ class ManifestRow:
     columns
         Whatever else the row holds, as text.
     within
-        Of several studies that the path holds, the name of the one that is meant: the column
-        ``study_in_path``. Empty where there is but one, or where it is called ``study``.
+        Of several studies that the path holds, which one is meant: the column ``study_in_path``.
+        A mark, as ``planning.study_mark`` makes it, the study's name or its UID. Empty where there
+        is but one, or where it is called ``study``.
     """
 
     study: str

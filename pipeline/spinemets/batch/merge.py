@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from spinemets.atomic import atomic_folder, atomic_write_bytes, remove_leftovers
+from spinemets.batch.folders import earlier_folder, forget_earlier, move_aside
 from spinemets.batch.privacy import join_private_tables
 from spinemets.batch.records import BatchRecord, RecordBook, State, read_records
 from spinemets.batch.tables import write_tables
@@ -19,8 +21,9 @@ __all__ = ["merge_batches"]
 def merge_batches(sources: Sequence[Path], out: Path) -> int:
     """Bring the results and records of several output folders together, and make the tables anew.
 
-    Results are linked where both folders lie on one disk, and copied otherwise. A folder may be
-    merged again when its run has gone on; one that is ``out`` itself only has its tables made.
+    Of a study that several of them hold, the newest record counts, however it ended. Results are
+    linked where both folders lie on one disk, and copied otherwise. A folder may be merged again
+    when its run has gone on; one that is ``out`` itself only has its tables made.
 
     Returns
     -------
@@ -40,8 +43,7 @@ def merge_batches(sources: Sequence[Path], out: Path) -> int:
         for source, records in read:
             for record in records.values():
                 if _is_needed(record, book.records.get(record.study), source):
-                    _take(record, source, out)
-                    book.append(record)
+                    book.append(_take(record, source, out))
         join_private_tables([*others, out], out)
         write_tables(out, book.records)
         return len(book.records)
@@ -55,20 +57,38 @@ def _is_needed(record: BatchRecord, held: BatchRecord | None, source: Path) -> b
             f"{source}: its study {record.study} comes from another place than the one merged before; "
             "give them different names in a manifest, or merge into another folder"
         )
-    if held == record:
-        return False
-    return (record.state is State.DONE, record.ended) > (held.state is State.DONE, held.ended)
+    return _moment(record) > _moment(held)
 
 
-def _take(record: BatchRecord, source: Path, out: Path) -> None:
+def _moment(record: BatchRecord) -> tuple[datetime, bool]:
+    """What orders the records of one study: the newest counts, however it ended."""
+    ended = datetime.fromisoformat(record.ended) if record.ended else datetime.min
+    return ended.replace(tzinfo=ended.tzinfo or UTC), record.state is State.DONE
+
+
+def _take(record: BatchRecord, source: Path, out: Path) -> BatchRecord:
+    """Bring a study's files over, and give the record that goes with them."""
+    folder, kept = out / record.study, earlier_folder(out, record.study)
     try:
         if record.state is State.DONE:
-            with atomic_folder(out / record.study) as folder:
-                shutil.copytree(source / record.study, folder, copy_function=_link, dirs_exist_ok=True)
+            _copy(source / record.study, folder)
+            forget_earlier(out, record.study)
+        elif record.earlier and (source / record.earlier).is_dir():
+            _copy(source / record.earlier, kept)
+            shutil.rmtree(folder, ignore_errors=True)
+        elif folder.is_dir():
+            move_aside(folder, kept)
+            record = record.model_copy(update={"earlier": kept.relative_to(out).as_posix()})
         if record.log:
             atomic_write_bytes(out / record.log, (source / record.log).read_bytes())
     except (OSError, shutil.Error) as error:
         raise OutputError(f"{source / record.study}: cannot be merged into {out} ({error})") from error
+    return record
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_folder(target) as folder:
+        shutil.copytree(source, folder, copy_function=_link, dirs_exist_ok=True)
 
 
 def _link(source: str, target: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,19 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spinemets.batch.manifest import ManifestRow, is_manifest, read_manifest
-from spinemets.errors import ConfigError, NoUsableInputError, SpinemetsError
-from spinemets.io import StudyListing, discover
+from spinemets.errors import ConfigError, NoUsableInputError, SpinemetsError, UnreadableFileError
+from spinemets.io import PackedFiles, StudyListing, discover, is_dicom_series
 from spinemets.results import MAP_NAMES
 
 if TYPE_CHECKING:
     from spinemets.config import ReadingConfig
 
-__all__ = ["PlannedStudy", "Shard", "plan_batch", "study_identity", "study_key"]
+__all__ = ["PlannedStudy", "Shard", "plan_batch", "study_identity", "study_key", "study_mark"]
 
 _IMAGE_SUFFIX = re.compile(r"(\.nii|\.nii\.gz|\.mha|\.mhd|\.nrrd|\.nhdr|\.dcm|\.ima|\.zip)$", re.IGNORECASE)
 _LONGEST_KEY = 80
+_MARK = re.compile(r"[0-9a-f]{8}-[0-9a-f]{16}")
 # Names in the output folder that are not those of studies.
-_TAKEN = re.compile(r"logs|private|(summary|findings)\.(csv|parquet)|batch\.jsonl|index\.html", re.IGNORECASE)
+_TAKEN = re.compile(
+    r"logs|private|earlier|(summary|findings)\.(csv|parquet)|batch\.jsonl|index\.html", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,8 @@ class PlannedStudy:
         The study's listing, or why the input cannot be read.
     columns
         What a manifest tells of the study beside its name and place.
-    is_named
-        Whether the user gave the name, in a manifest.
+    name
+        As the user gave it in a manifest; empty where the key was made otherwise.
     private, hidden_source
         Words that may stand in no name, record or log, and what stands for the source there;
         empty where identifiers are kept. See ``privacy``.
@@ -50,7 +55,7 @@ class PlannedStudy:
     source: Path
     found: StudyListing | SpinemetsError
     columns: Mapping[str, str] = field(default_factory=dict)
-    is_named: bool = False
+    name: str = ""
     private: frozenset[str] = field(default=frozenset(), repr=False)
     hidden_source: str = ""
 
@@ -63,12 +68,14 @@ class PlannedStudy:
         # The series as read; on the reference's grid the same again, three maps, and one copy in passing.
         return 2.0 * (4 * sum(voxels) + (4 * len(voxels) + 6) * max(voxels, default=0))
 
-    def without_archive(self) -> PlannedStudy:
+    def to_hand_on(self) -> PlannedStudy:
         """The same study, light enough to be handed to another process."""
         if isinstance(self.found, SpinemetsError):
             return self
-        damaged = tuple(file for file in self.found.ignored if file.damaged)
-        return replace(self, found=replace(self.found, archive=None, ignored=damaged))
+        archive = self.found.archive
+        if archive is not None:
+            archive = PackedFiles(archive.path, archive.folder)
+        return replace(self, found=replace(self.found, archive=archive, ignored=()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +128,21 @@ def plan_batch(
     ConfigError, UnreadableFileError
         A manifest is not one.
     """
-    listed: list[PlannedStudy] = []
-    found: list[PlannedStudy] = []
-    for path in inputs:
-        if is_manifest(path):
-            listed += _plan_manifest(path, config, shard)
-        else:
-            found += _plan_input(path, config)
-    unique = _with_unique_keys(found, taken={study.key.casefold() for study in listed})
-    return (*listed, *(study for study in unique if shard.holds(study.key)))
+    rows = [
+        _Row(path, number, row)
+        for path in inputs
+        if is_manifest(path)
+        for number, row in enumerate(read_manifest(path), start=1)
+    ]
+    keys = _given_keys([row.content.study for row in rows])
+    listed = _plan_rows(rows, keys, config, shard)
+    found = [study for path in inputs if not is_manifest(path) for study in _plan_input(path, config)]
+    unique = _with_unique_keys(found, taken={key.casefold() for key in keys})
+    planned = (*listed, *(study for study in unique if shard.holds(study.key)))
+    twice = [key for key, count in Counter(study.key.casefold() for study in planned).items() if count > 1]
+    if twice:
+        raise ConfigError(f"two studies would both be named {twice[0]}; give them other names in a manifest")
+    return planned
 
 
 def _plan_input(path: Path, config: ReadingConfig | None) -> list[PlannedStudy]:
@@ -139,39 +152,106 @@ def _plan_input(path: Path, config: ReadingConfig | None) -> list[PlannedStudy]:
             raise NoUsableInputError(f"{path}: holds results of spinemets only; pass the scans themselves")
     except SpinemetsError as error:
         return [PlannedStudy(study_key(path), path, error)]
+    except Exception as error:
+        # As in the batch itself: whatever is wrong with one input, the others go on.
+        problem = UnreadableFileError(f"{path}: cannot be looked through (unexpected {type(error).__name__})")
+        problem.__cause__ = error
+        return [PlannedStudy(study_key(path), path, problem)]
     return [PlannedStudy(study_key(listing.source), listing.source, listing) for listing in listings]
 
 
-def _plan_manifest(path: Path, config: ReadingConfig | None, shard: Shard) -> list[PlannedStudy]:
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of one of several manifests."""
+
+    manifest: Path
+    number: int
+    content: ManifestRow
+
+
+def _plan_rows(
+    rows: Sequence[_Row], keys: Sequence[str], config: ReadingConfig | None, shard: Shard
+) -> list[PlannedStudy]:
+    """The studies of all manifests; of those that have one name, in whatever case, only the first."""
+    first: dict[str, str] = {}
+    places: dict[Path, Sequence[PlannedStudy]] = {}
     studies: list[PlannedStudy] = []
-    seen: set[str] = set()
-    for number, row in enumerate(read_manifest(path), start=1):
-        key = _safe_name(row.study) or "study"
-        is_repeated = key.casefold() in seen
-        if is_repeated:
-            key = f"{key}-row{number}"
-        seen.add(key.casefold())
+    for entry, key in zip(rows, keys, strict=True):
+        row = entry.content
+        before = first.setdefault(_plain(row.study), key)
         if not shard.holds(key):
             continue
-        found: StudyListing | SpinemetsError = (
-            ConfigError(f"{path.name}: row {number} names the study {row.study!r} a second time")
-            if is_repeated
-            else _of_row(row, key, config)
-        )
-        studies.append(PlannedStudy(key, row.path, found, row.columns, is_named=True))
+        found: StudyListing | SpinemetsError
+        if before != key:
+            found = ConfigError(
+                f"{entry.manifest.name}: row {entry.number} names the study {row.study!r} a second time"
+            )
+        else:
+            if row.path not in places:
+                places[row.path] = _with_unique_keys(_plan_input(row.path, config))
+            found = _of_row(row, key, places[row.path])
+        studies.append(PlannedStudy(key, row.path, found, row.columns, name=row.study))
     return studies
 
 
-def _of_row(row: ManifestRow, key: str, config: ReadingConfig | None) -> StudyListing | SpinemetsError:
+def _of_row(row: ManifestRow, key: str, found: Sequence[PlannedStudy]) -> StudyListing | SpinemetsError:
     """The one study of a row's path; of several, the one that the row says, or of the row's name."""
-    found = _with_unique_keys(_plan_input(row.path, config))
-    chosen = found if len(found) == 1 else [study for study in found if study.key == (row.within or key)]
-    if chosen:
-        return chosen[0].found
-    return NoUsableInputError(
-        f"{row.path}: holds {len(found)} studies, none of them named {row.within or key}; "
-        "give each a row with its own path"
-    )
+    if len(found) == 1 and isinstance(found[0].found, SpinemetsError):
+        return found[0].found
+    listings = [study.found for study in found if not isinstance(study.found, SpinemetsError)]
+    if _MARK.fullmatch(row.within):
+        salt = row.within.split("-")[0]
+        marked = [listing for listing in listings if _marked(listing, salt) == row.within]
+        chosen = [listing for listing in marked if listing.source.resolve() == row.path.resolve()] or marked
+        missing = "the one that this row was written for; make the manifest anew"
+    else:
+        wanted = row.within or key
+        chosen = (
+            listings
+            if len(found) == 1
+            else [
+                listing
+                for study, listing in zip(found, listings, strict=True)
+                if wanted in (study.key, listing.study_uid)
+            ]
+        )
+        missing = f"one named {wanted}; say in study_in_path which is meant"
+    if len(chosen) == 1:
+        return chosen[0]
+    return NoUsableInputError(f"{row.path}: of the {len(found)} studies in it, {len(chosen)} are {missing}")
+
+
+def _given_keys(names: Sequence[str]) -> list[str]:
+    """Names of folders for the names that a user gave, different from each other in any file system.
+
+    What cannot stand in a folder's name is told by a hash, where that is needed to tell two apart.
+
+    >>> _given_keys(["case 1", "Anna", "\u0410\u043d\u043d\u0430", "anna"])
+    ['case_1', 'Anna', 'study-80e29e9a', 'Anna-row4']
+    """
+    safe = {_plain(name): _safe_name(name) for name in reversed(names)}
+    count = Counter(key.casefold() for key in safe.values())
+    keys: list[str] = []
+    taken: set[str] = set()
+    own: dict[str, str] = {}
+    for number, name in enumerate(names, start=1):
+        plain = _plain(name)
+        key = safe[plain]
+        if plain in own:
+            key = f"{own[plain]}-row{number}"
+        elif not key or (count[key.casefold()] > 1 and key.casefold() != plain):
+            key = f"{key or 'study'}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
+        while key.casefold() in taken:
+            key += "_"
+        taken.add(key.casefold())
+        own.setdefault(plain, key)
+        keys.append(key)
+    return keys
+
+
+def _plain(name: str) -> str:
+    """A given name as it is compared with others."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _is_own_result(source: Path) -> bool:
@@ -223,6 +303,33 @@ def study_identity(study: PlannedStudy) -> str:
     """The same for the same study in the same place, whatever else is in the batch."""
     parts = [str(study.source.resolve())]
     if not isinstance(study.found, SpinemetsError):
-        # Copies of one image have one UID, and files of one folder may be several studies.
-        parts += [study.found.study_uid, study.found.description]
+        # Files of one folder may be several studies.
+        parts += [_within(study.found), study.found.description]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def study_mark(listing: StudyListing, name: str) -> str:
+    """What tells a study from others of the same place in a manifest, without saying what it is.
+
+    Parameters
+    ----------
+    name
+        Of the study in the manifest: a salt, so that marks of two manifests cannot be compared.
+    """
+    return _marked(listing, hashlib.sha256(name.encode()).hexdigest()[:8])
+
+
+def _marked(listing: StudyListing, salt: str) -> str:
+    return f"{salt}-{hashlib.sha256(f'{salt}{_within(listing)}'.encode()).hexdigest()[:16]}"
+
+
+def _within(listing: StudyListing) -> str:
+    """What tells a study from others of its source: its UID, or where its first file lies in it.
+
+    The UID of image files is a checksum, and a study of which a voxel changes is still the same.
+    """
+    files = [file for entry in listing.series for file in entry.series.files]
+    if not files or any(is_dicom_series(entry.series) for entry in listing.series):
+        return listing.study_uid
+    start = listing.source if listing.archive is None else listing.archive.folder
+    return Path(os.path.relpath(min(files), start)).as_posix()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from spinemets.atomic import atomic_write_text
 from spinemets.batch.manifest import ManifestRow, manifest_text, read_manifest
-from spinemets.batch.planning import PlannedStudy, study_identity
+from spinemets.batch.planning import PlannedStudy, study_identity, study_mark
 from spinemets.batch.records import RecordBook
 from spinemets.errors import ConfigError, OutputError, SpinemetsError
 from spinemets.io import image_stem, is_dicom_series, private_words
@@ -150,8 +150,12 @@ def note_names(studies: Iterable[PlannedStudy], out: Path) -> Path:
     OutputError
         The table cannot be written.
     """
-    rows = [ManifestRow(study.key, study.source, {}) for study in studies]
+    rows = [ManifestRow(study.key, study.source, {}, _mark(study)) for study in studies]
     return _add_names(out, rows)
+
+
+def _mark(study: PlannedStudy) -> str:
+    return "" if isinstance(study.found, SpinemetsError) else study_mark(study.found, study.key)
 
 
 def join_private_tables(sources: Iterable[Path], out: Path) -> None:
@@ -187,6 +191,9 @@ def redact_message(text: str, study: PlannedStudy) -> str:
     if study.hidden_source:
         paths = sorted({str(study.source), str(study.source.resolve())}, key=len, reverse=True)
         text = _hide(text, [rf"{re.escape(path)}(?:[/\\][^\s:'\"]*)?" for path in paths])
+        text = _hide(
+            text, [rf"(?<=[/\\]){re.escape(name)}(?:[/\\][^\s:'\"]*)?" for name in _packed_folders(study)]
+        )
         text = _hide(text, [_alone(name) for name in sorted(_own_names(study), key=len, reverse=True)])
     return redact(text, study.private)
 
@@ -209,12 +216,28 @@ def _own_names(study: PlannedStudy) -> set[str]:
     return {name for file in files for name in (file.name, image_stem(file)) if name}
 
 
+def _packed_folders(study: PlannedStudy) -> list[str]:
+    """The folders of the study's files within their archive, deepest first."""
+    if isinstance(study.found, SpinemetsError) or study.found.archive is None:
+        return []
+    start = study.found.archive.folder
+    files = [file for entry in study.found.series for file in entry.series.files]
+    folders = {
+        folder.relative_to(start).as_posix()
+        for file in files
+        for folder in file.parents[:-1]
+        if start in folder.parents
+    }
+    return sorted(folders, key=len, reverse=True)
+
+
 def _concealed(study: PlannedStudy, salt: bytes) -> PlannedStudy:
     words = frozenset() if isinstance(study.found, SpinemetsError) else private_words(study.found)
-    is_kept = study.is_named and redact(study.key, words) == study.key
+    given = f"{study.key} {study.name}"
+    is_kept = study.name and redact(given, words) == given
     identity = study_identity(study)
     # Two rows of a manifest may lead to one place.
-    own = f"{study.key}\0{identity}" if study.is_named else identity
+    own = f"{study.key}\0{identity}" if study.name else identity
     return replace(
         study,
         key=study.key if is_kept else f"study-{_hashed(own, salt)}",

@@ -237,7 +237,7 @@ class _Run:
             elif self._waiting and self._has_room(self._waiting[0].study, slots):
                 trip = self._waiting.popleft()
                 self._under_way[trip.study.key] = trip.study.memory_bytes
-                self._ask(self._read, trip, Stage.READING, (self._stages.load, trip.study.without_archive()))
+                self._ask(self._read, trip, Stage.READING, (self._stages.load, trip.study.to_hand_on()))
 
     def _ask(self, function: Any, trip: _Trip, stage: Stage, arguments: tuple[object, ...]) -> None:
         # Reading goes round; for writing, Ray looks where the arrays are.

@@ -22,6 +22,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from spinemets.errors import OutputError
+from spinemets.io import RECORDS_NAME
 
 try:
     import fcntl
@@ -32,7 +33,6 @@ __all__ = ["RECORDS_NAME", "BatchRecord", "RecordBook", "Stage", "Stamp", "State
 
 _log = logging.getLogger(__name__)
 
-RECORDS_NAME = "batch.jsonl"
 _RESERVE_NAME = ".reserve"
 _RESERVE_BYTES = 4 * 2**20
 # Workers of a run that was killed a moment ago may still be ending.
@@ -110,6 +110,9 @@ class BatchRecord(_Line):
         Where it was when it failed.
     log
         A file with the traceback, relative to the output folder; empty where there is none.
+    earlier
+        A folder with the result of an earlier run, relative to the output folder, where this one
+        made none; empty where there is none.
     columns
         What the manifest told of the study beside its name and place.
     summary, findings
@@ -129,6 +132,7 @@ class BatchRecord(_Line):
     error: str = ""
     stage: Stage | None = None
     log: str = ""
+    earlier: str = ""
     columns: dict[str, str] = {}
     summary: dict[str, JsonValue] = {}
     findings: tuple[dict[str, JsonValue], ...] = ()

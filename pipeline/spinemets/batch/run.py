@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from spinemets.atomic import atomic_write_text, remove_leftovers
 from spinemets.batch.engine import Limits, Stages, StudyEnd, run_in_turn, run_overlapping
+from spinemets.batch.folders import forget_earlier, remove_scratch, set_aside
 from spinemets.batch.privacy import redact, redact_message
 from spinemets.batch.ray_engine import RayCluster, run_on_ray
 from spinemets.batch.records import BatchRecord, RecordBook, Stage, Stamp, State
@@ -188,13 +189,16 @@ class _Registrar:
             stamp=self._stamps[study.key],
             columns={name: redact(value, study.private) for name, value in study.columns.items()},
             run=self._run,
-            ended=datetime.now(UTC).isoformat(timespec="seconds"),
+            ended=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         if isinstance(outcome, StudyResult):
             record = record.model_copy(update=_result_fields(study, outcome))
         else:
             record = record.model_copy(update=self._failure_fields(study, outcome))
         self._book.append(record)
+        remove_scratch(self._book.folder, study.key)
+        if record.state is State.DONE:
+            forget_earlier(self._book.folder, study.key)
         lines = outcome.lines if isinstance(outcome, StudyResult) else ()
         self._watcher.ended(record, tuple(redact_message(line, study) for line in lines))
 
@@ -204,12 +208,15 @@ class _Registrar:
         traceback = redact_message(failure.traceback, study)
         level = logging.DEBUG if failure.on_purpose else logging.ERROR
         _log.log(level, "%s: stopped while %s\n%s", study.key, failure.stage.value, traceback)
+        earlier = set_aside(study, self._book.folder)
         skipped = failure.error in _NOT_A_SPINE and failure.stage is Stage.READING and not named
         return {
             "state": State.SKIPPED if skipped else State.FAILED,
-            "reason": redact_message(failure.message, study),
+            "reason": redact_message(failure.message, study)
+            + (f" (its result of an earlier run is in {earlier})" if earlier else ""),
             "error": failure.error,
             "stage": failure.stage,
+            "earlier": earlier,
             "log": "" if skipped else self._write_log(study.key, traceback),
         }
 

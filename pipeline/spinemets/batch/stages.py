@@ -13,12 +13,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 from spinemets.atomic import atomic_folder
-from spinemets.batch.deidentified import copied_study, remove_copy
+from spinemets.batch.deidentified import copied_study
+from spinemets.batch.folders import refuse_foreign_folder, remove_scratch, scratch_folder
 from spinemets.batch.privacy import identifier_key
 from spinemets.batch.records import Stage
 from spinemets.detection import interpret
-from spinemets.errors import OutputError, SpinemetsError
-from spinemets.io import read_study
+from spinemets.errors import SpinemetsError
+from spinemets.io import read_study, unpack_study
 from spinemets.reporting import summary_lines
 from spinemets.reporting.batch_page import write_thumbnail
 from spinemets.reporting.tables import Row, finding_rows, report_row
@@ -47,9 +48,6 @@ __all__ = [
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_REPORT_NAMES = ("report.json", "report.html", "report.pdf", "report.fhir.json")
-_RESULT_NAMES = (*_REPORT_NAMES, "levels.nii.gz", "overview.png", "dicom", "bids")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,11 +124,15 @@ def load(study: PlannedStudy, config: DetectionConfig, out: Path) -> LoadedStudy
     """
     if isinstance(study.found, SpinemetsError):
         raise study.found
-    _refuse_foreign_folder(out / study.key)
+    refuse_foreign_folder(out / study.key, study)
     start = perf_counter()
     found = study.found
     if config.deidentification.enabled:
         found = copied_study(found, out, study.key, config.deidentification)
+    elif found.archive is not None:
+        # What is written of DICOM files is made from them once more, in the last stage.
+        remove_scratch(out, study.key)
+        found = unpack_study(found, scratch_folder(out, study.key))
     images = read_study(found, config.reading)
     return LoadedStudy(images, perf_counter() - start)
 
@@ -167,24 +169,10 @@ def finish(job: tuple[str, SegmentedStudy], config: DetectionConfig, out: Path) 
             write_results(report, temporary, config.report, identifier_key(out, config))
             write_thumbnail(temporary)
     finally:
-        if config.deidentification.enabled:
-            remove_copy(out, key)
+        remove_scratch(out, key)
     return StudyResult(
         report_row(report),
         finding_rows(key, report),
         tuple(summary_lines(report)),
         {**report.provenance.timings_s, "writing": perf_counter() - start},
     )
-
-
-def _refuse_foreign_folder(folder: Path) -> None:
-    """Only an earlier result may be replaced: the name may be that of the input itself."""
-    if (
-        folder.exists()
-        and any(folder.iterdir())
-        and not any((folder / name).exists() for name in _RESULT_NAMES)
-    ):
-        raise OutputError(
-            f"{folder} exists and is not a result of spinemets, so it is not replaced; "
-            "choose another output folder"
-        )

@@ -6,12 +6,14 @@ DICOM studies are told by their identifiers and file sizes, image files by every
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spinemets import __version__
 from spinemets.batch.records import Stamp
 from spinemets.errors import SpinemetsError
+from spinemets.io import is_dicom_series
 
 if TYPE_CHECKING:
     from spinemets.batch.planning import PlannedStudy
@@ -35,29 +37,21 @@ def stamp_of(study: PlannedStudy, model_sha256: str, config: DetectionConfig) ->
 
 def _input_checksum(study: PlannedStudy) -> str:
     if isinstance(study.found, SpinemetsError):
-        return _checksum([study.source.name, *_sizes([study.source])])
-    series = sorted(_series_checksum(entry) for entry in study.found.series)
+        return _checksum([study.source.name, *_sizes([study.source], {})])
+    sizes = study.found.archive.sizes if study.found.archive else {}
+    series = sorted(_series_checksum(entry, sizes) for entry in study.found.series)
     return _checksum([study.found.study_uid, *series])
 
 
-def _series_checksum(entry: SeriesListing) -> str:
-    files = entry.series.files
-    if entry.stack is None and len(files) == 1:
-        # An image file has no identifier of its own; a changed voxel need not change its size.
-        return _checksum([entry.series.description, _file_checksum(files[0])])
-    return _checksum([entry.series.series_uid, entry.series.description, *_sizes(files)])
+def _series_checksum(entry: SeriesListing, sizes: Mapping[Path, int]) -> str:
+    # The identifier of an image file is made from every byte of it.
+    files = entry.series.files if is_dicom_series(entry.series) else ()
+    return _checksum([entry.series.series_uid, entry.series.description, *_sizes(files, sizes)])
 
 
-def _sizes(files: tuple[Path, ...] | list[Path]) -> list[str]:
-    return [str(file.stat().st_size) if file.is_file() else "" for file in files]
-
-
-def _file_checksum(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return "unreadable"
+def _sizes(files: Iterable[Path], known: Mapping[Path, int]) -> list[str]:
+    """The sizes of files; of those in an archive, as they were when it was looked through."""
+    return [str(known.get(file) or (file.stat().st_size if file.is_file() else "")) for file in files]
 
 
 def _checksum(parts: list[str]) -> str:

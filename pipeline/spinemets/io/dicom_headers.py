@@ -44,7 +44,8 @@ DAMAGE_ERRORS = (
 _TAGS = [
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
     "StudyDescription", "SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName", "PatientID",
-    "StudyDate", "Modality", "ImageType", "SeriesNumber", "InstanceNumber", "AcquisitionNumber", "EchoTime",
+    "StudyDate", "Modality", "Manufacturer", "ImageType", "SeriesNumber", "InstanceNumber",
+    "AcquisitionNumber", "EchoTime",
     "TemporalPositionIdentifier", "InversionTime", "RepetitionTime", "FlipAngle", "ScanningSequence",
     "SequenceVariant", "ScanOptions", "ContrastBolusAgent", "ContrastBolusAgentSequence",
     "AcquisitionContrast", "EchoPulseSequence", "InversionRecovery", "FrameOfReferenceUID",
@@ -80,6 +81,7 @@ class InstanceHeader:
     patient_id: str
     study_date: str
     modality: str
+    manufacturer: str
     frame_of_reference_uid: str
     samples: int
     acquisition: AcquisitionHeader
@@ -140,18 +142,18 @@ def _instance(path: Path, dataset: pydicom.Dataset) -> InstanceHeader:
             acquisition = _with_functional_groups(
                 acquisition, dataset, dataset.PerFrameFunctionalGroupsSequence[0]
             )
-    folder = str(path.parent)
     return InstanceHeader(
         path=path,
         sop_class=_text(dataset, "SOPClassUID"),
-        study_uid=_text(dataset, "StudyInstanceUID") or f"unnamed study in {folder}",
-        series_uid=_text(dataset, "SeriesInstanceUID") or f"unnamed series in {folder}",
+        study_uid=_text(dataset, "StudyInstanceUID") or f"unnamed study in {path.parent.resolve()}",
+        series_uid=_text(dataset, "SeriesInstanceUID") or f"unnamed series in {path.parent.resolve()}",
         series_number=_integer(dataset, "SeriesNumber"),
         description=acquisition.description or acquisition.protocol,
         study_description=_text(dataset, "StudyDescription"),
         patient_id=_text(dataset, "PatientID"),
         study_date=_text(dataset, "StudyDate"),
         modality=_text(dataset, "Modality").upper(),
+        manufacturer=_text(dataset, "Manufacturer"),
         frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
         samples=(_integer(dataset, "SamplesPerPixel") or 1) if rows else 0,
         acquisition=acquisition,

@@ -11,18 +11,22 @@ from pathlib import Path
 
 from spinemets.config import ReadingConfig
 from spinemets.errors import NoUsableInputError, UnreadableFileError
+from spinemets.io.archives import packed
 from spinemets.io.dicom_headers import InstanceHeader, has_dicom_preamble, read_instance
 from spinemets.io.dicom_series import list_dicom_series
 from spinemets.io.file_series import list_file_studies
-from spinemets.io.files import is_image_file
+from spinemets.io.files import is_dicom_series, is_image_file
 from spinemets.io.listing import IgnoredFile, StudyListing
 from spinemets.io.selection import select_series
-from spinemets.io.sources import collect_files
+from spinemets.io.sources import InputFiles, open_files
 
 __all__ = ["discover"]
 
 logger = logging.getLogger(__name__)
 
+_OWN_RESULT = "a result of spinemets"
+# As reporting/dicom writes it; what is in an archive may come back with the study it was made of.
+_OWN_MANUFACTURER = "spinemets"
 # Names under which DICOM files without the DICM preamble are met.
 _BARE_DICOM_SUFFIXES = {"", ".dcm", ".dicom", ".ima"}
 _KNOWN_OTHERS = {
@@ -49,7 +53,8 @@ def discover(path: Path, config: ReadingConfig | None = None) -> tuple[StudyList
     -------
     tuple of StudyListing
         Ordered by place. Series that are used come first in each, best first. Every study
-        names the ignored files of the whole input.
+        names the ignored files of the whole input, results of spinemets among them. The files
+        of a ``.zip`` are not there any more; ``read_study`` unpacks what it needs.
 
     Raises
     ------
@@ -61,40 +66,69 @@ def discover(path: Path, config: ReadingConfig | None = None) -> tuple[StudyList
         An archive that is encrypted, too large or unsafe.
     """
     config = config or ReadingConfig()
-    source = collect_files(path)
+    with open_files(path) as source:
+        return _discover(path, source, config)
+
+
+def _discover(path: Path, source: InputFiles, config: ReadingConfig) -> tuple[StudyListing, ...]:
     instances: list[InstanceHeader] = []
     images: list[Path] = []
-    ignored: list[IgnoredFile] = []
+    ignored = [IgnoredFile(folder, _OWN_RESULT) for folder in source.results]
     for file in source.paths:
         if is_image_file(file):
             images.append(file)
             continue
         try:
             reason = _not_dicom_reason(file)
-            if not reason:
-                instances.append(read_instance(file))
+            instance = None if reason else read_instance(file)
         except (UnreadableFileError, OSError) as error:
             ignored.append(IgnoredFile(file, str(error), damaged=_is_marked_dicom(file)))
             continue
-        if reason:
+        if instance is None:
             ignored.append(IgnoredFile(file, reason))
+        elif instance.manufacturer == _OWN_MANUFACTURER:
+            ignored.append(IgnoredFile(file, _OWN_RESULT))
+        else:
+            instances.append(instance)
     file_studies, labels = list_file_studies(images, config)
     ignored += labels
     studies = [*_list_dicom_studies(instances, config), *file_studies]
     if not studies:
         raise _nothing_found(path, ignored)
     logger.info("%d studies found, %d files ignored", len(studies), len(ignored))
-    return tuple(
+    damaged = _damaged_beside(studies, [entry.path for entry in ignored if entry.damaged])
+    listings = (
         replace(
             study,
             series=select_series(study.series, config),
-            # A file within an archive is known to the user by the archive's name.
-            source=path if source.archive else study.source,
             ignored=tuple(ignored),
-            archive=source.archive,
+            damaged=damaged[study.study_uid],
         )
         for study in studies
     )
+    if source.unpacked is None:
+        return tuple(listings)
+    return tuple(packed(listing, path, source.unpacked) for listing in listings)
+
+
+def _damaged_beside(studies: Sequence[StudyListing], files: Sequence[Path]) -> Counter[str]:
+    """How many damaged files each DICOM study may have lost: those in its folders, or else below them."""
+    folders = {
+        study.study_uid: {file.parent for entry in study.series for file in entry.series.files}
+        for study in studies
+        if any(is_dicom_series(entry.series) for entry in study.series)
+    }
+    beside: Counter[str] = Counter()
+    stray = 0
+    for file in files:
+        near = [uid for uid, own in folders.items() if file.parent in own] or [
+            uid for uid, own in folders.items() if file.is_relative_to(os.path.commonpath(own))
+        ]
+        beside.update(near)
+        stray += not near
+    if stray:
+        logger.warning("%d unreadable DICOM file(s) lie beside no study that was found", stray)
+    return beside
 
 
 def _not_dicom_reason(path: Path) -> str:
@@ -142,6 +176,8 @@ def _common_folder(paths: Sequence[Path]) -> Path:
 
 
 def _nothing_found(path: Path, ignored: Sequence[IgnoredFile]) -> NoUsableInputError | UnreadableFileError:
+    if any(entry.reason == _OWN_RESULT for entry in ignored):
+        return NoUsableInputError(f"{path}: holds results of spinemets only; pass the scans themselves")
     if len(ignored) == 1 and ignored[0].path == path:
         return UnreadableFileError(f"{path}: {ignored[0].reason}; a DICOM, NIfTI, NRRD or MHA file is needed")
     reasons = Counter(entry.reason.split(": ")[-1] for entry in ignored)

@@ -26,8 +26,6 @@ __all__ = ["list_file_studies"]
 
 logger = logging.getLogger(__name__)
 
-_HASHED_BYTES = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
@@ -60,7 +58,10 @@ def list_file_studies(
         elif raw_exists and "derivatives" in path.parts:
             ignored.append(IgnoredFile(path, "a BIDS derivative"))
         else:
-            images.append(_Entry(path, name, _content_uid(path)))
+            try:
+                images.append(_Entry(path, name, _content_uid(path)))
+            except OSError as error:
+                ignored.append(IgnoredFile(path, f"{path.name}: cannot be read ({error.strerror})"))
     studies: dict[tuple[str, ...], list[_Entry]] = {}
     for image in images:
         studies.setdefault(image.name.study, []).append(image)
@@ -74,11 +75,9 @@ def _case_names(path: Path, name: FileName) -> tuple[str, ...]:
 
 
 def _content_uid(path: Path) -> str:
-    """A UID made from the file's size and first megabyte; equal files have equal UIDs."""
-    digest = hashlib.sha256(str(path.stat().st_size).encode())
+    """A UID made from every byte of the file; equal files have equal UIDs."""
     with path.open("rb") as file:
-        digest.update(file.read(_HASHED_BYTES))
-    return _uid(digest.digest())
+        return _uid(hashlib.file_digest(file, "sha256").digest())
 
 
 def _uid(digest: bytes) -> str:

@@ -30,6 +30,8 @@ def private_words(listing: StudyListing) -> frozenset[str]:
 
     Files other than DICOM carry none, so for them only made-up UIDs are given.
     """
+    if listing.archive is not None:
+        return listing.archive.words
     words = {listing.study_uid, *(entry.series.series_uid for entry in listing.series)}
     for entry in listing.series:
         if is_dicom_series(entry.series):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -18,7 +19,7 @@ from spinemets.errors import (
 from spinemets.io.dicom_geometry import SliceStack
 from spinemets.volume import Series
 
-__all__ = ["IgnoredFile", "Rejection", "SeriesListing", "StudyListing", "describe"]
+__all__ = ["IgnoredFile", "PackedFiles", "Rejection", "SeriesListing", "StudyListing", "describe"]
 
 
 class Rejection(Enum):
@@ -108,6 +109,28 @@ class IgnoredFile:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedFiles:
+    """What is known of the files of a study in a ``.zip``, which are not at their paths any more.
+
+    Attributes
+    ----------
+    path
+        The archive.
+    folder
+        With which the files' paths begin; what follows is their place in the archive.
+    sizes
+        Of each file, bytes.
+    words
+        Of the headers, as ``private_words`` gives them.
+    """
+
+    path: Path
+    folder: Path
+    sizes: Mapping[Path, int] = field(default_factory=dict, repr=False)
+    words: frozenset[str] = field(default=frozenset(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class StudyListing:
     """One examination and every series found of it.
 
@@ -119,8 +142,10 @@ class StudyListing:
         As the headers give them; never logged.
     ignored
         Files of the same input that belong to no series of any study.
+    damaged
+        How many of them may have been images of this study.
     archive
-        Keeps the folder alive that a ``.zip`` was extracted to.
+        Where its files are if they lie in a ``.zip``; see ``archives``. None for others.
     """
 
     study_uid: str
@@ -130,7 +155,8 @@ class StudyListing:
     study_date: str = ""
     source: Path = Path()
     ignored: tuple[IgnoredFile, ...] = ()
-    archive: object | None = field(default=None, repr=False, compare=False)
+    damaged: int = 0
+    archive: PackedFiles | None = field(default=None, repr=False)
 
 
 def describe(listing: StudyListing, identifiers: Literal["keep", "hash"] = "hash") -> dict[str, object]:

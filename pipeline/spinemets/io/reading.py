@@ -10,6 +10,7 @@ import numpy as np
 
 from spinemets.config import ReadingConfig
 from spinemets.errors import GeometryError, InputError, UnreadableFileError, UnsupportedInputError
+from spinemets.io.archives import unpacked
 from spinemets.io.dicom_pixels import read_stack
 from spinemets.io.files import read_image
 from spinemets.io.listing import Rejection, SeriesListing, StudyListing
@@ -25,7 +26,8 @@ def read_study(listing: StudyListing, config: ReadingConfig) -> Study:
     """Read the series of a study that are used, best first.
 
     The choice is made again under ``config``, so a listing made with other settings may be given.
-    A series that turns out unreadable gives way to the next best of its kind.
+    A series that turns out unreadable gives way to the next best of its kind. What lies in a
+    ``.zip`` is unpacked for as long as it is read.
 
     Raises
     ------
@@ -34,6 +36,11 @@ def read_study(listing: StudyListing, config: ReadingConfig) -> Study:
     UnsupportedInputError, UnreadableFileError, NoUsableInputError
         Nothing is usable for another reason; the message names every series.
     """
+    with unpacked(listing) as at_hand:
+        return _read_study(at_hand, config)
+
+
+def _read_study(listing: StudyListing, config: ReadingConfig) -> Study:
     entries = tuple(_judged_again(entry, config) for entry in listing.series)
     volumes: dict[tuple[str, str], Volume] = {}
     while True:
@@ -97,10 +104,9 @@ def _kind_of(error: InputError) -> Rejection:
 
 def _study_cautions(listing: StudyListing, entries: Sequence[SeriesListing]) -> tuple[str, ...]:
     cautions = []
-    damaged = sum(entry.damaged for entry in listing.ignored)
-    if damaged:
+    if listing.damaged:
         cautions.append(
-            f"{damaged} unreadable DICOM file(s) of the input were left out; slices may be missing"
+            f"{listing.damaged} unreadable DICOM file(s) beside its own were left out; slices may be missing"
         )
     stations = [entry.series.name for entry in entries if entry.rejection is Rejection.STATION]
     if stations:

@@ -1,44 +1,67 @@
-"""The files of an input: one file, a folder tree, or a .zip archive."""
+"""The files of an input: one file, a folder tree, or a .zip archive.
+
+An archive is unpacked to be looked through and removed again at once. What is needed of a study in
+it is unpacked a second time when the study is read.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
+import lzma
 import os
 import shutil
 import stat
 import tempfile
-import weakref
 import zipfile
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from spinemets.errors import NoUsableInputError, OutputError, UnreadableFileError, UnsupportedInputError
 
-__all__ = ["InputFiles", "collect_files"]
+__all__ = ["EARLIER_NAME", "RECORDS_NAME", "InputFiles", "open_files", "temporary_folder", "unpack"]
+
+RECORDS_NAME = "batch.jsonl"
+"""Of an output folder of spinemets: one line for each study that ended."""
+EARLIER_NAME = "earlier"
+"""A folder beside the results, of those whose study could not be done again."""
 
 # Far above any one examination, far below what fills a disk unnoticed.
 _LARGEST_ARCHIVE_BYTES = 32 << 30
 _MOST_ARCHIVE_MEMBERS = 200_000
 _CHUNK_BYTES = 1 << 20
-
-
-class ExtractedArchive:
-    """A temporary folder that lives as long as something refers to this object."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="spinemets-"))
-        self._finalizer = weakref.finalize(self, shutil.rmtree, str(self.folder), ignore_errors=True)
+# What zipfile and the decoders below it raise on damaged archives.
+_DAMAGE_ERRORS = (
+    OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError,
+    ValueError, LookupError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class InputFiles:
-    """Files to look at, sorted; ``archive`` is what they were extracted from, if anything."""
+    """Files to look at, sorted.
+
+    Attributes
+    ----------
+    results
+        Folders with results of spinemets, whose files are not among them.
+    unpacked
+        The temporary folder that an archive was unpacked to; None for other inputs.
+    """
 
     paths: tuple[Path, ...]
-    archive: ExtractedArchive | None = None
+    results: tuple[Path, ...] = ()
+    unpacked: Path | None = None
 
 
-def collect_files(path: Path) -> InputFiles:
+@contextmanager
+def open_files(path: Path) -> Iterator[InputFiles]:
     """Find every file of an input. Hidden files and folders are passed over.
+
+    The files of an archive are there as long as the block lasts.
 
     Raises
     ------
@@ -49,40 +72,86 @@ def collect_files(path: Path) -> InputFiles:
     UnsupportedInputError
         The archive is encrypted, too large, or holds a path that leads out of it.
     OutputError
-        There is no room to extract the archive.
+        There is no room to unpack the archive.
     """
     if not path.exists():
         raise NoUsableInputError(f"{path}: no such file or folder")
-    if path.is_file():
-        if path.suffix.lower() != ".zip":
-            return InputFiles((path,))
-        archive = _extract(path)
-        return InputFiles(_walk(archive.folder), archive)
-    return InputFiles(_walk(path))
+    if path.is_dir():
+        yield _walk(path)
+    elif path.suffix.lower() != ".zip":
+        yield InputFiles((path,))
+    else:
+        with temporary_folder() as folder:
+            unpack(path, folder)
+            found = _walk(folder)
+            yield InputFiles(found.paths, found.results, folder)
 
 
-def _walk(folder: Path) -> tuple[Path, ...]:
-    files = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        files += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
-    return tuple(files)
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is gone when the block ends, in whatever way."""
+    with tempfile.TemporaryDirectory(prefix="spinemets-", ignore_cleanup_errors=True) as name:
+        # As the walk and the files' own paths must agree, it is named in one way.
+        yield Path(name).resolve()
 
 
-def _extract(path: Path) -> ExtractedArchive:
+def unpack(path: Path, folder: Path, only: Collection[PurePosixPath] | None = None) -> None:
+    """Unpack a .zip, or some files of it, into a folder.
+
+    Raises
+    ------
+    UnreadableFileError
+        It is damaged, or does not hold one of the files any more.
+    UnsupportedInputError
+        It is encrypted, too large, or holds a path that leads out of it.
+    OutputError
+        There is no room for it.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             _refuse_unsafe(path, members)
-            extracted = ExtractedArchive()
-            room = min(_LARGEST_ARCHIVE_BYTES, shutil.disk_usage(extracted.folder).free)
+            if only is not None:
+                members = [member for member in members if _name(member) in only]
+                if len({_name(member) for member in members}) < len(only):
+                    raise UnreadableFileError(
+                        f"{path.name}: files of it are gone since it was looked through"
+                    )
+            room = min(_LARGEST_ARCHIVE_BYTES, shutil.disk_usage(folder).free)
             if sum(member.file_size for member in members) > room:
-                raise OutputError(f"{path.name}: its content does not fit into {extracted.folder.parent}")
+                raise OutputError(f"{path.name}: its content does not fit into {folder.parent}")
             for member in members:
-                room -= _extract_member(archive, member, extracted.folder, room)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+                room -= _unpack_member(archive, member, folder, room)
+    except _DAMAGE_ERRORS as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"{path.name}: its content does not fit into {folder.parent}") from error
         raise UnreadableFileError(f"{path.name}: cannot be read as a zip archive ({error})") from error
-    return extracted
+
+
+def _walk(folder: Path) -> InputFiles:
+    files: list[Path] = []
+    results: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        if RECORDS_NAME in names:
+            own = _result_names(Path(parent, RECORDS_NAME))
+            results += [Path(parent, name) for name in folders if name in own]
+            folders[:] = [name for name in folders if name not in own]
+        files += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
+    return InputFiles(tuple(files), tuple(results))
+
+
+def _result_names(records: Path) -> set[str]:
+    """The folders beside the records of a batch that hold its results, and no scans."""
+    done = {EARLIER_NAME}
+    try:
+        for line in records.read_bytes().splitlines():
+            record = json.loads(line)
+            (done.add if record["state"] == "done" else done.discard)(record["study"])
+    except (OSError, ValueError, TypeError, LookupError):
+        # Half a line at the end, or a file of another kind: what was understood counts.
+        pass
+    return done
 
 
 def _refuse_unsafe(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -96,20 +165,26 @@ def _refuse_unsafe(path: Path, members: list[zipfile.ZipInfo]) -> None:
             "extract it and pass the folder"
         )
     for member in members:
-        name = PurePosixPath(member.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+        name = _name(member)
+        if name.is_absolute() or ".." in name.parts or ":" in "".join(name.parts[:1]):
             raise UnsupportedInputError(
                 f"{path.name}: a member's path leads out of the archive; it is not extracted"
             )
+        if not name.parts:
+            raise UnsupportedInputError(f"{path.name}: a member has no name; extract it and pass the folder")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise UnsupportedInputError(f"{path.name}: holds a symbolic link; it is not extracted")
         if member.flag_bits & 0x1:
             raise UnsupportedInputError(f"{path.name}: is encrypted; extract it and pass the folder")
 
 
-def _extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, room: int) -> int:
-    """Extract one file and give its size, which a forged header may understate."""
-    target = folder / member.filename.replace("\\", "/")
+def _name(member: zipfile.ZipInfo) -> PurePosixPath:
+    return PurePosixPath(member.filename.replace("\\", "/"))
+
+
+def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, room: int) -> int:
+    """Unpack one file and give its size, which a forged header may understate."""
+    target = folder / _name(member)
     target.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     with archive.open(member) as source, target.open("wb") as file:

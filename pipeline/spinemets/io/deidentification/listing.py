@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spinemets.errors import InputError, UnsupportedInputError
+from spinemets.io.archives import unpacked
 from spinemets.io.deidentification.dicom_copy import copy_dicom
 from spinemets.io.deidentification.header import Disguise
 from spinemets.io.deidentification.image_copy import copy_image, copy_suffix
 from spinemets.io.deidentification.pseudonyms import Pseudonyms
 from spinemets.io.files import is_dicom_series, is_image_file
-from spinemets.io.listing import IgnoredFile, Rejection, SeriesListing, StudyListing
+from spinemets.io.listing import Rejection, SeriesListing, StudyListing
 from spinemets.volume import Series, Weighting
 
 __all__ = ["Deidentifier", "deidentified_copy"]
@@ -97,8 +98,8 @@ def deidentified_copy(
         The copy cannot be written.
     """
     copier = _Copier(listing, folder, deidentifier)
-    series = tuple(copier.copy(entry, everything=everything) for entry in listing.series)
-    damaged = sum(file.damaged for file in listing.ignored)
+    with unpacked(listing) as at_hand:
+        series = tuple(copier.copy(entry, everything=everything) for entry in at_hand.series)
     return StudyListing(
         study_uid=deidentifier.pseudonyms.uid(listing.study_uid),
         description="",
@@ -106,7 +107,7 @@ def deidentified_copy(
         patient_id=deidentifier.pseudonyms.patient(listing.patient_id or listing.study_uid),
         study_date=copier.study_date,
         source=Path(deidentifier.study_name(listing)),
-        ignored=(IgnoredFile(Path("file"), "damaged", damaged=True),) * damaged,
+        damaged=listing.damaged,
     )
 
 

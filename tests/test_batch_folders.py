@@ -1,0 +1,220 @@
+"""What a batch leaves in its output folder: no archive's files, and no result of a run that failed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from batch_faults import LEAN, Silent, run_planned
+from planted import planted_truth, write_planted_study
+from spinemets.batch import Limits, RecordBook, State, merge_batches, plan_batch, read_records, settle_names
+from spinemets.batch.folders import scratch_folder
+from spinemets.batch.privacy import redact_message
+from spinemets.errors import OutOfMemoryError, WorkerError
+from standins import TruthSegmenter, lumbar_truth, write_scan
+
+
+class Fails:
+    """A network that never ends well."""
+
+    def segment(self, _study):
+        raise WorkerError("killed")
+
+
+class Looks(TruthSegmenter):
+    """Remembers what lies hidden in the output folder when a study is segmented."""
+
+    def __init__(self, truth, out: Path, error: Exception | None = None) -> None:
+        super().__init__(truth)
+        self._out, self._error = out, error
+        self.seen: list[int] = []
+
+    def segment(self, study):
+        self.seen.append(len(list(self._out.glob(".*.part"))))
+        if self._error is not None:
+            raise self._error
+        return super().segment(study)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return lumbar_truth()
+
+
+@pytest.fixture
+def scan(tmp_path, truth):
+    return write_scan(tmp_path / "in/anna.nii.gz", truth)
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def pack(path: Path, *files: Path, below: str = "exam") -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in files:
+            archive.write(file, f"{below}/{file.name}")
+    return path
+
+
+@pytest.fixture
+def archives(tmp_path, scan):
+    return [pack(tmp_path / f"zip{number}.zip", scan) for number in range(3)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_archive_is_unpacked_for_its_own_study_only(archives, truth, tmp_path, temporary, workers):
+    out = tmp_path / "out"
+    segmenter = Looks(truth, out)
+    records = run_planned(plan_batch(archives), out, segmenter, limits=Limits(workers))
+    assert [record.state for record in records] == [State.DONE] * 3
+    if workers == 0:
+        assert segmenter.seen == [1, 1, 1]
+    assert list(temporary.glob("spinemets-*")) == []
+    assert list(out.glob(".*")) == []
+    watcher = Silent()
+    run_planned(plan_batch(archives), out, segmenter, watcher=watcher)
+    assert watcher.events == [], "an archive that has not changed is not done again"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_of_an_archive_is_left_when_its_study_fails(archives, truth, tmp_path, temporary, workers):
+    out = tmp_path / "out"
+    segmenter = Looks(truth, out, OutOfMemoryError("no room"))
+    records = run_planned(plan_batch(archives), out, segmenter, limits=Limits(workers))
+    assert [record.state for record in records] == [State.FAILED] * 3
+    if workers == 0:
+        assert segmenter.seen == [1, 1, 1], "one study's files at a time"
+    assert list(temporary.glob("spinemets-*")) == []
+    assert list(out.glob(".*")) == []
+
+
+def test_nothing_of_an_archive_is_left_when_the_run_is_interrupted(archives, truth, tmp_path, temporary):
+    with pytest.raises(KeyboardInterrupt):
+        run_planned(plan_batch(archives), tmp_path / "out", Looks(truth, tmp_path, KeyboardInterrupt()))
+    assert list(temporary.glob("spinemets-*")) == []
+    assert list((tmp_path / "out").glob(".*")) == []
+
+
+def test_what_a_killed_run_left_of_an_archive_is_removed_by_the_next(archives, truth, tmp_path):
+    out = tmp_path / "out"
+    (scratch_folder(out, "zip0") / "exam").mkdir(parents=True)
+    (scratch_folder(out, "zip1") / "exam").mkdir(parents=True)
+    run_planned(plan_batch(archives[:1]), out, TruthSegmenter(truth))
+    assert list(out.glob(".*")) == []
+
+
+def test_an_archive_whose_content_changed_is_done_again(archives, scan, truth, tmp_path):
+    run_planned(plan_batch(archives), tmp_path / "out", TruthSegmenter(truth))
+    content = bytearray(scan.read_bytes())
+    content[4] ^= 1  # The time in gzip's head: the same image, another file.
+    scan.write_bytes(content)
+    pack(archives[1], scan)
+    watcher = Silent()
+    run_planned(plan_batch(archives), tmp_path / "out", TruthSegmenter(truth), watcher=watcher)
+    assert [study for _, study in watcher.events] == ["zip1"] * 4
+
+
+def test_dicom_objects_are_written_of_an_archived_study(tmp_path):
+    truth = planted_truth()
+    study = write_planted_study(tmp_path / "in", truth)
+    path = pack(tmp_path / "study.zip", *sorted(file for file in study.rglob("*.dcm")))
+    config = LEAN.model_copy(update={"report": LEAN.report.model_copy(update={"formats": ("dicom-seg",)})})
+    (record,) = run_planned(plan_batch([path]), tmp_path / "out", TruthSegmenter(truth), config)
+    assert record.state is State.DONE, record.reason
+    assert (tmp_path / "out" / record.study / "dicom/levels.seg.dcm").is_file()
+
+
+def test_folders_within_an_archive_are_hidden_in_messages(tmp_path, scan):
+    path = pack(tmp_path / "e.zip", scan, below="DOE JANE 1960/T2")
+    with RecordBook(tmp_path / "out") as book:
+        (study,) = settle_names(plan_batch([path]), book, "hash")
+    place = scratch_folder(tmp_path / "out", study.key)
+    told = redact_message(f"[Errno 2] No such file: '{place}/DOE JANE 1960/T2/anna.nii.gz'", study)
+    assert not any(word in told for word in ("DOE", "JANE", "1960", "anna"))
+
+
+def test_result_of_an_earlier_run_is_set_aside_when_it_cannot_be_made_anew(scan, truth, tmp_path, caplog):
+    out = tmp_path / "out"
+    run_planned(plan_batch([scan]), out, TruthSegmenter(truth))
+    before = (out / "anna/report.json").read_bytes()
+    for again in ("changed", "failed"):
+        (record,) = run_planned(plan_batch([scan]), out, Fails(), sha256="1" * 64, again=again)
+        assert (record.state, record.earlier) == (State.FAILED, "earlier/anna")
+        assert not (out / "anna").exists()
+        assert (out / "earlier/anna/report.json").read_bytes() == before
+    assert (
+        rows(out / "summary.csv")[0]["reason"] == "killed (its result of an earlier run is in earlier/anna)"
+    )
+    assert caplog.text.count("the result of an earlier run is now in") == 1
+    (record,) = run_planned(plan_batch([scan]), out, TruthSegmenter(truth), sha256="1" * 64, again="failed")
+    assert (record.state, record.earlier) == (State.DONE, "")
+    assert (out / "anna/report.json").is_file()
+    assert not (out / "earlier").exists()
+
+
+def test_input_in_the_place_of_a_result_is_never_moved_or_replaced(truth, tmp_path):
+    scan = write_scan(tmp_path / "anna/dicom/anna.nii.gz", truth)
+    (tmp_path / "list.csv").write_text(f"study,path\nanna,{scan}\n")
+    (record,) = run_planned(plan_batch([tmp_path / "list.csv"]), tmp_path, TruthSegmenter(truth))
+    assert (record.state, record.error, record.earlier) == (State.FAILED, "OutputError", "")
+    assert scan.is_file()
+
+
+def test_merging_gives_the_state_of_the_newest_record(scan, truth, tmp_path):
+    part, merged = tmp_path / "part", tmp_path / "merged"
+    run_planned(plan_batch([scan]), part, TruthSegmenter(truth))
+    merge_batches([part], merged)
+    run_planned(plan_batch([scan]), part, Fails(), sha256="1" * 64)
+    merge_batches([part], merged)
+    assert rows(merged / "summary.csv")[0]["state"] == "failed"
+    assert not (merged / "anna").exists()
+    assert json.loads((merged / "earlier/anna/report.json").read_text())["findings"]
+    assert read_records(merged) == read_records(part)
+    run_planned(plan_batch([scan]), part, TruthSegmenter(truth), sha256="1" * 64, again="failed")
+    merge_batches([part], merged)
+    assert rows(merged / "summary.csv")[0]["state"] == "done"
+    assert (merged / "anna/report.json").is_file()
+    assert not (merged / "earlier").exists()
+
+
+def test_newest_record_counts_whatever_folder_is_merged_first(scan, truth, tmp_path):
+    run_planned(plan_batch([scan]), tmp_path / "old", TruthSegmenter(truth))
+    run_planned(plan_batch([scan]), tmp_path / "new", Fails())
+    for number, order in enumerate((("old", "new"), ("new", "old"))):
+        merged = tmp_path / f"merged{number}"
+        merge_batches([tmp_path / name for name in order], merged)
+        assert rows(merged / "summary.csv")[0]["state"] == "failed"
+        assert not (merged / "anna").exists()
+
+
+def test_results_within_the_input_change_no_study(tmp_path):
+    truth = planted_truth()
+    write_planted_study(tmp_path / "in", truth)
+    (before,) = plan_batch([tmp_path / "in"])
+    formats = ("json", "nifti", "dicom-seg", "dicom-sr")
+    config = LEAN.model_copy(update={"report": LEAN.report.model_copy(update={"formats": formats})})
+    out = tmp_path / "in/out"
+    run_planned([before], out, TruthSegmenter(truth), config)
+    watcher = Silent()
+    (again,) = plan_batch([tmp_path / "in"])
+    assert (again.key, again.source) == (before.key, before.source)
+    run_planned([again], out, TruthSegmenter(truth), config, watcher)
+    assert watcher.events == []
+    # Objects that come back without the batch's records, as from an archive.
+    (out / "batch.jsonl").unlink()
+    (again,) = plan_batch([tmp_path / "in"])
+    assert (again.key, again.source) == (before.key, before.source)
