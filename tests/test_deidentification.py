@@ -274,6 +274,26 @@ def test_worker_processes_leave_nothing_either(call, inputs, tmp_path):
     assert leaks([tmp_path / "out"], identifiers(), printed) == {}
 
 
+def test_copy_that_lacks_a_usable_series_is_not_the_whole(call, inputs, tmp_path):
+    exam, copies = tmp_path / "exam", tmp_path / "copies"
+    shutil.copytree(inputs.study, exam / "a")
+    images = sorted(exam.rglob("*"), key=lambda path: path.name)
+    for number, path in enumerate(path for path in images if path.is_file()):
+        image = pydicom.dcmread(path)
+        image.SeriesInstanceUID, image.SOPInstanceUID = "1.2.3.4", f"1.2.3.4.{number}"
+        image.BurnedInAnnotation = "YES" if number == 8 else "NO"
+        (exam / "b").mkdir(exist_ok=True)
+        image.save_as(exam / "b" / path.name)
+    assert call("deidentify", exam / "a", "-o", copies)[0] == 0
+    whole = sorted(path.name for path in copies.rglob("*.dcm"))
+    code, printed = call("deidentify", exam, "-o", copies)
+    assert (code, "1 of 2 series; left out: 1 x its header says" in printed) == (7, True), printed
+    assert sorted(path.name for path in copies.rglob("*.dcm")) == whole
+    code, printed = call("deidentify", exam / "b", "-o", tmp_path / "none")
+    assert code not in (0, 7), printed
+    assert not list(tmp_path.glob("none/study-*"))
+
+
 def test_linkage_tells_the_owner_alone(call, inputs, tmp_path):
     linkage = tmp_path / "mine/linkage.csv"
     arguments = ("detect", inputs.study, inputs.broken, "-o", tmp_path / "out", "--deidentify")

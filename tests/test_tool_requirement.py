@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = """
 import pytest
 
@@ -41,3 +43,13 @@ def test_missing_tool_fails_only_where_tools_are_required(tmp_path, required, ta
         check=False,
     )
     assert tally in done.stdout
+
+
+def test_every_service_runs_the_one_command_that_requires_all_tools():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert [step["run"] for step in steps if "run" in step] == [".ci/run"]
+    command = (ROOT / ".ci/run").read_text()
+    assert "export SPINEMETS_REQUIRE_TOOLS=1" in command
+    for package in ("chromium", "dicom3tools", "orthanc", "orthanc-dicomweb", "openssl", "poppler-utils"):
+        assert f" {package} " in command

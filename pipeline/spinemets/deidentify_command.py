@@ -68,7 +68,8 @@ def deidentify(
     """Copy the MR images in INPUT without what identifies (PS3.15 Annex E).
 
     With the same key, the objects that detect --deidentify writes refer to these copies, so a
-    viewer loads both together. Series whose pixels may show text are left out.
+    viewer loads both together. Series whose pixels may show text are left out; where detect could
+    have used one, the exit code is 7.
     """
     keep_quiet()
     from spinemets.batch import plan_batch
@@ -82,19 +83,22 @@ def deidentify(
     if linkage is not None:
         write_linkage(linkage, planned, studies, out)
     problems: list[SpinemetsError] = []
+    is_whole = True
     for study in studies:
         try:
-            click.echo(_copy(study, out, deidentifier))
+            line, lost = _copy(study, out, deidentifier)
+            click.echo(line)
+            is_whole = is_whole and not lost
         except SpinemetsError as error:
             click.echo(f"spinemets: {study.key}: {error}", err=True)
             problems.append(error)
     if len(problems) == len(studies):
         return common_code(code_of(problem) for problem in problems)
-    return PARTIAL if problems else DONE
+    return DONE if is_whole and not problems else PARTIAL
 
 
-def _copy(study: PlannedStudy, out: Path, deidentifier: Deidentifier) -> str:
-    """Copy one study, and say what of it was copied."""
+def _copy(study: PlannedStudy, out: Path, deidentifier: Deidentifier) -> tuple[str, int]:
+    """Copy one study; what to say of it, and how many of its usable series were left out."""
     from spinemets.atomic import atomic_folder
     from spinemets.io.deidentification import deidentified_copy
 
@@ -110,7 +114,11 @@ def _copy(study: PlannedStudy, out: Path, deidentifier: Deidentifier) -> str:
     count = sum(bool(entry.series.files) for entry in copy.series)
     left_out = _left_out(copy)
     line = f"{study.key}: {count} of {len(copy.series)} series"
-    return f"{line}; left out: {left_out}" if left_out else line
+    lost = sum(
+        before.is_sound and not after.series.files
+        for before, after in zip(study.found.series, copy.series, strict=True)
+    )
+    return (f"{line}; left out: {left_out}" if left_out else line), lost
 
 
 def _left_out(copy: StudyListing) -> str:

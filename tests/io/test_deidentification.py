@@ -72,6 +72,26 @@ def test_series_with_text_in_its_pixels_is_left_out_of_the_study(tmp_path):
     ]
 
 
+def test_series_with_one_image_that_may_show_text_leaves_nothing_behind(tmp_path):
+    write_classic(tmp_path / "in/a", noise(), tags={"SeriesDescription": "T2 sag"})
+    write_classic(
+        tmp_path / "in/b",
+        noise(),
+        tags=lambda index: {
+            "SeriesDescription": "T1 sag",
+            "EchoTime": 10,
+            "SeriesInstanceUID": "1.2.3.77",
+            "BurnedInAnnotation": "YES" if index == 4 else "NO",
+        },
+    )
+    copy = copied(tmp_path / "in", tmp_path / "out", everything=True)
+    (kept,) = [entry for entry in copy.series if entry.series.files]
+    assert kept.series.description == "T2 sagittal"
+    found = {path for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert found == set(kept.series.files)
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
 def test_dates_and_times_move_together_and_keep_their_precision():
     dataset = Dataset()
     dataset.StudyDate, dataset.StudyTime = "20240301", "0130"

@@ -90,6 +90,11 @@ class SeriesListing:
     extent_mm: tuple[float, float] | None = None
     stack: SliceStack | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether it can be used, though another of its study may be preferred."""
+        return self.kept or (self.rejection is not None and self.rejection.is_choice)
+
     def rejected(self, rejection: Rejection, reason: str) -> SeriesListing:
         """The same series, rejected."""
         return replace(self, kept=False, rejection=rejection, reason=reason)

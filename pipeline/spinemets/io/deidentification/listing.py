@@ -90,7 +90,7 @@ def deidentified_copy(
     Returns
     -------
     StudyListing
-        Its series that could not be copied are rejected.
+        Its series that could not be copied are rejected, and nothing is left of them.
 
     Raises
     ------
@@ -126,8 +126,7 @@ class _Copier:
         """The entry of the copy; rejected, and without files, where there is none."""
         series = self._described(entry)
         bare = replace(entry, series=series, reason=_reason(entry), stack=None)
-        sound = entry.kept or (entry.rejection is not None and entry.rejection.is_choice)
-        if not (sound or (everything and is_dicom_series(entry.series))):
+        if not (entry.is_sound or (everything and is_dicom_series(entry.series))):
             return bare
         try:
             self._copy_files(entry.series.files, series)
@@ -146,26 +145,42 @@ class _Copier:
         return replace(bare, series=replace(series, files=files, source=source), stack=stack)
 
     def _copy_files(self, files: Iterable[Path], series: Series) -> None:
+        """Copy what is not there yet; all of a series or nothing of it."""
+        copies: dict[Path, Path] = {}
+        dates: list[str] = []
+        try:
+            for path in files:
+                if path not in self._copies:
+                    copies[path] = self._target(path, series)
+                    dates.append(self._copy_file(path, copies[path], series))
+        except InputError:
+            for target in copies.values():
+                target.unlink(missing_ok=True)
+                if target.parent.is_dir() and not any(target.parent.iterdir()):
+                    target.parent.rmdir()
+            raise
+        self._copies |= copies
+        self.study_date = next(filter(None, dates), self.study_date)
+
+    def _target(self, path: Path, series: Series) -> Path:
+        """Where a file's copy goes: a place that no other copy has."""
+        if is_image_file(path):
+            # Files of one study lie in one folder, and their names tell the weighting.
+            stem = self._folder / "series-images" / re.sub(r"\W+", "_", _recognised(series))
+            self._counts[stem] += 1
+            return stem.with_name(f"{stem.name}_{self._counts[stem]}{copy_suffix(path)}")
         number = series.number if series.number is not None else 0
         folder = self._folder / f"series-{number:02d}-{series.series_uid[-6:]}"
-        disguise = Disguise(
-            self._deidentifier.pseudonyms,
-            self._deidentifier.retain,
-            self._patient,
-            series.description.split(" [")[0],
-        )
-        for path in (path for path in files if path not in self._copies):
-            if is_image_file(path):
-                # Files of one study lie in one folder, and their names tell the weighting.
-                stem = self._folder / "series-images" / re.sub(r"\W+", "_", disguise.description)
-                self._counts[stem] += 1
-                target = stem.with_name(f"{stem.name}_{self._counts[stem]}{copy_suffix(path)}")
-                copy_image(path, target)
-            else:
-                self._counts[folder] += 1
-                target = folder / f"{self._counts[folder]:04d}.dcm"
-                self.study_date = copy_dicom(path, target, disguise) or self.study_date
-            self._copies[path] = target
+        self._counts[folder] += 1
+        return folder / f"{self._counts[folder]:04d}.dcm"
+
+    def _copy_file(self, path: Path, target: Path, series: Series) -> str:
+        """Copy one file; the copy's Study Date, where it has one."""
+        if is_image_file(path):
+            copy_image(path, target)
+            return ""
+        pseudonyms, retain = self._deidentifier.pseudonyms, self._deidentifier.retain
+        return copy_dicom(path, target, Disguise(pseudonyms, retain, self._patient, _recognised(series)))
 
     def _described(self, entry: SeriesListing) -> Series:
         """The series with nothing but what was recognised of it, told apart from its likes."""
@@ -190,6 +205,11 @@ class _Copier:
             frames=series.frames,
             cautions=series.cautions,
         )
+
+
+def _recognised(series: Series) -> str:
+    """A series' new description without what tells it from its likes."""
+    return series.description.split(" [")[0]
 
 
 def _words(entry: SeriesListing) -> str:
