@@ -45,7 +45,6 @@ _LESION_REACH_MM = 12.0
 # are those of no lesion.
 _LESION_MARGIN = 32
 _NO_LESION = -10.0
-_ROWS_AT_ONCE = 64  # of a resampling matrix
 
 
 class Segmenter(Protocol):
@@ -254,28 +253,12 @@ def _to_network(array: npt.NDArray[np.float32], frame: NetworkFrame, device: tor
 
 
 def _apply(tensor: Tensor, matrices: Sequence[npt.NDArray[np.float32]]) -> Tensor:
-    """One resampling matrix along each of the last three axes.
-
-    Each sample is a mean of a few neighbours, so for some rows of a matrix at a time only the
-    columns that they need are multiplied.
-    """
+    """One resampling matrix along each of the last three axes."""
     for axis, matrix in enumerate(matrices, start=1):
         if matrix.shape[0] == matrix.shape[1] and np.allclose(matrix, np.eye(len(matrix)), atol=1e-6):
             continue
-        parts = []
-        for start in range(0, len(matrix), _ROWS_AT_ONCE):
-            rows = matrix[start : start + _ROWS_AT_ONCE]
-            needed = np.flatnonzero(rows.any(axis=0))
-            first, count = int(needed[0]), int(needed[-1] - needed[0]) + 1
-            weights = torch.from_numpy(rows[:, first : first + count].copy()).to(tensor.device)
-            near = tensor.narrow(axis, first, count)
-            if axis == 3:
-                parts.append(near @ weights.T)
-            else:
-                # A product runs over the axis before the last, so what comes behind is made one.
-                mixed = weights @ near.flatten(axis + 1)
-                parts.append(mixed.reshape(*mixed.shape[: axis + 1], *near.shape[axis + 1 :]))
-        tensor = torch.cat(parts, dim=axis)
+        weights = torch.from_numpy(matrix).to(tensor.device)
+        tensor = torch.movedim(torch.movedim(tensor, axis, -1) @ weights.T, -1, axis)
     return tensor
 
 
