@@ -94,6 +94,30 @@ def test_the_parameters_are_those_of_the_trained_network(definition):
     assert parameter_shapes(definition) == expected
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("conditions", [0, 1, 3])
+def test_any_number_of_conditions_will_do(conditions, precision):
+    definition = NetworkDefinition(1, conditions, 3, (5, 7, 9))
+    network, (image, condition) = trained(definition), image_for(definition)
+    with torch.inference_mode():
+        exact = network(image, condition)
+        found = FusedNetwork(network, CPU, precision).run(image, condition)
+    assert float((found - exact).std()) < 0.05 * float(exact.std())
+
+
+@pytest.mark.parametrize(("channels", "seen"), [(1, True), (8, False)])
+def test_the_network_of_a_single_image_sees_what_rounding_takes_from_it(channels, seen):
+    definition = NetworkDefinition(channels, 4, 3, (5, 7, 9))
+    fused, (image, condition) = (
+        FusedNetwork(trained(definition), CPU, torch.bfloat16),
+        image_for(definition),
+    )
+    with torch.inference_mode():
+        found = fused.run(image, condition)
+        without = fused.run(image.to(torch.bfloat16).float(), condition)
+    assert torch.equal(found, without) is not seen
+
+
 def test_a_volume_of_one_pixel_per_channel_at_the_bottom_is_no_error():
     definition = DEFINITIONS[1]
     image, condition = image_for(definition, (1, 8, 8))
@@ -139,12 +163,36 @@ def layers_run(monkeypatch, run):
     return calls
 
 
-def test_each_layer_is_computed_once_whatever_the_size_of_the_volume(monkeypatch):
+@pytest.mark.parametrize("rows", [16, 48])
+def test_each_layer_is_computed_once_whatever_the_size_of_the_volume(monkeypatch, rows):
+    definition = NetworkDefinition(1, 4, 3, (4, 6, 8))
+    fused = FusedNetwork(trained(definition), CPU, torch.float32)
+    calls = layers_run(monkeypatch, partial(fused.run, *image_for(definition, (7, rows, 2 * rows))))
+    assert calls == {"conv3d": 2 * (3 + 2), "conv_transpose3d": 2}
+
+
+@pytest.mark.parametrize("rows", [16, 48])
+def test_rounded_arithmetic_joins_nothing_and_takes_four_coarse_slices_at_once(monkeypatch, rows):
     definition = NetworkDefinition(1, 4, 3, (4, 6, 8))
     fused = FusedNetwork(trained(definition), CPU, torch.bfloat16)
-    for shape in ((2, 16, 24), (7, 48, 64)):
-        calls = layers_run(monkeypatch, partial(fused.run, *image_for(definition, shape)))
-        assert calls == {"conv3d": 2 * (3 + 2), "conv_transpose3d": 2}
+    few = layers_run(monkeypatch, partial(fused.run, *image_for(definition, (2, rows, 2 * rows))))
+    many = layers_run(monkeypatch, partial(fused.run, *image_for(definition, (8, rows, 2 * rows))))
+    # On the way up, the coarse and the skipped half of each block's first layer.
+    assert few == {"conv3d": 2 * 3 + 3 * 2}
+    # The second layer at the bottom is six products of slices.
+    assert many == {"conv3d": 2 * 3 - 1 + 3 * 2, "conv2d": 6}
+
+
+def test_rounded_arithmetic_does_fewer_operations():
+    definition = NetworkDefinition(1, 4, 3, (24, 48, 96, 128))
+
+    def operations_in(precision):
+        fused = FusedNetwork(trained(definition), CPU, precision)
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            fused.run(*image_for(definition, (12, 32, 32)))
+        return counter.get_total_flops()
+
+    assert operations_in(torch.bfloat16) < 0.9 * operations_in(torch.float32)
 
 
 class Casts(TorchDispatchMode):
@@ -162,12 +210,12 @@ class Casts(TorchDispatchMode):
         return result
 
 
-def test_nothing_of_the_whole_volume_is_cast_but_the_last_features_slice_by_slice():
-    definition = NetworkDefinition(1, 4, 3, (4, 6, 8))
+def test_nothing_of_the_whole_volume_is_cast_but_image_and_last_features_slice_by_slice():
+    definition = NetworkDefinition(8, 4, 3, (4, 6, 8))
     fused = FusedNetwork(trained(definition), CPU, torch.bfloat16)
     with torch.inference_mode(), Casts() as casts:
         fused.run(*image_for(definition, (5, 16, 24)))
-    assert casts.shapes == {(1, 4): 1, (1, 4, 8, 12): 5}
+    assert casts.shapes == {(4,): 1, (8, 16, 24): 5, (1, 4, 8, 12): 5}
 
 
 def test_the_memory_of_one_pass_is_linear_in_the_voxels_and_falls_with_the_precision():

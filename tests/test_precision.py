@@ -14,17 +14,18 @@ from spinemets.errors import ModelNotFoundError
 from spinemets.io import discover, read_study
 from spinemets.segmentation import load_segmenter
 
-SAMPLE = Path(__file__).resolve().parents[1] / "data_samples" / "nifti"
+SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
 
 
-@pytest.fixture(scope="module")
-def found():
+@pytest.fixture(scope="module", params=["nifti", "dicom"])
+def found(request):
+    """The cervicothoracic sample, and the lumbar one of three sequences."""
     try:
         bundle = load_bundle()
     except ModelNotFoundError as error:
         pytest.skip(f"no default model: {error}")
     torch.set_num_threads(1)
-    study = read_study(discover(SAMPLE)[0], ReadingConfig())
+    study = read_study(discover(SAMPLES / request.param)[0], ReadingConfig())
     return [
         load_segmenter(bundle, SegmentationConfig(device="cpu", precision=precision)).segment(study)
         for precision in ("float32", "bfloat16")

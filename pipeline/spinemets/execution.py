@@ -1,9 +1,10 @@
 """A trained network run as fast as the device allows: ``SpineUNet`` step by step, without MONAI.
 
-The arithmetic and its order are those of ``SpineUNet``; what differs is how it is carried out.
-Weights are cast once. Each instance normalisation is one batch normalisation of a batch of one,
-whose kernels know channels-last memory, and each skip connection is copied once. MONAI, which takes
-seconds to import, is not needed.
+The function is that of ``SpineUNet``; what differs is how it is carried out. Weights are cast once.
+Each instance normalisation is one batch normalisation of a batch of one, whose kernels know
+channels-last memory, and each skip connection is copied once, or never. On a processor that rounds
+to 16 bits, some convolutions are replaced by ones with fewer products (``convolutions.py``). MONAI,
+which takes seconds to import, is not needed.
 
 A volume that does not fit a GPU is convolved there in parts while everything else stays in main
 memory. Every part brings the rows around it along, and the normalisation sees the whole volume, so
@@ -13,7 +14,7 @@ cannot give.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -22,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spinemets.convolutions import SliceWinograd, UpsampledConvolution, rounded
 from spinemets.network import FOLD, NetworkDefinition
 
 __all__ = [
@@ -33,9 +35,14 @@ __all__ = [
     "peak_bytes",
 ]
 
+_FIRST_LAYER = "body.input_block.conv1.conv.weight"
 _LAST_LAYER = "body.output_block.conv.conv"
+_PAIR = {2: torch.int32, 4: torch.int64}
 _SLOPE = 0.01
 _EPSILON = 1e-5
+# From this level on, at 8 mm and coarser, slices are convolved after Winograd: what is rounded there
+# weighs a tenth of what is rounded at 2 mm, so that larger errors do no harm.
+_WINOGRAD_LEVEL = 2
 _LIBRARY_SHARE = 1.5  # 1.2 to 1.45 times the tensors were measured on a CPU
 
 
@@ -146,14 +153,25 @@ class FusedNetwork:
         self.definition = network.definition
         self.device = device
         self.precision = precision
+        parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
         self._weights = {
             # The last layer decides between names that are nearly as likely: it and what it sees
             # are float32, which costs little.
-            name: _stored(
-                parameter.detach(), device, torch.float32 if name.startswith(_LAST_LAYER) else precision
-            )
-            for name, parameter in network.named_parameters()
+            name: _stored(parameter, device, torch.float32 if name.startswith(_LAST_LAYER) else precision)
+            for name, parameter in parameters.items()
         }
+        # What rounding takes from a single image, no other channel has: it enters as a second image,
+        # with the same weights.
+        self._with_remainder = precision != torch.float32 and self.definition.image_channels == 1
+        if self._with_remainder:
+            first = self._weights[_FIRST_LAYER]
+            self._weights[_FIRST_LAYER] = torch.cat((first[:, : FOLD**2], first), dim=1).contiguous(
+                memory_format=torch.channels_last_3d
+            )
+        self._winograd: dict[str, SliceWinograd] = {}
+        self._upsampling: dict[str, UpsampledConvolution] = {}
+        if device.type == "cpu" and precision != torch.float32:
+            self._prepare_replacements(parameters)
 
     def run(self, image: Tensor, condition: Tensor, part_bytes: int | None = None) -> Tensor:
         """Logits of one image.
@@ -182,6 +200,19 @@ class FusedNetwork:
             return self._outputs_by_slice(features, last_norm)
         return self._outputs(self._normalised(features.float(), last_norm), part_bytes)
 
+    def _prepare_replacements(self, parameters: Mapping[str, Tensor]) -> None:
+        """Winograd where the image is coarse; elsewhere upsampling merged with what follows."""
+        names = [f"{block}.conv2" for block in _encoder(self.definition)[_WINOGRAD_LEVEL:]]
+        decoder = _decoder(self.definition)
+        coarse = decoder[: len(decoder) - _WINOGRAD_LEVEL]
+        names += [f"{block}.conv_block.conv{place}" for block in coarse for place in (1, 2)]
+        for name in (f"{name}.conv.weight" for name in names):
+            self._winograd[name] = SliceWinograd(parameters[name].float(), self.precision)
+        for block in decoder[len(coarse) :]:
+            upsampling = parameters[f"{block}.transp_conv.conv.weight"].float()
+            kernel = parameters[f"{block}.conv_block.conv1.conv.weight"].float()
+            self._upsampling[block] = UpsampledConvolution(upsampling, kernel, self.precision)
+
     def _features(self, image: Tensor, condition: Tensor, part_bytes: int | None) -> Tensor:
         """What the last convolution but one gives, not yet normalised."""
         features = self._fold(image, condition)
@@ -189,50 +220,55 @@ class FusedNetwork:
         for level, block in enumerate(_encoder(self.definition)):
             if level:
                 skips.append(features)
-            features = self._block(block, features, 2 if level else 1, part_bytes)
-        for block in _decoder(self.definition):
-            weight = self._weights[f"{block}.transp_conv.conv.weight"]
-            last = block == _decoder(self.definition)[-1]
-            # No name keeps what was joined alive while the block computes.
-            features = self._block(
-                f"{block}.conv_block",
-                _joined(self._upsampled(features, weight, part_bytes), skips.pop()),
-                1,
-                part_bytes,
-                normalised=not last,
+            stride, first = 2 if level else 1, f"{block}.conv1.conv.weight"
+            # No name keeps what the first convolution made alive while the second computes.
+            features = self._second_half(
+                block, self._convolved(first, features, stride, part_bytes), part_bytes
             )
+            features = self._normalised(features, f"{block}.norm2")
+        for block in _decoder(self.definition):
+            features = self._second_half(
+                f"{block}.conv_block", self._raised(block, features, skips.pop(), part_bytes), part_bytes
+            )
+            if block != _decoder(self.definition)[-1]:
+                features = self._normalised(features, f"{block}.conv_block.norm2")
         return features
 
     def _fold(self, image: Tensor, condition: Tensor) -> Tensor:
         """2×2 in-plane blocks as channels, then the condition as constant channels."""
+        if self._with_remainder:
+            image = torch.cat((image, image - image.to(self.precision)), dim=1)
         _, channels, slices, rows, columns = image.shape
+        rows, columns = rows // FOLD, columns // FOLD
         count = channels * FOLD**2
-        folded = torch.empty(
-            (1, count + self.definition.conditions, slices, rows // FOLD, columns // FOLD),
-            dtype=self.precision,
-            device=image.device,
-            memory_format=torch.channels_last_3d,
-        )
-        blocks = image.reshape(1, channels, slices, rows // FOLD, FOLD, columns // FOLD, FOLD)
-        target = folded[:, :count].view(1, channels, FOLD, FOLD, *folded.shape[2:])
-        target.copy_(blocks.permute(0, 1, 4, 6, 2, 3, 5))
-        folded[:, count:] = condition.to(folded.device, folded.dtype)[:, :, None, None, None]
-        return folded
+        total = count + self.definition.conditions
+        # An even number of channels, so that two neighbours move as one larger number.
+        shape = (slices, rows * columns, total + total % 2)
+        folded = torch.empty(shape, dtype=self.precision, device=image.device)
+        folded[..., count:] = 0
+        folded[..., count:total] = condition[0].to(folded.device, folded.dtype)
+        for place, target in enumerate(folded):
+            near = image[0, :, place].to(self.precision).contiguous()
+            pairs = near.view(_PAIR[self.precision.itemsize])
+            blocks = pairs.view(channels, rows, FOLD, columns).transpose(1, 2).reshape(count // 2, -1)
+            target.view(pairs.dtype)[:, : count // 2] = blocks.T
+        folded = folded.view(1, slices, rows, columns, -1)[..., :total]
+        return folded.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)
 
-    def _block(
-        self,
-        name: str,
-        features: Tensor,
-        stride: int,
-        part_bytes: int | None,
-        *,
-        normalised: bool = True,
-    ) -> Tensor:
-        """Two convolutions, each normalised, or the first alone."""
-        features = self._convolved(f"{name}.conv1.conv.weight", features, stride, part_bytes)
+    def _raised(self, block: str, features: Tensor, skip: Tensor, part_bytes: int | None) -> Tensor:
+        """Upsampled, joined with the skip connection, and convolved once."""
+        merged = self._upsampling.get(block)
+        if merged is not None and part_bytes is None:
+            return merged(features, skip)
+        weight = self._weights[f"{block}.transp_conv.conv.weight"]
+        joined = _joined(self._upsampled(features, weight, part_bytes), skip)
+        del skip  # its memory is wanted while the block computes
+        return self._convolved(f"{block}.conv_block.conv1.conv.weight", joined, 1, part_bytes)
+
+    def _second_half(self, name: str, features: Tensor, part_bytes: int | None) -> Tensor:
+        """Of a block: its first normalisation and its second convolution."""
         features = self._normalised(features, f"{name}.norm1")
-        features = self._convolved(f"{name}.conv2.conv.weight", features, 1, part_bytes)
-        return self._normalised(features, f"{name}.norm2") if normalised else features
+        return self._convolved(f"{name}.conv2.conv.weight", features, 1, part_bytes)
 
     def _normalised(self, convolved: Tensor, norm: str) -> Tensor:
         gain, shift = (self._weights[f"{norm}.{kind}"].to(convolved.device) for kind in ("weight", "bias"))
@@ -241,6 +277,9 @@ class FusedNetwork:
         return F.leaky_relu_(normalised, _SLOPE)
 
     def _convolved(self, name: str, features: Tensor, stride: int, part_bytes: int | None) -> Tensor:
+        winograd = self._winograd.get(name)
+        if winograd is not None and part_bytes is None and winograd.pays(features.shape[2]):
+            return winograd(features)
         weight = self._weights[name]
         strides = (1, stride, stride)
         padding = tuple(size // 2 for size in weight.shape[2:])
@@ -340,7 +379,8 @@ def _stored(parameter: Tensor, device: torch.device, precision: torch.dtype) -> 
     """Kernels in the arithmetic's precision and channels-last; gains and shifts stay float32."""
     if parameter.dim() != 5:
         return parameter.to(device, torch.float32, copy=True)
-    return parameter.to(device, precision, copy=True, memory_format=torch.channels_last_3d)
+    kernels = rounded(parameter.float(), precision)
+    return kernels.to(device, copy=True, memory_format=torch.channels_last_3d)
 
 
 def _joined(upsampled: Tensor, skip: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ __all__ = ["measure_footprints", "peak_growth_bytes"]
 # channels × slices × rows is 20480 or less, PyTorch unfolds float32 images into columns and takes up to
 # seven times as much for each voxel: some 250 MB, on volumes too small to run out of memory.
 _SIZES = ((16, 256, 256), (12, 512, 512))
-_WARM_UP = (2, 32, 32)
+_WARM_UP = (8, 128, 128)  # enough work that every thread has its own memory before the first measurement
 _CPU = torch.device("cpu")
 
 
