@@ -27,8 +27,8 @@ from spinemets.config import DetectionConfig, ReportConfig
 from spinemets.errors import DeviceUnavailableError, ModelNotFoundError, OutOfMemoryError
 from standins import TruthSegmenter, lumbar_truth, models_for
 
-LEAN = DetectionConfig(report=ReportConfig(formats=("json", "nifti")))
-"""Without pictures and pages, which have tests of their own."""
+LEAN = DetectionConfig(report=ReportConfig(formats=("json", "nifti"), identifiers="keep"))
+"""Without pictures and pages, which have tests of their own, and hashes, which differ between folders."""
 
 
 class Silent:
