@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from threading import Thread
 
@@ -105,6 +106,20 @@ def test_node_that_dies_costs_nothing_but_time(connection, scan, truth, tmp_path
     assert len(begun) > len(set(begun)) == 5
     run_planned(plan_batch([inputs]), tmp_path / "local", TruthSegmenter(truth))
     assert results(tmp_path / "ray") == results(tmp_path / "local")
+
+
+@pytest.mark.usefixtures("connection")
+def test_nodes_unpack_archives_and_leave_nothing(scan, truth, tmp_path):
+    archives = [tmp_path / "one.zip", tmp_path / "two.zip"]
+    for archive in archives:
+        with zipfile.ZipFile(archive, "w") as file:
+            file.write(scan, f"exam/{scan.name}")
+    segmenter = TruthSegmenter(truth)
+    records = run_planned(plan_batch(archives), tmp_path / "ray", segmenter, limits=RayCluster(Limits(0)))
+    assert [record.state for record in records] == [State.DONE] * 2
+    run_planned(plan_batch(archives), tmp_path / "local", segmenter)
+    assert results(tmp_path / "ray") == results(tmp_path / "local")
+    assert list((tmp_path / "ray").glob(".*")) == []
 
 
 class Clock:

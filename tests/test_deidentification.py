@@ -10,6 +10,7 @@ import logging
 import shutil
 import stat
 import subprocess
+import zipfile
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,6 +293,26 @@ def test_copy_that_lacks_a_usable_series_is_not_the_whole(call, inputs, tmp_path
     code, printed = call("deidentify", exam / "b", "-o", tmp_path / "none")
     assert code not in (0, 7), printed
     assert not list(tmp_path.glob("none/study-*"))
+
+
+def test_archived_study_is_copied_and_analysed_without_a_trace(call, inputs, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    path = tmp_path / "in/Kowalczyk.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(inputs.study.rglob("*.dcm")):
+            archive.write(file, f"Kowalczyk_Bronka/{file.name}")
+    detected = call(
+        "detect", path, "-o", tmp_path / "out", "--deidentify", "--formats", "json,dicom-seg", "-vv"
+    )  # fmt: skip
+    copied = call("deidentify", path, "-o", tmp_path / "copies")
+    assert (detected[0], copied[0]) == (0, 0), detected[1] + copied[1]
+    assert list(tmp_path.glob("out/*/dicom/levels.seg.dcm"))
+    written = [tmp_path / "out", tmp_path / "copies"]
+    assert leaks(written, identifiers(), detected[1] + copied[1]) == {}
+    assert list((tmp_path / "temporary").glob("spinemets-*")) == []
+    assert not list((tmp_path / "out").glob(".*.part"))
 
 
 def test_linkage_tells_the_owner_alone(call, inputs, tmp_path):

@@ -442,6 +442,17 @@ def test_a_zip_damaged_anywhere_is_unreadable_and_leaves_nothing(tmp_path, dicom
     assert list(temporary.iterdir()) == []
 
 
+def test_what_is_wrong_with_a_zip_is_said_without_the_names_in_it(tmp_path):
+    path = tmp_path / "study.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("DOE_JANE/im1.dcm", b"x" * 400)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"xxxx", b"xxxy", 1))
+    with pytest.raises(UnreadableFileError, match="Bad CRC") as caught:
+        discover(path)
+    assert "JANE" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", [".", "./", "a"])
 def test_a_zip_whose_members_have_no_name_is_refused(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:

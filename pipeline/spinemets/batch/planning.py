@@ -203,7 +203,7 @@ def _of_row(row: ManifestRow, key: str, found: Sequence[PlannedStudy]) -> StudyL
         salt = row.within.split("-")[0]
         marked = [listing for listing in listings if _marked(listing, salt) == row.within]
         chosen = [listing for listing in marked if listing.source.resolve() == row.path.resolve()] or marked
-        missing = "the one that this row was written for; make the manifest anew"
+        missing = "the one that the row was written for; make the manifest anew"
     else:
         wanted = row.within or key
         chosen = (
@@ -215,7 +215,7 @@ def _of_row(row: ManifestRow, key: str, found: Sequence[PlannedStudy]) -> StudyL
                 if wanted in (study.key, listing.study_uid)
             ]
         )
-        missing = f"one named {wanted}; say in study_in_path which is meant"
+        missing = "named as the row says; give the name or the UID of the one that is meant in study_in_path"
     if len(chosen) == 1:
         return chosen[0]
     return NoUsableInputError(f"{row.path}: of the {len(found)} studies in it, {len(chosen)} are {missing}")

@@ -10,6 +10,7 @@ import errno
 import json
 import lzma
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -125,7 +126,15 @@ def unpack(path: Path, folder: Path, only: Collection[PurePosixPath] | None = No
     except _DAMAGE_ERRORS as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(f"{path.name}: its content does not fit into {folder.parent}") from error
-        raise UnreadableFileError(f"{path.name}: cannot be read as a zip archive ({error})") from error
+        raise UnreadableFileError(
+            f"{path.name}: cannot be read as a zip archive ({_detail(error)})"
+        ) from error
+
+
+def _detail(error: Exception) -> str:
+    """What went wrong, without the names of members, which may be those of a person."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    return re.split("['\"]", text)[0].strip() or type(error).__name__
 
 
 def _walk(folder: Path) -> InputFiles:
