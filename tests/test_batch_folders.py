@@ -13,7 +13,7 @@ from batch_faults import LEAN, Silent, run_planned
 from planted import planted_truth, write_planted_study
 from spinemets.batch import Limits, RecordBook, State, merge_batches, plan_batch, read_records, settle_names
 from spinemets.batch.folders import scratch_folder
-from spinemets.batch.privacy import redact_message
+from spinemets.batch.redaction import redact_message
 from spinemets.errors import OutOfMemoryError, WorkerError
 from standins import TruthSegmenter, lumbar_truth, write_scan
 

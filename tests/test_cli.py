@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zipfile
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -332,13 +333,47 @@ def test_batch_of_files_named_for_patients_keeps_the_names_out_of_records_logs_a
     assert table.count("study-") == 2
     assert oct((out / "private/studies.csv").stat().st_mode & 0o777) == "0o600"
     assert len((out / "batch.jsonl").read_text().splitlines()) == 3
-    # A report shows the descriptions of its series, which for such files are their names.
-    for path in out.glob("*/report.json"):
-        path.unlink()
     everything = all_but_the_private_table(out, capsys)
     assert "case-7" in everything
     for secret in ("doe", "jane", "roe", "richard"):
         assert not re.search(rf"(?<![a-z]){secret}(?![a-z])", everything), secret
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_warnings_of_files_named_for_patients_name_nobody(run, truth, tmp_path, capfd, workers):
+    ward = tmp_path / "ward/Doe Jane"
+    for contrast in ("T2w", "T1w"):
+        write_scan(ward / f"DOE_JANE_1960_{contrast}.nii.gz", truth)
+    whole = (ward / "DOE_JANE_1960_T1w.nii.gz").read_bytes()
+    (ward / "DOE_JANE_1960_T1w.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (ward / "DOE_JANE_1960_T2w.json").write_text("{")
+    archive = tmp_path / "exam.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        for path in ward.glob("*.nii.gz"):
+            content.write(path, f"Doe Jane/{path.name}")
+    out = tmp_path / "out"
+    options = ["-vv", "--identifiers", "hash", "--formats", "json,html,fhir", "--workers", workers]
+    assert run(ward, archive, "-o", out, *options, spread=workers > 0) == DONE
+    printed = capfd.readouterr()
+    assert printed.err.count("is not used: [hidden]: ") == 2, printed.err
+    assert "a damaged sidecar was passed over: [hidden]" in printed.err
+    files = [path for path in out.rglob("*") if path.is_file() and path.parent.name != "private"]
+    everything = "\n".join([printed.out, printed.err, *(path.read_text(errors="replace") for path in files)])
+    for secret in ("doe", "jane", "1960"):
+        assert not re.search(rf"(?<![a-z0-9]){secret}(?![a-z0-9])", everything.casefold()), secret
+    study = json.loads(next(out.glob("*/report.json")).read_text())["study"]
+    assert (study["description"], study["series"][0]["name"]) == ("", "series (T2 sagittal)")
+    assert [entry["name"] for entry in study["rejected"]] == ["series (T1 sagittal)"]
+
+
+def test_input_that_cannot_be_read_is_named_where_identifiers_are_kept_only(run, tmp_path, capsys):
+    scan = tmp_path / "DOE_JANE.txt"
+    scan.write_bytes(b"no image")
+    assert run(scan, "-o", tmp_path / "kept") == run(scan, "-o", tmp_path / "a", "--identifiers", "hash")
+    named, hidden = [line for line in capsys.readouterr().err.splitlines() if line.startswith("spinemets:")]
+    assert "DOE_JANE" in named
+    assert "DOE" not in hidden
+    assert hidden.startswith("spinemets: error: input 1: [hidden]: ")
 
 
 def test_output_folder_with_names_of_one_kind_takes_none_of_the_other(run, scan, tmp_path, capsys):

@@ -341,7 +341,7 @@ def test_linkage_tells_the_owner_alone(call, inputs, tmp_path):
         (dicom_copy, "_write", lambda dataset, target: _saved(dataset, target)),
         (dicom_copy, "_make_plain", lambda _: None),
         (image_copy, "_TEXT_FIELDS", {348: (), 540: ()}),
-        (listing, "_words", lambda entry: entry.series.description),
+        (listing, "recognised_words", lambda entry: entry.series.description),
     ],
     ids=[
         "sequences", "unlisted text", "UIDs", "unknown tags", "table", "words", "file meta", "trailing bytes",

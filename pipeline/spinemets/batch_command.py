@@ -42,8 +42,8 @@ from spinemets.batch import (
 )
 from spinemets.batch.deidentified import check_linkage, disguise, refuse_identified
 from spinemets.batch.planning import study_mark
-from spinemets.batch.privacy import redact_message
 from spinemets.batch.ray_nodes import BundleAddress
+from spinemets.batch.redaction import redact_message
 from spinemets.errors import ConfigError, SpinemetsError
 from spinemets.exit_codes import DONE, PARTIAL, code_of, common_code
 from spinemets.terminal import LiveProgress, has_terminal

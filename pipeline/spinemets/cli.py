@@ -8,6 +8,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -300,7 +302,8 @@ def detect(inputs: tuple[Path, ...], out: Path, verbose: int, quiet: bool, **opt
     # Their messages name files; of studies that are to be de-identified, records do not.
     speaks = not config.deidentification.enabled
     if len(problems) == len(studies) and options["shard"] is None and speaks:
-        return _refuse(problems)
+        hides = config.report.identifiers == "hash"
+        return _refuse(_nameless(studies, inputs) if hides else problems)
     return carry_out(studies, out, bundle, config, {**options, "quiet": quiet})
 
 
@@ -414,12 +417,20 @@ def _prepared(
     config = _effective_config(options)
     if config.deidentification.enabled:
         keep_quiet()
+    hides = config.deidentification.enabled or config.report.identifiers == "hash"
+    if hides:
+        for handler in logging.getLogger().handlers:
+            # Libraries quote headers.
+            handler.addFilter(logging.Filter("spinemets"))
     from spinemets.batch import Shard, plan_batch
+    from spinemets.batch.redaction import redacted_logs
     from spinemets.bundles import load_bundle
 
     shard = Shard(1, 1) if options["shard"] is None else Shard.parse(options["shard"])
     bundle = load_bundle(options["model"], options["trust_model"])
-    return config, bundle, plan_batch(inputs, config.reading, shard)
+    with redacted_logs() if hides else nullcontext():
+        studies = plan_batch(inputs, config.reading, shard)
+    return config, bundle, studies
 
 
 def _effective_config(options: dict[str, Any]) -> DetectionConfig:
@@ -454,6 +465,19 @@ def _effective_config(options: dict[str, Any]) -> DetectionConfig:
         for branch, values in changes.items()
     }
     return config.model_copy(update=branches)
+
+
+def _nameless(studies: Sequence[PlannedStudy], inputs: Sequence[Path]) -> list[SpinemetsError]:
+    """Why inputs cannot be used, by their number on the command line or their name in a manifest."""
+    from spinemets.batch.redaction import redact_message
+
+    problems = []
+    for study in studies:
+        if isinstance(study.found, SpinemetsError):
+            place = f"input {inputs.index(study.source) + 1}" if study.source in inputs else "an input"
+            message = redact_message(str(study.found), replace(study, hidden_source="hidden"))
+            problems.append(type(study.found)(f"{study.name or place}: {message}"))
+    return problems
 
 
 def _refuse(problems: Sequence[SpinemetsError]) -> int:

@@ -18,6 +18,7 @@ from spinemets.batch import (
     stamp_of,
     what_to_do,
 )
+from spinemets.batch.redaction import redacted_logs
 from spinemets.bundles import load_bundle
 from spinemets.config import DetectionConfig, SegmentationConfig
 from spinemets.detection import load_models
@@ -63,7 +64,8 @@ class BundleDetector:
         """
         if not source:
             raise ConfigError("no input; add --input PATH")
-        studies = plan_batch([Path(source)], self._config.reading)
+        with redacted_logs():
+            studies = plan_batch([Path(source)], self._config.reading)
         model = ModelSource(self._models.provenance.model_sha256, lambda: self._models)
         with RecordBook(Path(output)) as book:
             studies = settle_names(studies, book, self._config.report.identifiers)

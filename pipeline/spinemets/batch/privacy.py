@@ -1,4 +1,4 @@
-"""Names and messages of a batch, kept free of what identifies a person.
+"""Names of a batch, kept free of what identifies a person.
 
 Unless identifiers are kept, a study is named by a salted hash, and neither its path nor the
 words of its headers reach a record, a log or a page. Which study is which stands in one table
@@ -23,8 +23,9 @@ from spinemets.atomic import atomic_write_text
 from spinemets.batch.manifest import ManifestRow, manifest_text, read_manifest
 from spinemets.batch.planning import PlannedStudy, study_identity, study_mark
 from spinemets.batch.records import RecordBook
+from spinemets.batch.redaction import redact
 from spinemets.errors import ConfigError, OutputError, SpinemetsError
-from spinemets.io import image_stem, is_dicom_series, private_words
+from spinemets.io import private_words
 
 if TYPE_CHECKING:
     from spinemets.config import DetectionConfig
@@ -36,8 +37,6 @@ __all__ = [
     "join_private_tables",
     "make_salt",
     "note_names",
-    "redact",
-    "redact_message",
     "settle_names",
 ]
 
@@ -47,9 +46,6 @@ PRIVATE_NAME = "private"
 """A folder beside the results: which study is which, and the salt of names and identifiers."""
 _SALT = Path(PRIVATE_NAME, "salt")
 _NAMES = Path(PRIVATE_NAME, "studies.csv")
-HIDDEN = "[hidden]"
-# Shorter words are hidden only where they stand alone: "Li" is a name, and a part of many words.
-_LONG = 5
 _SALT_TEXT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -173,62 +169,6 @@ def join_private_tables(sources: Iterable[Path], out: Path) -> None:
     salts = {_read_salt(source / _SALT) for source in sources if (source / _SALT).is_file()}
     if len(salts) == 1 and not (out / _SALT).is_file():
         _make_salt(out / _SALT, salts.pop())
-
-
-def redact(text: str, words: Iterable[str]) -> str:
-    """A text with every one of the words hidden, however it is written.
-
-    >>> redact("/data/DOE_Jane_1/x.dcm: damaged", {"Doe", "Jane"})
-    '/data/[hidden]_[hidden]_1/x.dcm: damaged'
-    """
-    anywhere = {word for word in words if len(word) >= _LONG}
-    patterns = {word: re.escape(word) if word in anywhere else _alone(word) for word in words}
-    return _hide(text, [patterns[word] for word in sorted(patterns, key=len, reverse=True)])
-
-
-def redact_message(text: str, study: PlannedStudy) -> str:
-    """A text without the study's paths, the names of its files and the words of its headers."""
-    if study.hidden_source:
-        paths = sorted({str(study.source), str(study.source.resolve())}, key=len, reverse=True)
-        text = _hide(text, [rf"{re.escape(path)}(?:[/\\][^\s:'\"]*)?" for path in paths])
-        text = _hide(
-            text, [rf"(?<=[/\\]){re.escape(name)}(?:[/\\][^\s:'\"]*)?" for name in _packed_folders(study)]
-        )
-        text = _hide(text, [_alone(name) for name in sorted(_own_names(study), key=len, reverse=True)])
-    return redact(text, study.private)
-
-
-def _alone(word: str) -> str:
-    return rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
-
-
-def _hide(text: str, patterns: Sequence[str]) -> str:
-    return re.sub("|".join(patterns), HIDDEN, text, flags=re.IGNORECASE) if patterns else text
-
-
-def _own_names(study: PlannedStudy) -> set[str]:
-    """The names of the study's own files, which may be those of a person."""
-    files = [study.source]
-    if not isinstance(study.found, SpinemetsError):
-        # DICOM files have numbers for names, and their headers tell whose they are.
-        series = [entry.series for entry in study.found.series if not is_dicom_series(entry.series)]
-        files += [file for one in series for file in one.files]
-    return {name for file in files for name in (file.name, image_stem(file)) if name}
-
-
-def _packed_folders(study: PlannedStudy) -> list[str]:
-    """The folders of the study's files within their archive, deepest first."""
-    if isinstance(study.found, SpinemetsError) or study.found.archive is None:
-        return []
-    start = study.found.archive.folder
-    files = [file for entry in study.found.series for file in entry.series.files]
-    folders = {
-        folder.relative_to(start).as_posix()
-        for file in files
-        for folder in file.parents[:-1]
-        if start in folder.parents
-    }
-    return sorted(folders, key=len, reverse=True)
 
 
 def _concealed(study: PlannedStudy, salt: bytes) -> PlannedStudy:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from spinemets.atomic import atomic_write_text, remove_leftovers
 from spinemets.batch.engine import Limits, Stages, StudyEnd, run_in_turn, run_overlapping
 from spinemets.batch.folders import forget_earlier, remove_scratch, set_aside
-from spinemets.batch.privacy import redact, redact_message
 from spinemets.batch.ray_engine import RayCluster, run_on_ray
 from spinemets.batch.records import BatchRecord, RecordBook, Stage, Stamp, State
+from spinemets.batch.redaction import redact, redact_message
 from spinemets.batch.stages import Failure, StudyResult, finish, load
 from spinemets.batch.tables import write_tables
 from spinemets.errors import OutputError, SpinemetsError

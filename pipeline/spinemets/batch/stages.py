@@ -17,6 +17,7 @@ from spinemets.batch.deidentified import copied_study
 from spinemets.batch.folders import refuse_foreign_folder, remove_scratch, scratch_folder
 from spinemets.batch.privacy import identifier_key
 from spinemets.batch.records import Stage
+from spinemets.batch.redaction import redacted_logs, without_names, without_words
 from spinemets.detection import interpret
 from spinemets.errors import SpinemetsError
 from spinemets.io import read_study, unpack_study
@@ -133,7 +134,11 @@ def load(study: PlannedStudy, config: DetectionConfig, out: Path) -> LoadedStudy
         # What is written of DICOM files is made from them once more, in the last stage.
         remove_scratch(out, study.key)
         found = unpack_study(found, scratch_folder(out, study.key))
-    images = read_study(found, config.reading)
+    if config.deidentification.enabled or config.report.identifiers == "keep":
+        images = read_study(found, config.reading)
+    else:
+        with redacted_logs(study):
+            images = without_words(read_study(without_names(found, study), config.reading), study)
     return LoadedStudy(images, perf_counter() - start)
 
 

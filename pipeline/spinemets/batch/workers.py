@@ -163,6 +163,9 @@ def _serve(connection: Connection[Any, Any], _lock: Connection[Any, Any] | None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
+    # What libraries say may quote a patient's data, and has no way to whoever decides what is shown.
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.captureWarnings(True)
     logger = logging.getLogger("spinemets")
     logger.propagate = False
     while True:

@@ -189,7 +189,7 @@ def _sidecar(path: Path) -> Mapping[str, object]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):
-        logger.warning("a damaged sidecar was passed over: %s", sidecar.name)
+        logger.warning("a damaged sidecar was passed over: %s", sidecar)
         return {}
     return content if isinstance(content, dict) else {}
 

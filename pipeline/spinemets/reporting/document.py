@@ -73,7 +73,8 @@ def report_document(
     ----------
     identifiers
         "hash": UIDs become keyed hashes; patient ID, date and the source's name are left out.
-        Descriptions are given as they are: ``io.without_names`` is for whoever reads the study.
+        Descriptions are given as they are, and those of image files are their names: whoever reads
+        the study can take them out, as ``batch.privacy.without_names`` does.
     with_pictures
         Whether the findings name their overlay pictures.
     key

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spinemets.batch.planning import PlannedStudy
-from spinemets.batch.privacy import redact
 from spinemets.batch.records import Stage
+from spinemets.batch.redaction import redact
 from spinemets.batch.stages import Failure, StudyResult, attempt, finish, load, segment
 from spinemets.errors import NoUsableInputError
 from spinemets.io import discover, private_words

@@ -21,7 +21,7 @@ from spinemets.io.files import is_dicom_series, is_image_file
 from spinemets.io.listing import Rejection, SeriesListing, StudyListing
 from spinemets.volume import Series, Weighting
 
-__all__ = ["Deidentifier", "deidentified_copy"]
+__all__ = ["Deidentifier", "deidentified_copy", "recognised_words"]
 
 # Read again, each gives the weighting it stands for.
 _WEIGHTING_WORDS = {
@@ -186,7 +186,7 @@ class _Copier:
         """The series with nothing but what was recognised of it, told apart from its likes."""
         series, pseudonyms = entry.series, self._deidentifier.pseudonyms
         uid = pseudonyms.uid(series.series_uid)
-        words = _words(entry)
+        words = recognised_words(entry)
         description, part = words, 1
         while (uid, description) in self._names:
             part += 1
@@ -212,7 +212,7 @@ def _recognised(series: Series) -> str:
     return series.description.split(" [")[0]
 
 
-def _words(entry: SeriesListing) -> str:
+def recognised_words(entry: SeriesListing) -> str:
     """A description from what was recognised, which reading it again recognises too."""
     if entry.rejection in _KINDS:
         return next((word for kind, word in _KIND_WORDS.items() if kind in entry.reason), "other")

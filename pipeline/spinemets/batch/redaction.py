@@ -1,0 +1,177 @@
+"""What is said of a study, free of what identifies a person: its files, its folders, its headers' words.
+
+Names of studies are made in ``privacy``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spinemets.batch.planning import PlannedStudy
+from spinemets.errors import SpinemetsError
+from spinemets.io import SeriesListing, StudyListing, image_stem, is_dicom_series
+from spinemets.io.deidentification import recognised_words
+
+if TYPE_CHECKING:
+    from spinemets.volume import Study
+
+__all__ = ["redact", "redact_message", "redacted_logs", "without_names", "without_words"]
+
+HIDDEN = "[hidden]"
+# Shorter words are hidden only where they stand alone: "Li" is a name, and a part of many words.
+_LONG = 5
+
+
+def redact(text: str, words: Iterable[str]) -> str:
+    """A text with every one of the words hidden, however it is written.
+
+    >>> redact("/data/DOE_Jane_1/x.dcm: damaged", {"Doe", "Jane"})
+    '/data/[hidden]_[hidden]_1/x.dcm: damaged'
+    """
+    anywhere = {word for word in words if len(word) >= _LONG}
+    patterns = {word: re.escape(word) if word in anywhere else _alone(word) for word in words}
+    return _hide(text, [patterns[word] for word in sorted(patterns, key=len, reverse=True)])
+
+
+def redact_message(text: str, study: PlannedStudy) -> str:
+    """A text without the study's paths, the names of its files and the words of its headers."""
+    if study.hidden_source:
+        paths = sorted({str(study.source), str(study.source.resolve())}, key=len, reverse=True)
+        text = _hide(text, [re.escape(path) for path in _paths_in(text, study)])
+        text = _hide(text, [rf"{re.escape(path)}(?:[/\\][^\s:'\"]*)?" for path in paths])
+        text = _hide(
+            text, [rf"(?<=[/\\]){re.escape(name)}(?:[/\\][^\s:'\"]*)?" for name in _packed_folders(study)]
+        )
+        text = _hide(text, [_alone(name) for name in sorted(_own_names(study), key=len, reverse=True)])
+    return redact(text, study.private)
+
+
+@contextmanager
+def redacted_logs(study: PlannedStudy | None = None) -> Iterator[None]:
+    """Let what spinemets logs meanwhile name no file, which is given to a log as a ``Path``.
+
+    Parameters
+    ----------
+    study
+        Of which nothing else that ``redact_message`` hides may be named either.
+    """
+    logger = logging.getLogger("spinemets")
+    handlers, passes_on = logger.handlers[:], logger.propagate
+    logger.handlers[:], logger.propagate = [_RedactingHandler(study, handlers, passes_on)], False
+    try:
+        yield
+    finally:
+        logger.handlers[:], logger.propagate = handlers, passes_on
+
+
+class _RedactingHandler(logging.Handler):
+    """Passes log records on as others would have got them, but for what must be hidden."""
+
+    def __init__(self, study: PlannedStudy | None, handlers: Sequence[logging.Handler], passes_on: bool):
+        super().__init__()
+        self._study, self._handlers, self._passes_on = study, handlers, passes_on
+
+    def emit(self, record: logging.LogRecord) -> None:
+        shown = copy(record)
+        if isinstance(record.args, tuple):
+            shown.args = tuple(HIDDEN if isinstance(part, Path) else part for part in record.args)
+        text = shown.getMessage()
+        if record.exc_info:
+            text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
+        shown.msg = text if self._study is None else redact_message(text, self._study)
+        shown.args, shown.exc_info, shown.exc_text = (), None, None
+        for handler in self._handlers:
+            if shown.levelno >= handler.level:
+                handler.handle(shown)
+        if self._passes_on:
+            logging.getLogger().callHandlers(shown)
+
+
+def without_names(found: StudyListing, study: PlannedStudy) -> StudyListing:
+    """The listing of a study whose descriptions name nobody.
+
+    An image file's description is its name, so it is described by what was recognised of it. In
+    others the words of the headers are hidden.
+    """
+    count: Counter[str] = Counter()
+
+    def described(entry: SeriesListing) -> SeriesListing:
+        description = redact(entry.series.description, study.private)
+        if not is_dicom_series(entry.series):
+            # Of what could not be read, no plane is known.
+            words = recognised_words(entry) if entry.shape else entry.series.weighting.value
+            count[words] += 1
+            description = words if count[words] == 1 else f"{words} {count[words]}"
+        reason = redact_message(entry.reason, study)
+        return replace(entry, series=replace(entry.series, description=description), reason=reason)
+
+    is_dicom = any(is_dicom_series(entry.series) for entry in found.series)
+    return replace(
+        found,
+        description=redact(found.description, study.private) if is_dicom else "",
+        series=tuple(map(described, found.series)),
+    )
+
+
+def without_words(images: Study, study: PlannedStudy) -> Study:
+    """The study that was read, without what the sentences about it say of files and persons."""
+
+    def shown(sentences: Iterable[str]) -> tuple[str, ...]:
+        return tuple(redact_message(sentence, study) for sentence in sentences)
+
+    volumes = tuple(
+        replace(volume, series=replace(volume.series, cautions=shown(volume.series.cautions)))
+        for volume in images.volumes
+    )
+    rejected = tuple((name, redact_message(reason, study)) for name, reason in images.rejected)
+    return replace(images, volumes=volumes, rejected=rejected, cautions=shown(images.cautions))
+
+
+def _alone(word: str) -> str:
+    return rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
+
+
+def _hide(text: str, patterns: Sequence[str]) -> str:
+    return re.sub("|".join(patterns), HIDDEN, text, flags=re.IGNORECASE) if patterns else text
+
+
+def _own_names(study: PlannedStudy) -> set[str]:
+    """The names of the study's own files, which may be those of a person."""
+    files = [study.source]
+    if not isinstance(study.found, SpinemetsError):
+        # DICOM files have numbers for names, and their headers tell whose they are.
+        series = [entry.series for entry in study.found.series if not is_dicom_series(entry.series)]
+        files += [file for one in series for file in one.files]
+    return {name for file in files for name in (file.name, image_stem(file)) if name}
+
+
+def _paths_in(text: str, study: PlannedStudy) -> list[str]:
+    """The study's files and their folders that a text names in full, the longest first."""
+    if isinstance(study.found, SpinemetsError):
+        return []
+    files = {file for entry in study.found.series for file in entry.series.files}
+    paths = {path for file in files for path in (file, *file.parents) if study.source in path.parents}
+    return sorted((str(path) for path in paths if str(path) in text), key=len, reverse=True)
+
+
+def _packed_folders(study: PlannedStudy) -> list[str]:
+    """The folders of the study's files within their archive, deepest first."""
+    if isinstance(study.found, SpinemetsError) or study.found.archive is None:
+        return []
+    start = study.found.archive.folder
+    files = [file for entry in study.found.series for file in entry.series.files]
+    folders = {
+        folder.relative_to(start).as_posix()
+        for file in files
+        for folder in file.parents[:-1]
+        if start in folder.parents
+    }
+    return sorted(folders, key=len, reverse=True)
