@@ -51,7 +51,8 @@ def main() -> None:
 def results(results: Path, truths: Path, report: Path | None, output: Path | None) -> None:
     """Score every study of TRUTHS against the study of the same name in RESULTS.
 
-    Run detect with `--identifiers keep`, so that results have the names of their scans.
+    Run detect with `--identifiers keep`, so that results have the names of their scans. A single
+    result is that of a single truth, whatever their names.
 
     A truth has the form of a result: a folder with any of anatomy.nii.gz, levels.nii.gz and
     lesions.nii.gz, and truth.json with `levels` and `findings` as in report.json; or files side
@@ -61,8 +62,11 @@ def results(results: Path, truths: Path, report: Path | None, output: Path | Non
     try:
         found = find_studies(results)
         scores = []
-        for name, truth in find_studies(truths).items():
-            predicted = read_study_result(_result_of(name, found, results))
+        known = find_studies(truths)
+        for name, truth in known.items():
+            # Where there is but one of each, a folder's name need not be a scan's.
+            only = next(iter(found.values())) if len(found) == len(known) == 1 else None
+            predicted = read_study_result(only or _result_of(name, found, results))
             scores.append(score_exam(predicted, read_study_result(truth), patient=_patient(name)))
         tables = summarise(scores)
         _show(tables, output)

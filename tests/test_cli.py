@@ -244,12 +244,14 @@ def test_inspect_lists_what_it_can_and_exits_with_7(scan, tmp_path):
 def test_inspect_json_hides_identifiers_unless_asked(tmp_path):
     folder = write_dicom(tmp_path / "exam", [4.0 * n for n in range(9)])
     hidden, kept = (spinemets("inspect", folder, "--json", "--identifiers", how) for how in ("hash", "keep"))
-    assert spinemets("inspect", folder, "--json").stdout == hidden.stdout
+    usual = json.loads(spinemets("inspect", folder, "--json").stdout)["studies"]
+    assert usual[0]["patient_id"].startswith("hmac-sha256:")
     (study,) = json.loads(hidden.stdout)["studies"]
     assert study["series"][0]["kept"] is True
     assert study["series"][0]["weighting"] == "T2"
-    for secret in ("secret-7", "Nobody", "20200102"):
+    for secret in ("secret-7", "Nobody", "20200102", hashlib.sha256(b"secret-7").hexdigest()[:16]):
         assert secret not in hidden.stdout
+    assert usual[0]["patient_id"] != study["patient_id"], "nothing links two listings"
     assert json.loads(kept.stdout)["studies"][0]["patient_id"] == "secret-7"
 
 

@@ -15,7 +15,7 @@ from spinemets.serving.analyser import Analyser
 from spinemets.serving.analysis import AnalysisJob, analyse
 from spinemets.serving.delivery import Sender
 from spinemets.serving.inbox import Folders, Inbox
-from spinemets.serving.server import keep_house
+from spinemets.serving.server import keep_house, prepare
 from spinemets.serving.settings import LimitSettings, SendSettings, ServeSettings, load_settings
 from spinemets.serving.study_queue import QueuedStudy, StudyQueue, StudyState
 
@@ -357,3 +357,12 @@ def test_paths_in_the_settings_begin_at_their_file(tmp_path):
     path = tmp_path / "serve.yaml"
     path.write_text("folder: work\nreceive: {callers: any}\n")
     assert load_settings(path).folder == tmp_path / "work"
+
+
+def test_server_refuses_to_deidentify_what_it_sends_back(tmp_path):
+    (tmp_path / "detect.yaml").write_text("deidentification: {enabled: true}\n")
+    (tmp_path / "serve.yaml").write_text(
+        "folder: work\nreceive: {callers: any}\nanalysis: {config: detect.yaml}\n"
+    )
+    with pytest.raises(ConfigError, match="another study of another patient"):
+        prepare(load_settings(tmp_path / "serve.yaml"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -164,17 +166,25 @@ class StudyListing:
     archive: PackedFiles | None = field(default=None, repr=False)
 
 
-def describe(listing: StudyListing, identifiers: Literal["keep", "hash"] = "hash") -> dict[str, object]:
+def describe(
+    listing: StudyListing, identifiers: Literal["keep", "hash"] = "hash", key: bytes | None = None
+) -> dict[str, object]:
     """A study as plain JSON-serialisable data.
 
-    With ``identifiers="hash"`` the patient's identifier and all UIDs become hashes, and the
+    With ``identifiers="hash"`` the patient's identifier and all UIDs become keyed hashes, and the
     date of the study is left out. File names are kept: they are how a user knows the study.
+
+    Parameters
+    ----------
+    key
+        Of the hashes, so that studies of one patient are told together; None for a new one.
     """
+    secret = secrets.token_bytes() if key is None else key
 
     def hidden(text: str) -> str:
         if identifiers == "keep" or not text:
             return text
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+        return f"hmac-sha256:{hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:16]}"
 
     return {
         "study_uid": hidden(listing.study_uid),

@@ -221,10 +221,16 @@ class ServeSettings(_Settings):
         Raises
         ------
         ConfigError
-            The file that they are in is not sound.
+            The file that they are in is not sound, or asks for de-identification.
         """
         path = self.analysis.config
         config = DetectionConfig() if path is None else load_config(path)
+        if config.deidentification.enabled:
+            raise ConfigError(
+                f"{path}: deidentification.enabled: a server sends results to where the studies are, and "
+                "de-identified ones would be filed there as another study of another patient; use "
+                "spinemets detect --deidentify on files"
+            )
         device = self.analysis.device or config.segmentation.device
         return config.model_copy(
             update={
