@@ -5,8 +5,9 @@ nnU-Net needs an environment of its own, for its packages bring another PyTorch:
     python3 -m venv .venv-nnunet
     .venv-nnunet/bin/python -m pip install "nnunetv2>=2.5,<3" --extra-index-url <index of the CPU wheels>
 
-Its network is the default 3d_fullres network that nnU-Net plans for spine MRI, with random
-weights: speed does not depend on them. Then::
+Its network and its patch are those that nnU-Net's own planner chooses for 3d_fullres by default, told
+of a data set of lumbar series of that size and spacing; weights are random, for speed does not depend on
+them. Then::
 
     .venv-nnunet/bin/python scripts/benchmark.py nnunet --threads 2 -o nnunet.json
     spinemets benchmark --device cpu --case lumbar --json spinemets.json
@@ -19,18 +20,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+from importlib.metadata import version
+from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
-# What nnU-Net v2 plans for sagittal lumbar MRI of 4 × 0.6 × 0.6 mm: its 3d_fullres patch and network.
-PATCH = (14, 384, 320)
-FEATURES = (32, 64, 128, 256, 320, 320, 320)
-STRIDES = ((1, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2), (2, 2, 2), (1, 2, 2), (1, 2, 2))
-KERNELS = ((1, 3, 3), (1, 3, 3), *((3, 3, 3),) * 5)
 LUMBAR = (15, 512, 512)
+SPACING_MM = (4.0, 0.6, 0.6)
 OUTPUTS = 10
+SUBJECTS = 200  # only the batch in training depends on it
 TILE_STEP = 0.5
+DATASET = "Dataset001_Lumbar"
 
 
 def main() -> None:
@@ -58,51 +61,79 @@ def main() -> None:
 def measure_nnunet(threads: int, *, mirroring: bool) -> dict[str, Any]:
     """Seconds that nnU-Net's sliding windows take for one lumbar series."""
     import torch
-    from dynamic_network_architectures.architectures.unet import PlainConvUNet
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     if threads:
         torch.set_num_threads(threads)
-    network = PlainConvUNet(
-        1,
-        len(FEATURES),
-        FEATURES,
-        torch.nn.Conv3d,
-        KERNELS,
-        STRIDES,
-        2,
-        OUTPUTS,
-        2,
-        conv_bias=True,
-        norm_op=torch.nn.InstanceNorm3d,
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=torch.nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True},
-    ).eval()
+    plan = plan_of_nnunet()
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    architecture = plan["architecture"]
     predictor = nnUNetPredictor(
         TILE_STEP, use_gaussian=True, use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False
     )
-    predictor.network = network
-    predictor.configuration_manager = _Configuration()
+    predictor.network = get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        input_channels=1,
+        output_channels=OUTPUTS,
+        deep_supervision=False,
+    )
+    patch = tuple(int(size) for size in plan["patch_size"])
+    predictor.configuration_manager = _Configuration(patch)
     predictor.label_manager = _Labels()
     predictor.allowed_mirroring_axes = (0, 1, 2) if mirroring else None
     image = torch.randn(1, *LUMBAR)
     start = perf_counter()
-    with torch.inference_mode():
-        predictor.predict_sliding_window_return_logits(image)
+    predictor.predict_sliding_window_return_logits(image)
     return {
         "seconds": perf_counter() - start,
         "mirroring": mirroring,
         "threads": torch.get_num_threads(),
-        "patch": PATCH,
+        "nnunetv2": version("nnunetv2"),
+        "torch": torch.__version__,
+        "patch": patch,
+        "features": list(architecture["arch_kwargs"]["features_per_stage"]),
         "volume": LUMBAR,
     }
+
+
+def plan_of_nnunet() -> dict[str, Any]:
+    """What nnU-Net's default planner plans as 3d_fullres for lumbar series."""
+    labels = {"background": 0, **{f"structure {label}": label for label in range(1, OUTPUTS)}}
+    described = {"channel_names": {"0": "T2"}, "labels": labels, "file_ending": ".nii.gz"}
+    fingerprint = {
+        "spacings": [SPACING_MM],
+        "shapes_after_crop": [LUMBAR],
+        "median_relative_size_after_cropping": 1.0,
+    }
+    with TemporaryDirectory() as folder:
+        for kind in ("raw", "preprocessed", "results"):
+            # nnU-Net reads these when it is imported.
+            os.environ[f"nnUNet_{kind}"] = str(Path(folder, kind))
+            Path(folder, kind, DATASET).mkdir(parents=True)
+        for images in ("imagesTr", "labelsTr"):
+            Path(folder, "raw", DATASET, images).mkdir()
+        Path(folder, "raw", DATASET, "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+        found = Path(folder, "preprocessed", DATASET, "dataset_fingerprint.json")
+        found.write_text(json.dumps(fingerprint), encoding="utf-8")
+        from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+            ExperimentPlanner,
+        )
+
+        planner = ExperimentPlanner(DATASET)
+        spacing = planner.determine_fullres_target_spacing()
+        voxels = float(SUBJECTS * prod(LUMBAR))
+        plan: dict[str, Any] = planner.get_plans_for_configuration(spacing, LUMBAR, "3d_fullres", voxels, {})
+    return plan
 
 
 class _Configuration:
     """What the predictor asks of a plan."""
 
-    patch_size = PATCH
+    def __init__(self, patch: tuple[int, ...]) -> None:
+        self.patch_size = patch
 
 
 class _Labels:
