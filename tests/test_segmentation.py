@@ -247,7 +247,7 @@ def test_the_lesion_network_sees_the_image_and_the_anatomy(spine):
 
 
 def test_two_series_vote_where_both_see_and_one_decides_where_it_is_alone(spine):
-    """Log odds of 3 and -1 average to 1; the second series shows the upper half only."""
+    """Log odds of 3 and -1 make 1.62; the second series shows the upper half only."""
     full = picture(spine)
     half = np.array(spine.grid.shape) // (1, 1, 2)
     affine = np.array(spine.grid.affine)
@@ -261,10 +261,28 @@ def test_two_series_vote_where_both_see_and_one_decides_where_it_is_alone(spine)
     top[:, :, : -half[2] + 3] = False
     low = found.anatomy == Structure.VERTEBRAL_BODY
     low[:, :, -half[2] - 3 :] = False
-    assert np.median(found.lesion_probability[top]) == pytest.approx(1 / (1 + np.exp(-1.0)), abs=0.01)
+    both = 3 * np.log((np.exp(-1 / 3) + np.exp(1)) / 2)
+    assert np.median(found.lesion_probability[top]) == pytest.approx(1 / (1 + np.exp(-both)), abs=0.01)
     assert np.median(found.lesion_probability[low]) == pytest.approx(1 / (1 + np.exp(1.0)), abs=0.01)
     assert len(found.volumes) == 2
     assert found.volumes[0] is full
+
+
+@pytest.mark.parametrize("silent", [-4.0, -8.0])
+def test_a_lesion_plain_on_one_series_outweighs_two_without_a_trace(spine, silent):
+    """As a metastasis does that is bright on STIR and like marrow on T2 and T1; the mean would lose it."""
+    full = picture(spine)
+    others = [
+        Volume(full.intensities, spine.grid, series(weighting, name))
+        for weighting, name in ((Weighting.T1, "2"), (Weighting.T2_FS, "3"))
+    ]
+    odds = {Weighting.T2: silent, Weighting.T1: silent, Weighting.T2_FS: 6.0}
+    found = segmenter_of(Reader(), BrightOrByWeighting(odds)).segment(Study("s", (full, *others)))
+    body = found.anatomy == Structure.VERTEBRAL_BODY
+    assert np.median(found.lesion_probability[body]) > 0.9
+    odds[Weighting.T2_FS] = silent
+    found = segmenter_of(Reader(), BrightOrByWeighting(odds)).segment(Study("s", (full, *others)))
+    assert np.median(found.lesion_probability[body]) == pytest.approx(1 / (1 + np.exp(-silent)), abs=0.01)
 
 
 def test_two_parts_of_one_series_each_count_over_their_own_extent(spine):

@@ -45,6 +45,8 @@ _LESION_REACH_MM = 12.0
 # are those of no lesion.
 _LESION_MARGIN = 32
 _NO_LESION = -10.0
+# Log odds of several series: the mean of their exponentials at a third, between mean and maximum.
+_SOFTNESS = 3.0
 
 
 class Segmenter(Protocol):
@@ -133,11 +135,16 @@ class CascadeSegmenter:
         )
 
     def _fused(self, alignment: Alignment, frame: NetworkFrame, report: EngineReport) -> _Evidence:
-        """The mean over the series, each weighted by where it has values."""
+        """Anatomy's mean and a soft maximum of lesion, over the series that have values there.
+
+        A metastasis that is plain on STIR is often like marrow on T2, so that a series without
+        a trace of it says little against it.
+        """
         if len(alignment.volumes) == 1:
             only = self._one_series(alignment.volumes[0], frame, report)
             return _Evidence(only.anatomy, torch.sigmoid(only.lesion))
-        anatomy = lesion = total = torch.zeros(())
+        anatomy = total = torch.zeros(())
+        lesion = torch.tensor(-torch.inf)
         for volume, transform, source in zip(
             alignment.volumes, alignment.transforms, alignment.sources, strict=True
         ):
@@ -150,9 +157,9 @@ class CascadeSegmenter:
             device = one.anatomy.device
             weight = weight.to(device)
             anatomy = anatomy.to(device) + one.anatomy * weight
-            lesion = lesion.to(device) + one.lesion * weight
+            lesion = torch.logaddexp(lesion.to(device), one.lesion / _SOFTNESS + weight.log())
             total = total.to(device) + weight
-        return _Evidence(anatomy / total, torch.sigmoid(lesion / total))
+        return _Evidence(anatomy / total, torch.sigmoid(_SOFTNESS * (lesion - total.log())))
 
     def _one_series(self, volume: Volume, frame: NetworkFrame, report: EngineReport) -> _Evidence:
         """Anatomy probabilities and lesion log odds of one series."""
