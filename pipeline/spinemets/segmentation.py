@@ -2,8 +2,8 @@
 
 Two networks run on each series, told its weighting: one names the anatomy, the other finds
 lesions from the image, its marrow score and that anatomy. Series are fused voxel by voxel:
-anatomy by its mean probability, lesions by their mean log odds, so that a series that
-contradicts the others counts as much as one that agrees.
+anatomy by its mean probability, lesions by a soft maximum of their log odds, so that what one
+series shows plainly is not lost among others that show nothing.
 """
 
 from __future__ import annotations
