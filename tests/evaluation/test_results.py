@@ -196,6 +196,9 @@ def test_the_script_scores_folders_and_writes_json(tmp_path):
     assert "| extradural | 1 | 1.000 | 1.000 | 1.000 |" in done.stdout
     scores = json.loads((tmp_path / "scores.json").read_text())
     (tmp_path / "truth" / "s1").rename(tmp_path / "truth" / "s2")
+    only = run("results", tmp_path / "out", tmp_path / "truth")
+    assert only.returncode == 0, "a single result is that of a single truth"
+    write(tmp_path / "truth" / "s1", "truth.json", truth_result())
     missing = run("results", tmp_path / "out", tmp_path / "truth")
     assert missing.returncode == 1
     assert "holds no result for s2" in missing.stderr
