@@ -429,6 +429,13 @@ def test_the_words_of_a_zipped_studys_headers_are_known_without_its_files(tmp_pa
     assert "secret-id" in private_words(listing)
 
 
+def test_a_word_of_every_report_is_no_word_of_a_patient(tmp_path, dicom):
+    dicom.classic(tmp_path / "in", dicom.noise(), tags={"PatientName": "Phantom^Spine"})
+    (listing,) = discover(tmp_path / "in")
+    assert {"Phantom", "Phantom^Spine"} <= private_words(listing)
+    assert "Spine" not in private_words(listing)
+
+
 @pytest.mark.parametrize("start", range(8))
 def test_a_zip_damaged_anywhere_is_unreadable_and_leaves_nothing(tmp_path, dicom, temporary, start):
     dicom.classic(tmp_path / "in", dicom.noise())
