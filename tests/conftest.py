@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from phantoms import Phantom, draw_phantom
+from spinemets.findings import SpineSegmentation
+from standins import lumbar_truth
 from tool_requirement import pytest_runtest_makereport
 
 __all__ = ["pytest_runtest_makereport"]
@@ -32,3 +36,18 @@ def neck() -> Phantom:
 def chest() -> Phantom:
     """T3 to T10: neither C2 nor the sacrum nor the conus in view."""
     return draw_phantom(highest="T3", lowest="T10", spacing_mm=(4.0, 1.2, 1.2), seed=1)
+
+
+@pytest.fixture(scope="module")
+def truth() -> SpineSegmentation:
+    """What the scans that ``standins.write_scan`` writes show."""
+    return lumbar_truth()
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made; nothing else is."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder

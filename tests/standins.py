@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,12 @@ _GREY = {
     Structure.CORD: 300,
     Structure.SACRUM: 400,
 }
+
+
+def table_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that a run wrote."""
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def lumbar_truth() -> SpineSegmentation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from dataclasses import replace
@@ -28,7 +27,7 @@ from spinemets.batch import (
 from spinemets.config import DetectionConfig, ReportConfig
 from spinemets.errors import GeometryError, NoUsableInputError, OutputError
 from spinemets.io import VERSE_LABELS
-from standins import TruthSegmenter, lumbar_truth, models_for, write_scan
+from standins import TruthSegmenter, models_for, table_rows, write_scan
 
 # Pictures and pages have tests of their own.
 LEAN = DetectionConfig(report=ReportConfig(formats=("json", "nifti")))
@@ -59,16 +58,6 @@ class FailsOn(TruthSegmenter):
         if next(self._turns) == self._turn:
             raise self._error
         return super().segment(study)
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return lumbar_truth()
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +110,11 @@ def test_label_maps_lie_on_the_source_grid_with_the_reports_numbers(scans, truth
 def test_tables_agree_with_the_report(scans, truth, tmp_path):
     run(scans[:1], tmp_path, TruthSegmenter(truth))
     report = json.loads((tmp_path / "anna/report.json").read_text())
-    (summary,) = rows(tmp_path / "summary.csv")
+    (summary,) = table_rows(tmp_path / "summary.csv")
     assert (summary["study"], summary["state"]) == ("anna", "done")
     assert int(summary["lesions"]) == len(report["findings"]) == 2
     assert summary["levels_seen"].split() == [entry["level"] for entry in report["levels"]]
-    for row, finding in zip(rows(tmp_path / "findings.csv"), report["findings"], strict=True):
+    for row, finding in zip(table_rows(tmp_path / "findings.csv"), report["findings"], strict=True):
         assert row["compartment"] == finding["compartment"]
         assert row["level"] == finding["level"]
         assert float(row["volume_mm3"]) == finding["volume_mm3"]
@@ -143,8 +132,8 @@ def test_bad_study_does_not_stop_the_others(scans, truth, tmp_path, error):
     outcomes = run(scans, tmp_path, FailsOn(truth, 2, error), watcher=watcher)
     assert [outcome.state for outcome in outcomes] == [State.DONE, State.FAILED, State.DONE]
     assert outcomes[1].error == type(error).__name__
-    assert [row["state"] for row in rows(tmp_path / "summary.csv")] == ["done", "failed", "done"]
-    assert str(error) in rows(tmp_path / "summary.csv")[1]["reason"]
+    assert [row["state"] for row in table_rows(tmp_path / "summary.csv")] == ["done", "failed", "done"]
+    assert str(error) in table_rows(tmp_path / "summary.csv")[1]["reason"]
     assert not (tmp_path / "bert").exists()
     assert watcher.events[4:7] == [("reading", "bert"), ("network", "bert"), ("failed", "bert")]
 
@@ -221,7 +210,7 @@ def test_study_without_usable_series_is_skipped(truth, scans, tmp_path, monkeypa
 def test_interrupted_batch_keeps_the_table_of_what_was_done(scans, truth, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(scans, tmp_path, FailsOn(truth, 2, KeyboardInterrupt()))
-    assert [row["study"] for row in rows(tmp_path / "summary.csv")] == ["anna"]
+    assert [row["study"] for row in table_rows(tmp_path / "summary.csv")] == ["anna"]
     assert not list(tmp_path.glob(".*"))
 
 

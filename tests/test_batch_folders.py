@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import zipfile
 from pathlib import Path
@@ -15,7 +14,7 @@ from spinemets.batch import Limits, RecordBook, State, merge_batches, plan_batch
 from spinemets.batch.folders import scratch_folder
 from spinemets.batch.redaction import redact_message
 from spinemets.errors import OutOfMemoryError, WorkerError
-from standins import TruthSegmenter, lumbar_truth, write_scan
+from standins import TruthSegmenter, table_rows, write_scan
 
 
 class Fails:
@@ -40,27 +39,9 @@ class Looks(TruthSegmenter):
         return super().segment(study)
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return lumbar_truth()
-
-
 @pytest.fixture
 def scan(tmp_path, truth):
     return write_scan(tmp_path / "in/anna.nii.gz", truth)
-
-
-@pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    return folder
 
 
 def pack(path: Path, *files: Path, below: str = "exam") -> Path:
@@ -157,7 +138,8 @@ def test_result_of_an_earlier_run_is_set_aside_when_it_cannot_be_made_anew(scan,
         assert not (out / "anna").exists()
         assert (out / "earlier/anna/report.json").read_bytes() == before
     assert (
-        rows(out / "summary.csv")[0]["reason"] == "killed (its result of an earlier run is in earlier/anna)"
+        table_rows(out / "summary.csv")[0]["reason"]
+        == "killed (its result of an earlier run is in earlier/anna)"
     )
     assert caplog.text.count("the result of an earlier run is now in") == 1
     (record,) = run_planned(plan_batch([scan]), out, TruthSegmenter(truth), sha256="1" * 64, again="failed")
@@ -180,13 +162,13 @@ def test_merging_gives_the_state_of_the_newest_record(scan, truth, tmp_path):
     merge_batches([part], merged)
     run_planned(plan_batch([scan]), part, Fails(), sha256="1" * 64)
     merge_batches([part], merged)
-    assert rows(merged / "summary.csv")[0]["state"] == "failed"
+    assert table_rows(merged / "summary.csv")[0]["state"] == "failed"
     assert not (merged / "anna").exists()
     assert json.loads((merged / "earlier/anna/report.json").read_text())["findings"]
     assert read_records(merged) == read_records(part)
     run_planned(plan_batch([scan]), part, TruthSegmenter(truth), sha256="1" * 64, again="failed")
     merge_batches([part], merged)
-    assert rows(merged / "summary.csv")[0]["state"] == "done"
+    assert table_rows(merged / "summary.csv")[0]["state"] == "done"
     assert (merged / "anna/report.json").is_file()
     assert not (merged / "earlier").exists()
 
@@ -197,7 +179,7 @@ def test_newest_record_counts_whatever_folder_is_merged_first(scan, truth, tmp_p
     for number, order in enumerate((("old", "new"), ("new", "old"))):
         merged = tmp_path / f"merged{number}"
         merge_batches([tmp_path / name for name in order], merged)
-        assert rows(merged / "summary.csv")[0]["state"] == "failed"
+        assert table_rows(merged / "summary.csv")[0]["state"] == "failed"
         assert not (merged / "anna").exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -15,14 +14,9 @@ from prove_batch import results
 from spinemets.batch import Shard, State, manifest_text, merge_batches, plan_batch
 from spinemets.batch.manifest import read_manifest
 from spinemets.errors import ConfigError, NoUsableInputError, OutputError, SpinemetsError
-from standins import TruthSegmenter, lumbar_truth, write_scan
+from standins import TruthSegmenter, table_rows, write_scan
 
 NAMES = [f"case{number}" for number in range(8)]
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return lumbar_truth()
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +36,20 @@ def manifest(scans, tmp_path):
     return path
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def test_manifest_names_the_studies_and_its_columns_reach_the_summary(manifest, truth, tmp_path):
     planned = plan_batch([manifest])
     assert [study.key for study in planned] == [name.upper() for name in NAMES]
     run_planned(planned[:2], tmp_path / "out", TruthSegmenter(truth))
-    summary = rows(tmp_path / "out/summary.csv")
+    summary = table_rows(tmp_path / "out/summary.csv")
     assert [(row["study"], row["ward"]) for row in summary] == [("CASE0", "w0"), ("CASE1", "w1")]
 
 
 def test_parquet_manifest_and_tables_hold_what_the_csv_ones_do(manifest, truth, tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    table = pyarrow.table({name: [row[name] for row in rows(manifest)[:2]] for name in ("path", "ward")})
+    table = pyarrow.table(
+        {name: [row[name] for row in table_rows(manifest)[:2]] for name in ("path", "ward")}
+    )
     table = table.append_column("study", [["ONE", "TWO"]])
     parquet.write_table(table, tmp_path / "list.parquet")
     planned = plan_batch([tmp_path / "list.parquet"])
@@ -66,7 +57,7 @@ def test_parquet_manifest_and_tables_hold_what_the_csv_ones_do(manifest, truth, 
     run_planned(planned, tmp_path / "out", TruthSegmenter(truth))
     for name in ("summary", "findings"):
         typed = parquet.read_table(tmp_path / f"out/{name}.parquet").to_pylist()
-        written = rows(tmp_path / f"out/{name}.csv")
+        written = table_rows(tmp_path / f"out/{name}.csv")
         assert len(typed) == len(written) > 0
         for one, other in zip(typed, written, strict=True):
             assert {k: "" if v is None else str(v) for k, v in one.items()} == other
@@ -177,7 +168,7 @@ def test_merging_takes_up_what_was_done_since(scans, truth, tmp_path):
     broken.hardlink_to(scans / "case0.nii.gz")
     run_planned(plan_batch([broken]), tmp_path / "part", TruthSegmenter(truth))
     merge_batches([tmp_path / "part"], tmp_path / "merged")
-    (row,) = rows(tmp_path / "merged/summary.csv")
+    (row,) = table_rows(tmp_path / "merged/summary.csv")
     assert row["state"] == "done"
     assert json.loads((tmp_path / "merged/late/report.json").read_text())["findings"]
 

@@ -27,7 +27,7 @@ from spinemets.errors import (
     ModelNotTrustedError,
     WorkerError,
 )
-from standins import TruthSegmenter, lumbar_truth, write_scan
+from standins import TruthSegmenter, write_scan
 
 ray = pytest.importorskip("ray")
 
@@ -36,11 +36,6 @@ pytestmark = pytest.mark.timeout(1200)
 
 ROOT = Path(__file__).resolve().parents[1]
 NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 * 2**20, "include_dashboard": False}
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return lumbar_truth()
 
 
 @pytest.fixture(scope="module")

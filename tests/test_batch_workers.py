@@ -18,15 +18,10 @@ from batch_faults import FaultySegmenter, LoadsOnce, Silent, run_planned
 from prove_batch import results
 from spinemets.batch import Limits, RecordBook, State, plan_batch, read_records
 from spinemets.errors import DeviceUnavailableError, OutputError, SpinemetsError
-from standins import TruthSegmenter, lumbar_truth, write_scan
+from standins import TruthSegmenter, write_scan
 
 NAMES = [f"study{number:02d}" for number in range(10)]
 TESTS = Path(__file__).resolve().parent
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return lumbar_truth()
 
 
 @pytest.fixture(scope="module")

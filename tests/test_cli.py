@@ -27,7 +27,7 @@ from spinemets.cli import main
 from spinemets.errors import DeviceUnavailableError, ModelIncompatibleError, OutOfMemoryError
 from spinemets.exit_codes import DONE, EXIT_CODES, INTERNAL, INTERRUPTED, PARTIAL, USAGE
 from spinemets.findings import SpineSegmentation
-from standins import TruthSegmenter, load_models_for, lumbar_truth, models_for, write_scan
+from standins import TruthSegmenter, load_models_for, models_for, write_scan
 
 TESTS = Path(__file__).resolve().parent
 
@@ -36,11 +36,6 @@ def spinemets(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The installed command, as a user runs it."""
     command = [Path(sys.executable).with_name("spinemets"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return lumbar_truth()
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,7 @@ from spinemets.errors import OutOfMemoryError
 from spinemets.findings import NetworkExecution
 from spinemets.reporting.document import report_document
 from spinemets.volume import Series, Study, Volume, Weighting
-from standins import TruthSegmenter, lumbar_truth, models_for, without_lesions
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return lumbar_truth()
+from standins import TruthSegmenter, models_for, without_lesions
 
 
 @pytest.fixture(scope="module")

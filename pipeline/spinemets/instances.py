@@ -22,7 +22,7 @@ from spinemets.anatomy import Structure
 from spinemets.islands import clean_anatomy, cores_and_components
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.volume import Grid, Mask
-from spinemets.voxels import bounding_box, thin_out, voxels_of
+from spinemets.voxels import bounding_box, corner, thin_out, voxels_of
 
 __all__ = ["ARCH_SLOPE", "clean_anatomy", "split_vertebrae"]
 
@@ -360,7 +360,7 @@ def _find_sacrum(anatomy: Labels, grid: Grid, axis: SpinalAxis) -> tuple[Mask, f
     if counts.max() * grid.voxel_volume_mm3 < _MINIMUM_SACRUM_MM3:
         return empty, float("inf")
     empty[box] = (counts > 0.1 * counts.max())[islands]
-    largest = voxels_of(islands == int(counts.argmax())) + np.array([edge.start for edge in box])
+    largest = voxels_of(islands == int(counts.argmax())) + corner(box)
     where = axis.project(grid.to_world(thin_out(largest)))
     front = where[where[:, 1] > _BODY_FRONT_MM[0]]
     return empty, float(np.percentile(front[:, 0] if len(front) else where[:, 0], 2))

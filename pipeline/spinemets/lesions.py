@@ -21,7 +21,7 @@ from spinemets.anatomy import Structure
 from spinemets.config import LesionConfig
 from spinemets.findings import Lesion, SequenceSignal, SpineSegmentation
 from spinemets.volume import Grid, Mask, Volume
-from spinemets.voxels import bounding_box, voxels_of, widened
+from spinemets.voxels import bounding_box, corner, voxels_of, widened
 
 __all__ = ["find_lesions"]
 
@@ -54,12 +54,11 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
     if around is None:
         return ()
     components = cc3d.connected_components(np.ascontiguousarray(mask[around]), connectivity=26)
-    corner = np.array([edge.start for edge in around])
     lesions = []
     for label, box in enumerate(ndimage.find_objects(components), start=1):
         inside = components[box] == label
         probabilities = segmentation.lesion_probability[around][box][inside]
-        start = corner + [edge.start for edge in box]
+        start = corner(around) + corner(box)
         voxels = np.argwhere(ndimage.binary_fill_holes(inside)) + start
         confidence = _confidence(probabilities)
         large = len(voxels) * grid.voxel_volume_mm3 >= config.minimum_volume_mm3
@@ -161,7 +160,7 @@ def _inner_voxels(
     box = widened(box, (1, 1, 1), mask.shape)
     inner = ndimage.binary_erosion(mask[box], _thin_kernel(segmentation.grid))
     inner &= ~ndimage.binary_dilation(lesions[box])
-    return np.asarray(voxels_of(inner) + np.array([edge.start for edge in box]))
+    return np.asarray(voxels_of(inner) + corner(box))
 
 
 def _thin_kernel(grid: Grid) -> Mask:

@@ -16,13 +16,12 @@ from scipy.spatial import cKDTree
 
 from spinemets.anatomy import Structure
 from spinemets.volume import Grid
-from spinemets.voxels import voxels_of
+from spinemets.voxels import SAMPLED_VOXELS, voxels_of
 
 __all__ = ["SpinalAxis", "fit_spinal_axis"]
 
 Array = npt.NDArray[np.float64]
 
-SAMPLED_VOXELS = 200_000  # at most, so that statistics of fine grids cost no more than of coarse ones
 _THREADS = min(4, os.cpu_count() or 1)
 _POINTS_WORTH_THREADS = 5_000
 _BIN_MM = 4.0

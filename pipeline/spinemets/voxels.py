@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from spinemets.volume import Mask
 
-__all__ = ["Box", "bounding_box", "grown", "thin_out", "voxels_of", "widened"]
+__all__ = ["SAMPLED_VOXELS", "Box", "bounding_box", "corner", "grown", "thin_out", "voxels_of", "widened"]
+
+SAMPLED_VOXELS = 200_000  # at most, so that statistics of fine grids cost no more than of coarse ones
 
 Box: TypeAlias = tuple[slice, ...]
 
@@ -47,6 +49,15 @@ def widened(box: Box, reach: Sequence[int], shape: Sequence[int]) -> Box:
     )
 
 
+def corner(box: Box) -> npt.NDArray[np.intp]:
+    """The first index of a box along each axis: what voxels of the box lack to be the array's.
+
+    >>> corner((slice(1, 3), slice(5, 8))).tolist()
+    [1, 5]
+    """
+    return np.array([edge.start for edge in box], dtype=np.intp)
+
+
 def voxels_of(mask: Mask, at_most: int | None = None) -> npt.NDArray[np.intp]:
     """The indices of a mask's voxels, shape (n, axes), in ``argwhere``'s order and much sooner.
 
@@ -71,7 +82,7 @@ def voxels_of(mask: Mask, at_most: int | None = None) -> npt.NDArray[np.intp]:
     return np.stack([column + edge.start for column, edge in zip(columns, box, strict=True)]).T
 
 
-def thin_out(voxels: npt.NDArray[np.intp], at_most: int = 200_000) -> npt.NDArray[np.intp]:
+def thin_out(voxels: npt.NDArray[np.intp], at_most: int = SAMPLED_VOXELS) -> npt.NDArray[np.intp]:
     """Every n-th row of a voxel list, so that statistics of fine grids cost no more than of coarse ones.
 
     >>> thin_out(np.zeros((10, 3), dtype=np.intp), at_most=4).shape

@@ -367,15 +367,6 @@ def zipped(target: Path, folder: Path) -> Path:
     return target
 
 
-@pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    """Where temporary folders are made; nothing else is."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    return folder
-
-
 def test_nothing_of_a_zip_is_left_after_it_was_listed_and_read(tmp_path, dicom, temporary):
     voxels = dicom.noise()
     dicom.classic(tmp_path / "in" / "deep", voxels)

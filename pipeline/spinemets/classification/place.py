@@ -12,8 +12,8 @@ from spinemets.anatomy import Structure
 from spinemets.config import ClassificationConfig
 from spinemets.findings import SpineSegmentation, Vertebra
 from spinemets.instances import ARCH_SLOPE
-from spinemets.spinal_axis import SAMPLED_VOXELS, SpinalAxis
-from spinemets.voxels import voxels_of
+from spinemets.spinal_axis import SpinalAxis
+from spinemets.voxels import SAMPLED_VOXELS, voxels_of
 
 __all__ = ["LevelsTouched", "find_levels"]
 

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from spinemets.anatomy import Structure
 from spinemets.findings import SpineSegmentation
-from spinemets.spinal_axis import SAMPLED_VOXELS, SpinalAxis, fit_spinal_axis
+from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.volume import Grid, Mask
-from spinemets.voxels import thin_out, voxels_of
+from spinemets.voxels import SAMPLED_VOXELS, thin_out, voxels_of
 
 __all__ = ["BodyMeasures", "Conus", "SpineMeasures", "measure_spine"]
 
