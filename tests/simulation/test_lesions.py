@@ -132,6 +132,31 @@ def test_lytic_marrow_disease_is_dark_on_t1_and_bright_where_fat_is_suppressed(s
     assert lytic >= 0.5 * len(SEEDS)
 
 
+@pytest.mark.parametrize("grey", [110, 300])
+def test_disease_stands_out_from_the_bone_it_lies_in_whatever_bodies_look_like(structures, grey):
+    seen = 0
+    for seed in SEEDS:
+        image = picture(structures, Weighting.T1)
+        arches = structures == Structure.POSTERIOR_ELEMENTS
+        image[arches] += grey - GREY[Weighting.T1][Structure.POSTERIOR_ELEMENTS]
+        options = ImplantOptions(
+            mean_number=0.0,
+            compartment_weights=WEIGHTS[Compartment.EXTRADURAL],
+            bone_weights=(0.0, 1.0, 0.0),
+            whole_vertebra=0.0,
+            epidural_extension=0.0,
+        )
+        ill = implant_lesions(
+            image, structures, SPACING_MM, Weighting.T1, options, np.random.default_rng(seed)
+        )
+        within = ill.lesions > 0
+        if not within.any() or arches[within].mean() < 0.9:
+            continue
+        seen += 1
+        assert np.median(ill.image[within]) < grey - 1.5 * NOISE
+    assert seen > len(SEEDS) / 3
+
+
 @pytest.mark.parametrize("weighting", list(GREY))
 def test_sclerotic_disease_is_dark_on_everything(structures, weighting):
     dark = []

@@ -41,6 +41,12 @@ Labels = npt.NDArray[np.uint8]
 
 _BONE = (Structure.VERTEBRAL_BODY, Structure.POSTERIOR_ELEMENTS, Structure.SACRUM)
 _CANAL = (Structure.THECAL_SAC, Structure.CORD)
+# What a lesion of each compartment replaces, and which of References stands in for it.
+_HOSTS = {
+    Compartment.EXTRADURAL: (_BONE, "marrow"),
+    Compartment.INTRADURAL_EXTRAMEDULLARY: ((Structure.THECAL_SAC,), "csf"),
+    Compartment.INTRAMEDULLARY: ((Structure.CORD,), "cord"),
+}
 _MINIMUM_VOXELS = 6
 _HALO_CHANCE = 0.7
 _CLEAR_IN_CSF = 0.3  # of the contrast of CSF and marrow
@@ -257,7 +263,8 @@ def render_lesions(
     image = image.copy()
     references = measure_references(image, structures)
     for lesion in plan.lesions:
-        target = _target_signal(references, weighting, lesion.compartment, plan.sclerotic, rng)
+        host = _host_signal(image[lesion.box], structures[lesion.box], lesion, references)
+        target = _target_signal(references, host, weighting, lesion.compartment, plan.sclerotic, rng)
         image[lesion.box] = _blend(image[lesion.box], lesion.weight, target, references, spacing_mm, rng)
         if plan.sclerotic and lesion.compartment is Compartment.EXTRADURAL and _shows_fluid(weighting):
             _add_halo(image[lesion.box], structures[lesion.box], lesion.weight, references, spacing_mm, rng)
@@ -376,32 +383,44 @@ def _random_voxel(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.intp] 
     return np.array(np.unravel_index(int(rng.choice(flat)), mask.shape))
 
 
+def _host_signal(patch: Array, structures: Labels, lesion: PlannedLesion, references: References) -> float:
+    """The median signal of the tissue that a lesion replaces.
+
+    Marrow of arches and of the sacrum may look unlike that of bodies; disease there has to stand
+    out from what is around it.
+    """
+    hosts, usual = _HOSTS[lesion.compartment]
+    values = patch[(lesion.weight > 0.5) & np.isin(structures, hosts)]
+    return float(np.median(values)) if values.size else float(getattr(references, usual))
+
+
 def _target_signal(
     references: References,
+    host: float,
     weighting: Weighting,
     compartment: Compartment,
     sclerotic: bool,
     rng: np.random.Generator,
 ) -> float:
-    """The lesion's mean signal, at least 2.5 marrow spreads away from what it replaces.
+    """The lesion's mean signal, at least 2.5 marrow spreads away from ``host``, which it replaces.
 
     A nodule in the sac stands out from CSF as clearly as other tissue does.
     """
     r = references
     enhanced = weighting in (Weighting.T1_GD, Weighting.T1_FS_GD)
     t1 = weighting is Weighting.T1
-    fluid = max(r.csf, r.marrow + 4 * r.spread) if not t1 else r.csf
+    fluid = max(r.csf, host + 4 * r.spread) if not t1 else r.csf
     if compartment is Compartment.EXTRADURAL:
-        dark = min(r.soft_tissue, r.cord, r.marrow - 4 * r.spread)
-        bright = max(fluid, r.fat if enhanced else fluid, r.marrow + 4 * r.spread)
+        dark = min(r.soft_tissue, r.cord, host - 4 * r.spread)
+        bright = max(fluid, r.fat if enhanced else fluid, host + 4 * r.spread)
         darker = sclerotic or t1 or (not _is_bright(weighting) and rng.random() < 0.5)
-        host, end = r.marrow, (dark if darker else bright)
+        end = dark if darker else bright
         share = rng.uniform(0.45, 1.05) if darker else rng.uniform(0.3, 0.95)
     elif compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:
-        host, end = r.csf, (max(r.fat, r.marrow) if enhanced else r.cord)
+        end = max(r.fat, r.marrow) if enhanced else r.cord
         share = rng.uniform(0.6, 1.1)
     else:
-        host, end = r.cord, (max(r.fat, r.marrow) if enhanced else r.csf)
+        end = max(r.fat, r.marrow) if enhanced else r.csf
         share = rng.uniform(0.45, 1.0)
     shift = share * (end - host)
     floor = 2.5 * r.spread

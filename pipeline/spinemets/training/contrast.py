@@ -27,20 +27,22 @@ Level = tuple[float, float]
 # order of signals that relaxation times give (synthetic MRI of 32 spines, PMC7410772).
 _T1: Mapping[Structure, Level] = {
     Structure.VERTEBRAL_BODY: (0.40, 0.75),
-    Structure.POSTERIOR_ELEMENTS: (0.40, 0.80),
-    Structure.SACRUM: (0.40, 0.80),
-    Structure.DISC: (0.22, 0.40),
     Structure.THECAL_SAC: (0.08, 0.22),
     Structure.CORD: (0.25, 0.40),
 }
 _STIR: Mapping[Structure, Level] = {
     Structure.VERTEBRAL_BODY: (0.10, 0.35),
-    Structure.POSTERIOR_ELEMENTS: (0.08, 0.30),
-    Structure.SACRUM: (0.10, 0.30),
     Structure.DISC: (0.15, 0.60),
     Structure.THECAL_SAC: (0.80, 1.00),
     Structure.CORD: (0.35, 0.55),
 }
+# Relative to the same person's vertebral bodies: marrow is alike everywhere in a spine, and on
+# T1 a healthy adult's is brighter than disc, which is how radiologists tell disease from it.
+_MARROW: Mapping[Structure, Level] = {
+    Structure.POSTERIOR_ELEMENTS: (0.85, 1.15),
+    Structure.SACRUM: (0.85, 1.15),
+}
+_T1_BESIDE_MARROW: Mapping[Structure, Level] = {**_MARROW, Structure.DISC: (0.50, 0.80)}
 
 
 def recontrast(
@@ -49,14 +51,18 @@ def recontrast(
     """A patch in another contrast, and that contrast's weighting (or unknown)."""
     scaled = _scaled(image)
     way = rng.random()
-    if way < 0.28:
+    if way < 0.35:
         return _like_t1(scaled, structures, rng), Weighting.T1
-    if way < 0.56:
+    if way < 0.66:
         return _like_stir(scaled, structures, rng), Weighting.T2_FS
-    if way < 0.78:
-        levels = {structure: (float(rng.uniform()), float(rng.uniform(-0.6, 1.2))) for structure in _T1}
+    if way < 0.84:
+        levels = {
+            structure: (float(rng.uniform()), float(rng.uniform(-0.6, 1.2)))
+            for structure in Structure
+            if structure is not Structure.BACKGROUND
+        }
         return _relevel(scaled, structures, levels, _random_curve(scaled, rng)), Weighting.UNKNOWN
-    if way < 0.9:
+    if way < 0.92:
         return _random_curve(scaled, rng), Weighting.UNKNOWN
     return (scaled ** np.exp(rng.normal(0, 0.3))).astype(np.float32), weighting
 
@@ -77,11 +83,11 @@ def resemble(image: Array, structures: Labels, weighting: Weighting, rng: np.ran
 
 
 def _like_t1(scaled: Array, structures: Labels, rng: np.random.Generator) -> Array:
-    return _relevel(scaled, structures, _draw(_T1, rng), _t1_background(scaled, rng))
+    return _relevel(scaled, structures, _draw(_T1, _T1_BESIDE_MARROW, rng), _t1_background(scaled, rng))
 
 
 def _like_stir(scaled: Array, structures: Labels, rng: np.random.Generator) -> Array:
-    return _relevel(scaled, structures, _draw(_STIR, rng), _stir_background(scaled, rng))
+    return _relevel(scaled, structures, _draw(_STIR, _MARROW, rng), _stir_background(scaled, rng))
 
 
 def _scaled(image: Array) -> Array:
@@ -89,12 +95,14 @@ def _scaled(image: Array) -> Array:
     return np.asarray(np.clip((image - low) / max(high - low, 1e-3), 0, 1), dtype=np.float32)
 
 
-def _draw(table: Mapping[Structure, Level], rng: np.random.Generator) -> dict[Structure, Level]:
+def _draw(
+    table: Mapping[Structure, Level], beside_marrow: Mapping[Structure, Level], rng: np.random.Generator
+) -> dict[Structure, Level]:
     """(level, gain of the texture) of each structure."""
-    return {
-        structure: (float(rng.uniform(*limits)), float(rng.uniform(-0.3, 0.9)))
-        for structure, limits in table.items()
-    }
+    levels = {structure: float(rng.uniform(*limits)) for structure, limits in table.items()}
+    marrow = levels[Structure.VERTEBRAL_BODY]
+    levels |= {structure: marrow * float(rng.uniform(*limits)) for structure, limits in beside_marrow.items()}
+    return {structure: (level, float(rng.uniform(-0.3, 0.9))) for structure, level in levels.items()}
 
 
 def _relevel(

@@ -69,6 +69,8 @@ class SampleStream(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
             shape=self._recipe.patch,
             lesion_chance=self._recipe.lesion_chance,
             mimic_chance=self._recipe.mimic_chance,
+            slice_spacing_mm=self._recipe.slice_spacing_mm,
+            real_contrast_chance=self._recipe.real_contrast_chance,
         )
         sample = draw_sample(pool[int(rng.integers(len(pool)))], options, rng)
         return sample.image, sample.condition, sample.allowed, sample.lesion, torch.tensor(sample.spacing_mm)

@@ -73,6 +73,12 @@ class Recipe(_Settings):
     patch: tuple[int, int, int] = (6, 160, 224)
     lesion_chance: float = Field(default=0.6, ge=0, le=1)
     mimic_chance: float = Field(default=0.7, ge=0, le=1)
+    slice_spacing_mm: tuple[float, float] = Field(
+        default=(2.6, 5.0), description="samples have slices this far apart, or as far as their scan's"
+    )
+    real_contrast_chance: float = Field(
+        default=0.45, ge=0, le=1, description="share of samples in the contrast that was scanned"
+    )
     save_every: int = Field(default=100, gt=0)
     validate_every: int = Field(default=500, gt=0)
     workers: int = Field(default=1, ge=0)

@@ -1,0 +1,43 @@
+"""A T2 scan made to look like T1 or STIR has the order of signals that those show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from phantoms import draw_phantom
+from spinemets.anatomy import Structure
+from spinemets.training.contrast import resemble
+from spinemets.volume import Weighting
+
+# T2 grey values in the order of ``Structure``: background (fat), body, posterior, disc, sac, cord, sacrum.
+T2 = np.array((250, 130, 60, 90, 280, 110, 180), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def structures():
+    return draw_phantom(highest="T12", lowest="S1", conus="L2").segmentation.anatomy
+
+
+def medians(structures, weighting, seed):
+    image = T2[structures] + np.random.default_rng(1).normal(0, 6, structures.shape).astype(np.float32)
+    image = resemble(image, structures, weighting, np.random.default_rng(seed))
+    return {one: float(np.median(image[structures == one])) for one in Structure if (structures == one).any()}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_t1_marrow_is_alike_in_the_whole_spine_and_brighter_than_disc_and_csf(structures, seed):
+    level = medians(structures, Weighting.T1, seed)
+    body = level[Structure.VERTEBRAL_BODY]
+    assert level[Structure.DISC] < 0.85 * body
+    assert level[Structure.THECAL_SAC] < 0.6 * body
+    for bone in (Structure.POSTERIOR_ELEMENTS, Structure.SACRUM):
+        if bone in level:
+            assert level[bone] == pytest.approx(body, rel=0.2)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_stir_shows_fluid_brightest_and_marrow_dark(structures, seed):
+    level = medians(structures, Weighting.T2_FS, seed)
+    assert max(level, key=lambda one: level[one]) is Structure.THECAL_SAC
+    assert level[Structure.VERTEBRAL_BODY] < 0.5 * level[Structure.THECAL_SAC]
