@@ -56,7 +56,7 @@ def recontrast(
     if way < 0.66:
         return _like_stir(scaled, structures, rng), Weighting.T2_FS
     if way < 0.84:
-        levels = {
+        levels: dict[Structure, Level] = {
             structure: (float(rng.uniform()), float(rng.uniform(-0.6, 1.2)))
             for structure in Structure
             if structure is not Structure.BACKGROUND
