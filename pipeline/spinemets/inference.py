@@ -20,6 +20,7 @@ from spinemets.allocation import kept_bytes
 from spinemets.errors import DeviceUnavailableError, OutOfMemoryError
 from spinemets.execution import FusedNetwork, NetworkWeights, TrainedNetwork, part_count, peak_bytes
 from spinemets.findings import NetworkExecution
+from spinemets.graphs import ReplayedNetwork
 from spinemets.network import NetworkDefinition
 
 __all__ = ["Engine", "EngineReport", "choose_device", "choose_precision"]
@@ -129,6 +130,7 @@ class Engine:
             # NVIDIA's cuBLAS repeats itself bit by bit only with a fixed workspace, and reads this once.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self._network = FusedNetwork(network, device, precision)
+        self._replayed = ReplayedNetwork(self._network.run) if device.type == "cuda" else None
         self._spare = NetworkWeights(network.definition, dict(network.named_parameters()))
         self._device = device
         self._precision = precision
@@ -184,8 +186,7 @@ class Engine:
         free = _free_bytes(self._device)
         if needed < _USABLE * free:
             try:
-                with _memory_errors():
-                    return self._network.run(image, condition)
+                return self._run_whole(image, condition)
             except OutOfMemoryError:
                 if self._device.type == "cpu":
                     raise
@@ -196,6 +197,21 @@ class Engine:
                 f"memory and {free / 2**30:.1f} GiB are free; close other programs"
             )
         return self._fall_back(image.cpu(), condition.cpu(), report)
+
+    def _run_whole(self, image: Tensor, condition: Tensor) -> Tensor:
+        """In one piece; on a GPU from a recording, where there is one."""
+        if self._replayed is None:
+            with _memory_errors():
+                return self._network.run(image, condition)
+        try:
+            with _memory_errors():
+                return self._replayed(image, condition)
+        except OutOfMemoryError:
+            if not self._replayed.forget():
+                raise
+            torch.cuda.empty_cache()
+        with _memory_errors():
+            return self._network.run(image, condition)
 
     def _fall_back(self, image: Tensor, condition: Tensor, report: EngineReport) -> Tensor:
         """Everything but the convolutions in main memory, then those as well; both say so."""

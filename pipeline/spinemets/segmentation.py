@@ -255,7 +255,11 @@ def _to_network(array: npt.NDArray[np.float32], frame: NetworkFrame, device: tor
     canonical = np.transpose(array, frame.order)
     flips = tuple(axis for axis, flip in enumerate(frame.flipped) if flip)
     # A copy: torch does not take a volume's read-only array.
-    tensor = torch.from_numpy(np.flip(canonical, flips).copy()).to(device)
+    tensor = torch.from_numpy(np.flip(canonical, flips).copy())
+    if device.type == "cuda":
+        # From page-locked memory the driver copies while Python goes on.
+        tensor = tensor.pin_memory()
+    tensor = tensor.to(device, non_blocking=True)
     return _apply(tensor[None], frame.down)[None]
 
 
