@@ -29,7 +29,7 @@ from spinemets.findings import Provenance, SpineSegmentation
 from spinemets.volume import Study
 
 if TYPE_CHECKING:
-    from spinemets.segmentation import Segmenter
+    from spinemets.assembly import Segmenter
 
 _FOREVER_S = 100_000.0
 # Within this process, both would be replaced by what is below.

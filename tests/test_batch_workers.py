@@ -17,8 +17,10 @@ import batch_faults
 from batch_faults import FaultySegmenter, LoadsOnce, Silent, run_planned
 from prove_batch import results
 from spinemets.batch import Limits, RecordBook, State, plan_batch, read_records
+from spinemets.batch.stages import LoadedStudy, segment
+from spinemets.batch.workers import Worker
 from spinemets.errors import DeviceUnavailableError, OutputError, SpinemetsError
-from standins import TruthSegmenter, write_scan
+from standins import TruthSegmenter, models_for, write_scan
 
 NAMES = [f"study{number:02d}" for number in range(10)]
 TESTS = Path(__file__).resolve().parent
@@ -288,3 +290,23 @@ def test_workers_import_no_network():
     code = "import sys, spinemets.batch.stages; print(*{name.partition('.')[0] for name in sys.modules})"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "monai"} & set(imported.stdout.split())
+
+
+def test_workers_stand_back_for_the_network():
+    worker = Worker(niceness=7)
+    try:
+        assert worker.call(os.nice, 0) == os.nice(0) + 7
+    finally:
+        worker.close()
+
+
+def test_what_any_process_can_do_is_left_to_the_one_that_writes(truth):
+    given, seen = object(), object()
+
+    class Networks(TruthSegmenter):
+        def run_networks(self, study):
+            return seen if study is given else None
+
+    segmented = segment(LoadedStudy(given, 0.5), models_for(Networks(truth)))
+    assert segmented.segmentation is seen
+    assert set(segmented.provenance.timings_s) == {"reading", "segmentation"}

@@ -15,10 +15,10 @@ from spinemets.levels import label_levels, level_cautions
 from spinemets.reporting import build_report
 
 if TYPE_CHECKING:
+    from spinemets.assembly import Segmenter
     from spinemets.bundles import Bundle
     from spinemets.config import DetectionConfig, SegmentationConfig
     from spinemets.findings import SpineSegmentation
-    from spinemets.segmentation import Segmenter
     from spinemets.volume import Study
 
 __all__ = ["Models", "detect", "interpret", "load_models"]

@@ -18,41 +18,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spinemets.assembly import SourceMaps
 from spinemets.channels import Channel
 from spinemets.sampling import NetworkFrame
 from spinemets.voxels import Box, widened
 
-__all__ = ["SourceMaps", "to_source"]
+__all__ = ["to_source"]
 
 _BODIES = slice(Channel.C2, Channel.SACRUM)
 _REGIONS = slice(Channel.C2, Channel.SACRUM + 1)
 _NOWHERE: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SourceMaps:
-    """What the networks say of each voxel of a series' own grid.
-
-    Attributes
-    ----------
-    channels
-        uint8, shape of the grid: the likeliest ``Channel``.
-    bodies
-        float32, same shape: probability of vertebral body, of whatever region; 0 far from the spine.
-    lesion
-        float32, same shape: probability of lesion, 0 where that is farther from the spine than asked for.
-    box
-        Holds every voxel that is not background.
-    regions
-        float16, five times the shape of the box: probabilities of C2, cervical, thoracic and lumbar
-        body, and sacrum; likewise.
-    """
-
-    channels: npt.NDArray[np.uint8]
-    bodies: npt.NDArray[np.float32]
-    lesion: npt.NDArray[np.float32]
-    box: Box
-    regions: npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

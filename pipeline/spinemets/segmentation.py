@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,42 +19,31 @@ from torch import Tensor
 
 from spinemets import __version__
 from spinemets.allocation import keep_freed_memory
+from spinemets.assembly import NetworkMaps, assemble, lesion_reach
 from spinemets.bundles import Bundle, SpacingMm
-from spinemets.channels import STRUCTURE_OF_CHANNEL, Channel, condition_vector
+from spinemets.channels import Channel, condition_vector
 from spinemets.config import SegmentationConfig
 from spinemets.errors import ModelIncompatibleError
 from spinemets.execution import NetworkWeights, parameter_shapes
-from spinemets.findings import InstanceEvidence, Provenance, SpineSegmentation
+from spinemets.findings import Provenance, SpineSegmentation
 from spinemets.inference import Engine, EngineReport, choose_device, choose_precision
-from spinemets.instances import clean_anatomy, split_vertebrae
 from spinemets.intensity import lesion_input, normalise
-from spinemets.interpolation import SourceMaps, to_source
+from spinemets.interpolation import to_source
 from spinemets.network import NetworkDefinition
 from spinemets.registration import Alignment, align, coverage
 from spinemets.sampling import NetworkFrame, network_frame
-from spinemets.volume import Grid, Study, Volume
-from spinemets.voxels import grown
+from spinemets.volume import Study, Volume
 
-__all__ = ["CascadeSegmenter", "Segmenter", "load_segmenter", "read_networks"]
+__all__ = ["CascadeSegmenter", "load_segmenter", "read_networks"]
 
 _NETWORK_TYPE = "spinemets-cascade"
 _NETWORKS = ("anatomy", "lesion")
-# A lesion farther than this from every labelled structure is not a spinal one.
-_LESION_REACH_MM = 12.0
 # The lesion network sees the spine and this many millimetres around it; elsewhere its log odds
 # are those of no lesion.
 _LESION_MARGIN = 32
 _NO_LESION = -10.0
 # Log odds of several series: the mean of their exponentials at a third, between mean and maximum.
 _SOFTNESS = 3.0
-
-
-class Segmenter(Protocol):
-    """Whatever turns a study into its segmentation."""
-
-    def segment(self, study: Study) -> SpineSegmentation:
-        """Label maps and lesion probabilities on the grid of the study's reference series."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,6 +99,16 @@ class CascadeSegmenter:
         OutOfMemoryError
             Neither the device nor the CPU has room for the study.
         """
+        return assemble(self.run_networks(study))
+
+    def run_networks(self, study: Study) -> NetworkMaps:
+        """The part of it that needs the device; ``assemble`` does the rest.
+
+        Raises
+        ------
+        OutOfMemoryError
+            Neither the device nor the CPU has room for the study.
+        """
         alignment = align(study, self._config)
         grid = study.reference.grid
         frame = network_frame(
@@ -118,17 +117,10 @@ class CascadeSegmenter:
         report = self._anatomy.new_report()
         with torch.inference_mode():
             evidence = self._fused(alignment, frame, report)
-            maps = to_source(evidence.anatomy, evidence.lesion, frame, _lesion_reach(grid))
-        anatomy = np.zeros_like(maps.channels)
-        anatomy[maps.box] = np.take(STRUCTURE_OF_CHANNEL, maps.channels[maps.box])
-        anatomy = clean_anatomy(anatomy, grid)
-        vertebrae = split_vertebrae(anatomy, maps.bodies, grid)
-        return SpineSegmentation(
+            maps = to_source(evidence.anatomy, evidence.lesion, frame, lesion_reach(grid))
+        return NetworkMaps(
             grid=grid,
-            anatomy=anatomy,
-            vertebrae=vertebrae,
-            lesion_probability=_near_spine(maps.lesion, anatomy, grid),
-            evidence=_level_evidence(vertebrae, maps),
+            maps=maps,
             volumes=alignment.volumes,
             cautions=(*alignment.cautions, *dict.fromkeys(report.cautions)),
             execution=report.told(),
@@ -290,32 +282,3 @@ def _spine_box(anatomy: Tensor) -> tuple[slice, slice]:
         low, high = (int(shown.min()), int(shown.max())) if len(shown) else (0, len(counts))
         edges.append(slice(max(0, low - _LESION_MARGIN), min(len(counts), high + 1 + _LESION_MARGIN)))
     return edges[0], edges[1]
-
-
-def _near_spine(
-    lesion: npt.NDArray[np.float32], anatomy: npt.NDArray[np.uint8], grid: Grid
-) -> npt.NDArray[np.float32]:
-    """The lesion probability where a spinal lesion can be: within a short way of what was labelled."""
-    # A box is close enough and far cheaper than a ball.
-    return lesion * grown(anatomy > 0, _lesion_reach(grid))
-
-
-def _lesion_reach(grid: Grid) -> list[int]:
-    """How far from the spine a lesion can be, in voxels along each axis."""
-    return [int(np.ceil(_LESION_REACH_MM / spacing)) for spacing in grid.spacing_mm]
-
-
-def _level_evidence(vertebrae: npt.NDArray[np.uint8], maps: SourceMaps) -> tuple[InstanceEvidence, ...]:
-    """The mean of the regional body probabilities over each instance."""
-    count = int(vertebrae.max())
-    part = vertebrae[maps.box].ravel()
-    where = np.flatnonzero(part)
-    labels = part[where]
-    sums = np.stack(
-        [np.bincount(labels, np.take(region.reshape(-1), where), count + 1)[1:] for region in maps.regions]
-    )
-    shares = (sums + 1e-6) / (sums + 1e-6).sum(axis=0)
-    return tuple(
-        InstanceEvidence(instance, *(float(share) for share in column))
-        for instance, column in enumerate(shares.T, start=1)
-    )

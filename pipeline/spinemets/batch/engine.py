@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits", "Observer", "Stages", "StudyEnd", "run_in_turn", "run_overlapping"]
 
+# Workers stand back for the network's process, which on a CPU uses every core and on a GPU feeds it:
+# what they do fits into its pauses.
+_NICENESS = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Stages:
@@ -217,7 +221,7 @@ class _Hand(Thread):
     def __init__(self, line: _Line, limits: Limits, lock_descriptor: int | None) -> None:
         super().__init__(name="spinemets hand", daemon=True)
         self._line, self._limits = line, limits
-        self._worker = Worker(lock_descriptor)
+        self._worker = Worker(lock_descriptor, niceness=_NICENESS)
         self._reads = False
         self._dropped = False
 

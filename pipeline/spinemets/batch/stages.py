@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
+from spinemets.assembly import NetworkMaps, NetworkSegmenter, assemble
 from spinemets.atomic import atomic_folder
 from spinemets.batch.deidentified import copied_study
 from spinemets.batch.folders import refuse_foreign_folder, remove_scratch, scratch_folder
@@ -61,10 +62,18 @@ class LoadedStudy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentedStudy:
-    """A study that the network has seen; ``provenance`` holds the times so far."""
+    """A study that the network has seen.
+
+    Attributes
+    ----------
+    segmentation
+        Or the maps that it is still to be made of, which is left to a worker.
+    provenance
+        Holds the times so far.
+    """
 
     images: Study
-    segmentation: SpineSegmentation
+    segmentation: SpineSegmentation | NetworkMaps
     provenance: Provenance
 
 
@@ -151,7 +160,12 @@ def segment(loaded: LoadedStudy, models: Models) -> SegmentedStudy:
         Neither the device nor the CPU has room for the study.
     """
     start = perf_counter()
-    segmentation = models.segmenter.segment(loaded.images)
+    segmenter = models.segmenter
+    segmentation: SpineSegmentation | NetworkMaps
+    if isinstance(segmenter, NetworkSegmenter):
+        segmentation = segmenter.run_networks(loaded.images)
+    else:
+        segmentation = segmenter.segment(loaded.images)
     timings_s = {"reading": loaded.reading_s, "segmentation": perf_counter() - start}
     return SegmentedStudy(loaded.images, segmentation, replace(models.provenance, timings_s=timings_s))
 
@@ -168,7 +182,8 @@ def finish(job: tuple[str, SegmentedStudy], config: DetectionConfig, out: Path) 
     """
     key, segmented = job
     try:
-        report = interpret(segmented.images, segmented.segmentation, segmented.provenance, config)
+        segmentation, provenance = _assembled(segmented)
+        report = interpret(segmented.images, segmentation, provenance, config)
         start = perf_counter()
         with atomic_folder(out / key) as temporary:
             write_results(report, temporary, config.report, identifier_key(out, config))
@@ -181,3 +196,15 @@ def finish(job: tuple[str, SegmentedStudy], config: DetectionConfig, out: Path) 
         tuple(summary_lines(report)),
         {**report.provenance.timings_s, "writing": perf_counter() - start},
     )
+
+
+def _assembled(segmented: SegmentedStudy) -> tuple[SpineSegmentation, Provenance]:
+    """The segmentation, and the provenance with the time that was still to be spent on it."""
+    segmentation, provenance = segmented.segmentation, segmented.provenance
+    if not isinstance(segmentation, NetworkMaps):
+        return segmentation, provenance
+    start = perf_counter()
+    whole = assemble(segmentation)
+    timings_s = dict(provenance.timings_s)
+    timings_s["segmentation"] += perf_counter() - start
+    return whole, replace(provenance, timings_s=timings_s)

@@ -38,13 +38,19 @@ class Worker:
         An open file that the process keeps open as long as it lives; None for none.
     renewed_after
         How many calls a process answers before another takes its place; None for no end.
+    niceness
+        By how much the process stands back where processors are short.
     """
 
     def __init__(
-        self, lock_descriptor: int | None = None, renewed_after: int | None = _RENEWED_AFTER
+        self,
+        lock_descriptor: int | None = None,
+        renewed_after: int | None = _RENEWED_AFTER,
+        niceness: int = 0,
     ) -> None:
         self._lock_descriptor = lock_descriptor
         self._renewed_after = renewed_after
+        self._niceness = niceness
         self._process: BaseProcess | None = None
         self._connection: Connection[Any, Any] | None = None
         self._calls = 0
@@ -101,7 +107,9 @@ class Worker:
         ours, theirs = context.Pipe()
         # Only connections and the like are passed on to another process, so the lock goes as one.
         lock = None if self._lock_descriptor is None else Connection(os.dup(self._lock_descriptor))
-        process = context.Process(target=_serve, args=(theirs, lock), name="spinemets worker", daemon=True)
+        process = context.Process(
+            target=_serve, args=(theirs, lock, self._niceness), name="spinemets worker", daemon=True
+        )
         with _bookkeeping:
             process.start()
         theirs.close()
@@ -156,8 +164,10 @@ class _Collector(QueueHandler):
         self.records.append(record)
 
 
-def _serve(connection: Connection[Any, Any], _lock: Connection[Any, Any] | None) -> None:
+def _serve(connection: Connection[Any, Any], _lock: Connection[Any, Any] | None, niceness: int) -> None:
     """Do what the other end asks for until it is closed."""
+    if niceness and hasattr(os, "nice"):
+        os.nice(niceness)
     # Ctrl-C reaches every process of the terminal, and a scheduler's request to end every process
     # of the job; the main one decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,135 @@
+"""From what the networks say of each voxel to a segmentation: labels cleaned, vertebrae told apart.
+
+Needs no PyTorch, so that in a batch another process does it while the networks see the next study.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemets.channels import STRUCTURE_OF_CHANNEL
+from spinemets.findings import InstanceEvidence, NetworkExecution, SpineSegmentation
+from spinemets.instances import clean_anatomy, split_vertebrae
+from spinemets.volume import Grid, Study, Volume
+from spinemets.voxels import Box, grown
+
+__all__ = ["NetworkMaps", "NetworkSegmenter", "Segmenter", "SourceMaps", "assemble", "lesion_reach"]
+
+# A lesion farther than this from every labelled structure is not a spinal one.
+_LESION_REACH_MM = 12.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceMaps:
+    """What the networks say of each voxel of a series' own grid.
+
+    Attributes
+    ----------
+    channels
+        uint8, shape of the grid: the likeliest ``Channel``.
+    bodies
+        float32, same shape: probability of vertebral body, of whatever region; 0 far from the spine.
+    lesion
+        float32, same shape: probability of lesion, 0 where that is farther from the spine than asked for.
+    box
+        Holds every voxel that is not background.
+    regions
+        float16, five times the shape of the box: probabilities of C2, cervical, thoracic and lumbar
+        body, and sacrum; likewise.
+    """
+
+    channels: npt.NDArray[np.uint8]
+    bodies: npt.NDArray[np.float32]
+    lesion: npt.NDArray[np.float32]
+    box: Box
+    regions: npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkMaps:
+    """A study as the networks have seen it.
+
+    Attributes
+    ----------
+    grid
+        Of the reference series; all maps lie on it.
+    volumes
+        Every series on that grid.
+    cautions
+        What a reader must know of registration and fallbacks.
+    """
+
+    grid: Grid
+    maps: SourceMaps
+    volumes: tuple[Volume, ...]
+    cautions: tuple[str, ...]
+    execution: NetworkExecution
+
+
+class Segmenter(Protocol):
+    """Whatever turns a study into its segmentation."""
+
+    def segment(self, study: Study) -> SpineSegmentation:
+        """Label maps and lesion probabilities on the grid of the study's reference series."""
+        ...
+
+
+@runtime_checkable
+class NetworkSegmenter(Segmenter, Protocol):
+    """One whose work on the device can be parted from what any process can do afterwards."""
+
+    def run_networks(self, study: Study) -> NetworkMaps:
+        """The part of ``segment`` that needs the device; ``assemble`` is the rest."""
+        ...
+
+
+def assemble(seen: NetworkMaps) -> SpineSegmentation:
+    """Name the structures, drop stray labels, part the vertebrae, and keep lesions near the spine."""
+    maps, grid = seen.maps, seen.grid
+    anatomy = np.zeros_like(maps.channels)
+    anatomy[maps.box] = np.take(STRUCTURE_OF_CHANNEL, maps.channels[maps.box])
+    anatomy = clean_anatomy(anatomy, grid)
+    vertebrae = split_vertebrae(anatomy, maps.bodies, grid)
+    return SpineSegmentation(
+        grid=grid,
+        anatomy=anatomy,
+        vertebrae=vertebrae,
+        lesion_probability=_near_spine(maps.lesion, anatomy, grid),
+        evidence=_level_evidence(vertebrae, maps),
+        volumes=seen.volumes,
+        cautions=seen.cautions,
+        execution=seen.execution,
+    )
+
+
+def lesion_reach(grid: Grid) -> list[int]:
+    """How far from the spine a lesion can be, in voxels along each axis."""
+    return [int(np.ceil(_LESION_REACH_MM / spacing)) for spacing in grid.spacing_mm]
+
+
+def _near_spine(
+    lesion: npt.NDArray[np.float32], anatomy: npt.NDArray[np.uint8], grid: Grid
+) -> npt.NDArray[np.float32]:
+    """The lesion probability where a spinal lesion can be: within a short way of what was labelled."""
+    # A box is close enough and far cheaper than a ball.
+    return lesion * grown(anatomy > 0, lesion_reach(grid))
+
+
+def _level_evidence(vertebrae: npt.NDArray[np.uint8], maps: SourceMaps) -> tuple[InstanceEvidence, ...]:
+    """The mean of the regional body probabilities over each instance."""
+    count = int(vertebrae.max())
+    part = vertebrae[maps.box].ravel()
+    where = np.flatnonzero(part)
+    labels = part[where]
+    sums = np.stack(
+        [np.bincount(labels, np.take(region.reshape(-1), where), count + 1)[1:] for region in maps.regions]
+    )
+    shares = (sums + 1e-6) / (sums + 1e-6).sum(axis=0)
+    return tuple(
+        InstanceEvidence(instance, *(float(share) for share in column))
+        for instance, column in enumerate(shares.T, start=1)
+    )
