@@ -96,6 +96,17 @@ def test_a_lesion_that_fills_its_vertebra_does_not_become_its_own_reference(marr
     assert float(score[others > 0].abs().median()) < 1.5
 
 
+def test_disease_in_most_of_the_marrow_does_not_become_the_reference(marrow):
+    image, body = marrow
+    generator = torch.Generator().manual_seed(4)
+    # Patchy disease of many signals, all darker, in six voxels of ten; what is healthy is alike.
+    ill = torch.rand(image.shape, generator=generator) < 0.6
+    image = torch.where(ill, image - 0.3 - 0.7 * torch.rand(image.shape, generator=generator), image)
+    score = marrow_score(image, body, SPACING_MM)
+    assert float(score[(body > 0) & ~ill].abs().median()) < 1.5
+    assert float(score[(body > 0) & ill].median()) < -4
+
+
 def test_coil_fall_off_cancels(marrow):
     image, body = marrow
     rows = torch.linspace(1.6, 0.6, SHAPE[1])[None, None, None, :, None]

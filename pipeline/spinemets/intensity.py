@@ -13,6 +13,9 @@ __all__ = ["LESION_INPUTS", "lesion_input", "marrow_score", "normalise"]
 LESION_INPUTS = ("intensity", "marrow score", "body", "posterior", "disc", "sac", "cord", "sacrum")
 
 _SUBSAMPLE = 200_000
+_SAMPLED = 60_000  # values are enough to find the densest part
+_DENSEST_SHARE = 0.3
+_DENSEST_WIDTH = 2 * 0.3853  # in standard deviations: of the middle 30 % of a normal distribution
 
 
 def normalise(image: Tensor) -> Tensor:
@@ -64,7 +67,7 @@ def marrow_score(image: Tensor, body: Tensor, spacing_mm: tuple[float, float, fl
     inside = image[weight > 0]
     if inside.numel() < 50:
         return torch.zeros_like(image)
-    centre, spread = _median_and_spread(inside)
+    centre, spread = _most_usual(inside)
     # Two passes: the second leaves out what the first one found unusual.
     for _ in range(2):
         usual = weight * ((image - centre).abs() < 2.5 * spread)
@@ -98,9 +101,18 @@ def lesion_input(image: Tensor, anatomy: Tensor, spacing_mm: tuple[float, float,
     return torch.cat((image, score, body, anatomy[:, list(rest)]), dim=1)
 
 
-def _median_and_spread(values: Tensor) -> tuple[Tensor, Tensor]:
-    centre = values.median()
-    return centre, (1.4826 * (values - centre).abs().median()).clamp_min(1e-3)
+def _most_usual(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre and standard deviation of the densest part of a sample.
+
+    It is the shortest interval that holds three values in ten (the idea of the shorth: Andrews et
+    al. 1972, Robust Estimates of Location). A median would lie between healthy marrow and disease
+    where half of the marrow is diseased.
+    """
+    ordered = values[:: -(-values.numel() // _SAMPLED)].sort().values
+    held = max(1, round(_DENSEST_SHARE * len(ordered)))
+    widths = ordered[held:] - ordered[:-held]
+    start = int(widths.argmin())
+    return ordered[start + held // 2], (widths[start] / _DENSEST_WIDTH).clamp_min(1e-3)
 
 
 def _smooth(field: Tensor, spacing_mm: tuple[float, float, float]) -> Tensor:

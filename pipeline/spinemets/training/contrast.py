@@ -51,18 +51,18 @@ def recontrast(
     """A patch in another contrast, and that contrast's weighting (or unknown)."""
     scaled = _scaled(image)
     way = rng.random()
-    if way < 0.35:
+    if way < 0.45:
         return _like_t1(scaled, structures, rng), Weighting.T1
-    if way < 0.66:
+    if way < 0.72:
         return _like_stir(scaled, structures, rng), Weighting.T2_FS
-    if way < 0.84:
+    if way < 0.86:
         levels: dict[Structure, Level] = {
             structure: (float(rng.uniform()), float(rng.uniform(-0.6, 1.2)))
             for structure in Structure
             if structure is not Structure.BACKGROUND
         }
         return _relevel(scaled, structures, levels, _random_curve(scaled, rng)), Weighting.UNKNOWN
-    if way < 0.92:
+    if way < 0.93:
         return _random_curve(scaled, rng), Weighting.UNKNOWN
     return (scaled ** np.exp(rng.normal(0, 0.3))).astype(np.float32), weighting
 
