@@ -45,6 +45,18 @@ def test_an_island_beside_the_spine_does_not_bend_the_axis(lumbar_spine):
     assert np.abs(axis.project(canal_centres(lumbar_spine))[:, 1:]).max() < 1.5
 
 
+def test_a_false_canal_as_wide_as_the_true_one_does_not_draw_the_axis_to_it(whole_spine):
+    grid, anatomy = whole_spine.segmentation.grid, whole_spine.segmentation.anatomy.copy()
+    sac = np.isin(anatomy, (Structure.THECAL_SAC, Structure.CORD))
+    heights = grid.to_world(np.argwhere(sac))[:, 2]
+    top = sac.copy()
+    top[tuple(np.argwhere(sac)[heights < heights.max() - 60].T)] = False
+    shift = np.linalg.solve(grid.affine[:3, :3], (0.0, 55.0, 0.0)).round().astype(int)
+    anatomy[np.roll(top, tuple(shift), axis=(0, 1, 2)) & (anatomy == 0)] = Structure.THECAL_SAC
+    axis = fit_spinal_axis(anatomy, grid)
+    assert np.abs(axis.project(canal_centres(whole_spine))[:, 1:]).max() < 3.0
+
+
 def test_bodies_bridge_a_part_of_the_canal_that_was_not_labelled(lumbar_spine):
     grid, anatomy = lumbar_spine.segmentation.grid, lumbar_spine.segmentation.anatomy.copy()
     hidden = ellipsoid(grid, lumbar_spine.point("L2", 0.0), (30, 12, 25))

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+import cc3d
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from spinemets.anatomy import Structure
 from spinemets.volume import Grid
-from spinemets.voxels import SAMPLED_VOXELS, voxels_of
+from spinemets.voxels import SAMPLED_VOXELS, bounding_box, corner, thin_out
 
 __all__ = ["SpinalAxis", "fit_spinal_axis"]
 
@@ -113,16 +114,26 @@ def fit_spinal_axis(anatomy: npt.NDArray[np.uint8], grid: Grid) -> SpinalAxis | 
 def _bin_centres(
     anatomy: npt.NDArray[np.uint8], pair: tuple[Structure, Structure], grid: Grid
 ) -> dict[int, tuple[float, float, float]]:
-    """Height bin -> (mean x, mean y, voxel count) of two structures, in RAS+ mm."""
-    voxels = voxels_of((anatomy == pair[0]) | (anatomy == pair[1]), SAMPLED_VOXELS)
-    if len(voxels) == 0:
+    """Height bin -> (mean x, mean y, voxel count) of two structures, in RAS+ mm.
+
+    A voxel weighs as the square of the piece that it is part of, so that what is taken for a
+    canal in front of a spine does not draw the curve away from a long one.
+    """
+    mask = (anatomy == pair[0]) | (anatomy == pair[1])
+    box = bounding_box(mask)
+    if box is None:
         return {}
-    points = grid.to_world(voxels)
+    pieces = cc3d.connected_components(np.ascontiguousarray(mask[box]), connectivity=26)
+    sizes = np.bincount(pieces.ravel()).astype(np.float64)
+    places = thin_out(np.flatnonzero(pieces), SAMPLED_VOXELS)
+    points = grid.to_world(np.stack(np.unravel_index(places, pieces.shape)).T + corner(box))
+    shares = (sizes / sizes[1:].max())[pieces.ravel()[places]] ** 2
     bins = np.floor(points[:, 2] / _BIN_MM).astype(np.intp)
     first = int(bins.min())
     bins -= first
     counts = np.bincount(bins)
-    x, y = (np.bincount(bins, weights=points[:, axis]) / np.maximum(counts, 1) for axis in (0, 1))
+    total = np.maximum(np.bincount(bins, weights=shares), 1e-12)
+    x, y = (np.bincount(bins, weights=points[:, axis] * shares) / total for axis in (0, 1))
     return {first + int(b): (float(x[b]), float(y[b]), float(counts[b])) for b in np.flatnonzero(counts)}
 
 

@@ -182,7 +182,8 @@ def _patch_points(
     slack = max(0.0, extent_mm - shape[0] * slice_mm) / 2
     centre_mm = centre * scan.spacing_mm
     centre_mm[0] = (extent_mm - scan.spacing_mm[0]) / 2 + rng.uniform(-slack, slack)
-    centre_mm[1:] += rng.uniform(-30, 30, size=2)
+    # Farther to the front: what lies before a spine must be seen, or a spine is seen in it.
+    centre_mm[1:] += rng.uniform((-30, -30), (60, 30))
     # Patches mostly full of scan: a quarter of one may hang over the edge.
     reach = np.array(shape[1:]) / 4
     size_mm = np.array(scan.image.shape[1:]) * scan.spacing_mm[1:]
