@@ -5,69 +5,21 @@ Needs no PyTorch, so that in a batch another process does it while the networks 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from spinemets.channels import STRUCTURE_OF_CHANNEL
-from spinemets.findings import InstanceEvidence, NetworkExecution, SpineSegmentation
+from spinemets.findings import InstanceEvidence, NetworkMaps, SourceMaps, SpineSegmentation
 from spinemets.instances import clean_anatomy, split_vertebrae
-from spinemets.volume import Grid, Study, Volume
-from spinemets.voxels import Box, grown
+from spinemets.volume import Grid, Study
+from spinemets.voxels import grown
 
-__all__ = ["NetworkMaps", "NetworkSegmenter", "Segmenter", "SourceMaps", "assemble", "lesion_reach"]
+__all__ = ["NetworkSegmenter", "Segmenter", "assemble", "lesion_reach"]
 
 # A lesion farther than this from every labelled structure is not a spinal one.
 _LESION_REACH_MM = 12.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SourceMaps:
-    """What the networks say of each voxel of a series' own grid.
-
-    Attributes
-    ----------
-    channels
-        uint8, shape of the grid: the likeliest ``Channel``.
-    bodies
-        float32, same shape: probability of vertebral body, of whatever region; 0 far from the spine.
-    lesion
-        float32, same shape: probability of lesion, 0 where that is farther from the spine than asked for.
-    box
-        Holds every voxel that is not background.
-    regions
-        float16, five times the shape of the box: probabilities of C2, cervical, thoracic and lumbar
-        body, and sacrum; likewise.
-    """
-
-    channels: npt.NDArray[np.uint8]
-    bodies: npt.NDArray[np.float32]
-    lesion: npt.NDArray[np.float32]
-    box: Box
-    regions: npt.NDArray[np.float16]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NetworkMaps:
-    """A study as the networks have seen it.
-
-    Attributes
-    ----------
-    grid
-        Of the reference series; all maps lie on it.
-    volumes
-        Every series on that grid.
-    cautions
-        What a reader must know of registration and fallbacks.
-    """
-
-    grid: Grid
-    maps: SourceMaps
-    volumes: tuple[Volume, ...]
-    cautions: tuple[str, ...]
-    execution: NetworkExecution
 
 
 class Segmenter(Protocol):

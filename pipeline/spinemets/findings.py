@@ -17,6 +17,7 @@ import numpy.typing as npt
 from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
 from spinemets.errors import GeometryError
 from spinemets.volume import Grid, Mask, Study, Volume
+from spinemets.voxels import Box
 
 __all__ = [
     "InstanceEvidence",
@@ -24,9 +25,11 @@ __all__ = [
     "LesionFinding",
     "LevelAlternative",
     "NetworkExecution",
+    "NetworkMaps",
     "PointMm",
     "Provenance",
     "SequenceSignal",
+    "SourceMaps",
     "SpineSegmentation",
     "StudyReport",
     "Vertebra",
@@ -80,6 +83,53 @@ class NetworkExecution:
     passes: int = 0
     parts: int = 1
     fallbacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceMaps:
+    """What the networks say of each voxel of a series' own grid.
+
+    Attributes
+    ----------
+    channels
+        uint8, shape of the grid: the likeliest ``Channel``.
+    bodies
+        float32, same shape: probability of vertebral body, of whatever region; 0 far from the spine.
+    lesion
+        float32, same shape: probability of lesion, 0 where that is farther from the spine than asked for.
+    box
+        Holds every voxel that is not background.
+    regions
+        float16, five times the shape of the box: probabilities of C2, cervical, thoracic and lumbar
+        body, and sacrum; likewise.
+    """
+
+    channels: npt.NDArray[np.uint8]
+    bodies: npt.NDArray[np.float32]
+    lesion: npt.NDArray[np.float32]
+    box: Box
+    regions: npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkMaps:
+    """A study as the networks have seen it.
+
+    Attributes
+    ----------
+    grid
+        Of the reference series; all maps lie on it.
+    volumes
+        Every series on that grid.
+    cautions
+        What a reader must know of registration and fallbacks.
+    """
+
+    grid: Grid
+    maps: SourceMaps
+    volumes: tuple[Volume, ...]
+    cautions: tuple[str, ...]
+    execution: NetworkExecution
 
 
 @dataclass(frozen=True, slots=True, eq=False)

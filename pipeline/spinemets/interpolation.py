@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spinemets.assembly import SourceMaps
 from spinemets.channels import Channel
+from spinemets.findings import SourceMaps
 from spinemets.sampling import NetworkFrame
 from spinemets.voxels import Box, widened
 

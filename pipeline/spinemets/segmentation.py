@@ -19,13 +19,13 @@ from torch import Tensor
 
 from spinemets import __version__
 from spinemets.allocation import keep_freed_memory
-from spinemets.assembly import NetworkMaps, assemble, lesion_reach
+from spinemets.assembly import assemble, lesion_reach
 from spinemets.bundles import Bundle, SpacingMm
 from spinemets.channels import Channel, condition_vector
 from spinemets.config import SegmentationConfig
 from spinemets.errors import ModelIncompatibleError
 from spinemets.execution import NetworkWeights, parameter_shapes
-from spinemets.findings import Provenance, SpineSegmentation
+from spinemets.findings import NetworkMaps, Provenance, SpineSegmentation
 from spinemets.inference import Engine, EngineReport, choose_device, choose_precision
 from spinemets.intensity import lesion_input, normalise
 from spinemets.interpolation import to_source

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
-from spinemets.assembly import NetworkMaps, NetworkSegmenter, assemble
+from spinemets.assembly import NetworkSegmenter, assemble
 from spinemets.atomic import atomic_folder
 from spinemets.batch.deidentified import copied_study
 from spinemets.batch.folders import refuse_foreign_folder, remove_scratch, scratch_folder
@@ -21,6 +21,7 @@ from spinemets.batch.records import Stage
 from spinemets.batch.redaction import redacted_logs, without_names, without_words
 from spinemets.detection import interpret
 from spinemets.errors import SpinemetsError
+from spinemets.findings import NetworkMaps
 from spinemets.io import read_study, unpack_study
 from spinemets.reporting import summary_lines
 from spinemets.reporting.batch_page import write_thumbnail
