@@ -24,7 +24,7 @@ from spinemets.serving.settings import PullSettings, ServeSettings, load_setting
 from spinemets.serving.study_queue import QueuedStudy, StudyQueue, StudyState
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples/dicom"
-ONE_SERIES = sorted((SAMPLES / "2_T2_TSE_sag").glob("*.dcm"))
+ONE_SERIES = sorted((SAMPLES / "4_STIR_sag").glob("*.dcm"))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_study_is_analysed_and_filed_though_the_server_is_killed_twice(orthanc, 
     # Killed while it analyses: the study begins again.
     server.start()
     orthanc.push(header.StudyInstanceUID)
-    assert datasets(server.folder / "inbox") == datasets(SAMPLES / "2_T2_TSE_sag")
+    assert datasets(server.folder / "inbox") == datasets(SAMPLES / "4_STIR_sag")
     wait_until(reaches(server, StudyState.RUNNING), "the analysis")
     server.end(signal.SIGKILL)
     assert not list((server.folder / "results").glob("study-*"))
