@@ -8,8 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from spinemets.anatomy import Structure
+from spinemets.anatomy import Compartment, Structure
 from spinemets.channels import Channel
+from spinemets.simulation.lesions import LesionPlan, PlannedLesion
+from spinemets.training import implanted
 from spinemets.training.implanted import write_implanted
 from spinemets.training.scans import LabelledScan, bit
 from spinemets.volume import Weighting
@@ -59,3 +61,31 @@ def test_the_truth_tells_volume_and_region(scan, tmp_path):
     (first, *_) = json.loads((tmp_path / "truth" / "case_study0_T2w.json").read_text())["lesions"]
     assert first["volume_mm3"] == pytest.approx((masks == 1).sum() * 3.0)
     assert first["region"] == "lumbar"
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "region"),
+    [
+        (slice(40, 48), slice(12, 20), "lumbar"),  # a body at the foot of the column
+        (slice(40, 48), slice(80, 88), "thoracic"),
+        (slice(2, 10), slice(20, 28), "lumbar"),  # an arch, whether it hangs down or not
+        (slice(2, 10), slice(66, 74), None),  # behind L1, or behind T12 if it hangs down
+    ],
+)
+def test_the_region_is_that_of_the_bone_and_left_open_where_an_arch_may_be_of_two(
+    scan, tmp_path, monkeypatch, rows, columns, region
+):
+    allowed = scan.allowed.copy()
+    bodies = scan.structures == Structure.VERTEBRAL_BODY
+    bodies[:, :, :75] = False
+    allowed[bodies] = bit(Channel.THORACIC_BODY)
+    two = LabelledScan(scan.subject, scan.image, allowed, scan.structures, scan.spacing_mm, scan.weighting)
+    box = (slice(2, 5), rows, columns)
+    masks = np.zeros(scan.structures.shape, dtype=np.uint8)
+    masks[box] = 1
+    lesion = PlannedLesion(Compartment.EXTRADURAL, box, np.ones(masks[box].shape, dtype=np.float32))
+    plan = LesionPlan((lesion,), scan.structures, masks, sclerotic=False)
+    monkeypatch.setattr(implanted, "plan_lesions", lambda *_: plan)
+    write_implanted(two, tmp_path, "case", [Weighting.T2], np.random.default_rng(1))
+    (only,) = json.loads((tmp_path / "truth" / "case_T2w.json").read_text())["lesions"]
+    assert only["region"] == region

@@ -16,9 +16,10 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from spinemets.anatomy import Compartment, SpineRegion
+from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.atomic import atomic_write_text
 from spinemets.channels import Channel
+from spinemets.instances import ARCH_SLOPE
 from spinemets.simulation.lesions import ImplantOptions, plan_lesions, render_lesions
 from spinemets.training.contrast import resemble
 from spinemets.training.scans import LabelledScan, bit
@@ -26,6 +27,11 @@ from spinemets.volume import Weighting
 
 __all__ = ["write_implanted"]
 
+_REGIONS = (
+    (Channel.SACRUM, SpineRegion.SACRAL),
+    (Channel.LUMBAR_BODY, SpineRegion.LUMBAR),
+    (Channel.THORACIC_BODY, SpineRegion.THORACIC),
+)
 _SUFFIXES: Mapping[Weighting, str] = {Weighting.T1: "T1w", Weighting.T2: "T2w", Weighting.T2_FS: "STIR"}
 
 
@@ -84,11 +90,12 @@ def _facts(
         voxels = np.argwhere(masks == number)
         if not len(voxels):
             continue
+        region = _region(scan, voxels)
         facts.append(
             {
                 "lesion": number,
                 "compartment": compartment.value,
-                "region": _region(scan, voxels),
+                "region": region.value if region else None,
                 "centroid_mm": [round(float(c), 1) for c in voxels.mean(axis=0) * scan.spacing_mm],
                 "volume_mm3": round(float(len(voxels) * np.prod(scan.spacing_mm)), 1),
             }
@@ -96,17 +103,36 @@ def _facts(
     return facts
 
 
-def _region(scan: LabelledScan, voxels: npt.NDArray[np.intp]) -> str | None:
-    """Known where the scan is lumbar: from the height of the lesion between its numbered bodies."""
-    middle = float(voxels[:, 2].mean())
+def _region(scan: LabelledScan, voxels: npt.NDArray[np.intp]) -> SpineRegion | None:
+    """The region of a lesion's body or sacrum, else that of its height; None where it may be either of two.
+
+    Labels do not tell whose an arch is, and it reaches down behind the next body.
+    """
+    allowed = scan.allowed[tuple(voxels.T)]
+    votes = [int((allowed == bit(channel)).sum()) for channel, _ in _REGIONS]
+    if sum(votes) > 0.5 * len(voxels):
+        return _REGIONS[int(np.argmax(votes))][1]
+    here = _region_at(scan, float(voxels[:, 2].mean()))
+    above = _region_at(scan, float(voxels[:, 2].mean() + _arch_drop(scan, voxels)))
+    return here if here is above else None
+
+
+def _arch_drop(scan: LabelledScan, voxels: npt.NDArray[np.intp]) -> float:
+    """By how much bone so far behind the canal may hang below its own body, in voxels."""
+    canal = np.isin(scan.structures, (Structure.THECAL_SAC, Structure.CORD))
+    beside = np.nonzero(canal[:, :, voxels[:, 2].min() : voxels[:, 2].max() + 1])[1]
+    if not len(beside):
+        return 0.0
+    behind_mm = (beside.mean() - voxels[:, 1].mean()) * scan.spacing_mm[1]
+    return float(ARCH_SLOPE * max(0.0, behind_mm) / scan.spacing_mm[2])
+
+
+def _region_at(scan: LabelledScan, height: float) -> SpineRegion | None:
+    """Known where the scan is lumbar: the region of the lowest numbered body at or below a height."""
     lowest: dict[SpineRegion, float] = {}
-    for channel, region in (
-        (Channel.SACRUM, SpineRegion.SACRAL),
-        (Channel.LUMBAR_BODY, SpineRegion.LUMBAR),
-        (Channel.THORACIC_BODY, SpineRegion.THORACIC),
-    ):
+    for channel, region in _REGIONS:
         heights = np.nonzero((scan.allowed == bit(channel)).any(axis=(0, 1)))[0]
         if heights.size:
             lowest[region] = float(heights.min())
-    below = [region for region, height in lowest.items() if height <= middle]
-    return max(below, key=lambda region: lowest[region]).value if below else None
+    below = [region for region, least in lowest.items() if least <= height]
+    return max(below, key=lambda region: lowest[region]) if below else None
