@@ -45,7 +45,9 @@ def load(study: PlannedStudy, config: DetectionConfig, out: Path) -> stages.Load
     return _real_load(study, config, out)
 
 
-def finish(job: tuple[str, stages.SegmentedStudy], config: DetectionConfig, out: Path) -> stages.StudyResult:
+def finish(
+    job: tuple[str, stages.LoadedStudy, stages.SegmentedStudy], config: DetectionConfig, out: Path
+) -> stages.StudyResult:
     """As ``stages.finish``; the disk is full for one kind of studies."""
     if job[0].endswith("diskfull"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -57,7 +57,7 @@ def load(study, config, out):
 
 def finish(job, config, out):
     """As ``stages.finish``, but the disk may be full, or the process killed while it writes."""
-    key, _ = job
+    key = job[0]
     if "full" in key:
         raise OSError(errno.ENOSPC, "No space left on device")
     if "murdered" in key:

@@ -304,9 +304,10 @@ def test_what_any_process_can_do_is_left_to_the_one_that_writes(truth):
     given, seen = object(), object()
 
     class Networks(TruthSegmenter):
-        def run_networks(self, study):
-            return seen if study is given else None
+        def run_networks(self, alignment):
+            return seen if alignment is given else None
 
-    segmented = segment(LoadedStudy(given, 0.5), models_for(Networks(truth)))
+    segmented = segment(LoadedStudy(object(), given, 0.5, 0.25), models_for(Networks(truth)))
     assert segmented.segmentation is seen
     assert set(segmented.provenance.timings_s) == {"reading", "segmentation"}
+    assert segmented.provenance.timings_s["segmentation"] >= 0.25

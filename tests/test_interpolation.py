@@ -48,27 +48,36 @@ def case(spacing_mm, shape, order=(0, 1, 2), flips=(False, False, False)):
     return frame, anatomy, lesion
 
 
+def whole(maps, shape):
+    """Channels, bodies and lesion probability in zeros of a whole volume's shape."""
+    volumes = [np.zeros(shape) for _ in range(3)]
+    for volume, box, part in zip(
+        volumes, (maps.box, maps.box, maps.lesion_box), (maps.channels, maps.bodies, maps.lesion), strict=True
+    ):
+        volume[box] = part
+    return volumes
+
+
 def check(frame, anatomy, lesion):
     reach = [REACH[frame.order.index(axis)] for axis in range(3)]
     maps = to_source(anatomy, lesion, frame, reach)
     expected = everything(anatomy, frame)
+    channels, bodies, lesions = whole(maps, expected.shape[1:])
     ordered = np.sort(expected, axis=0)
     clear = ordered[-1] - ordered[-2] > 1e-5
     assert clear.mean() > 0.99
-    assert np.array_equal(maps.channels[clear], expected.argmax(axis=0)[clear])
+    assert np.array_equal(channels[clear], expected.argmax(axis=0)[clear])
     spine = expected.argmax(axis=0) != Channel.BACKGROUND
     assert 0.02 < spine.mean() < 0.5
-    assert np.allclose(
-        maps.bodies[spine], expected[Channel.C2 : Channel.SACRUM].sum(axis=0)[spine], atol=1e-5
-    )
+    assert np.allclose(bodies[spine], expected[Channel.C2 : Channel.SACRUM].sum(axis=0)[spine], atol=1e-5)
     regions = expected[Channel.C2 : Channel.SACRUM + 1]
     inside = spine[maps.box]
     assert inside.sum() == spine.sum()
     assert np.allclose(maps.regions[:, inside], regions[(slice(None), *maps.box)][:, inside], atol=1e-3)
     near = ndimage.maximum_filter(spine, size=[2 * r + 1 for r in reach])
     wanted = everything(lesion[None], frame)[0]
-    assert np.allclose(maps.lesion[near], wanted[near], atol=1e-5)
-    assert (maps.lesion == 0).mean() > 0.1
+    assert np.allclose(lesions[near], wanted[near], atol=1e-5)
+    assert (lesions == 0).mean() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -93,9 +102,7 @@ def test_without_any_spine_there_is_nothing():
     frame, anatomy, lesion = case((4.0, 0.6, 0.6), (7, 80, 90))
     anatomy[Channel.BACKGROUND] = 2.0
     maps = to_source(anatomy, lesion, frame, REACH)
-    assert not maps.channels.any()
-    assert not maps.lesion.any()
-    assert not maps.bodies.any()
+    assert not any(part.any() for part in whole(maps, (7, 80, 90)))
     assert maps.regions.size == 0
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from spinemets.channels import STRUCTURE_OF_CHANNEL
 from spinemets.findings import InstanceEvidence, NetworkMaps, SourceMaps, SpineSegmentation
 from spinemets.instances import clean_anatomy, split_vertebrae
+from spinemets.registration import Alignment
 from spinemets.volume import Grid, Study
 from spinemets.voxels import grown
 
@@ -32,28 +33,31 @@ class Segmenter(Protocol):
 
 @runtime_checkable
 class NetworkSegmenter(Segmenter, Protocol):
-    """One whose work on the device can be parted from what any process can do afterwards."""
+    """One whose work on the device can be parted from what any process can do before and after it."""
 
-    def run_networks(self, study: Study) -> NetworkMaps:
-        """The part of ``segment`` that needs the device; ``assemble`` is the rest."""
+    def run_networks(self, alignment: Alignment) -> NetworkMaps:
+        """The part of ``segment`` that needs the device; ``assemble`` is what comes after."""
         ...
 
 
-def assemble(seen: NetworkMaps) -> SpineSegmentation:
+def assemble(alignment: Alignment, seen: NetworkMaps) -> SpineSegmentation:
     """Name the structures, drop stray labels, part the vertebrae, and keep lesions near the spine."""
-    maps, grid = seen.maps, seen.grid
-    anatomy = np.zeros_like(maps.channels)
-    anatomy[maps.box] = np.take(STRUCTURE_OF_CHANNEL, maps.channels[maps.box])
+    maps, grid = seen.maps, alignment.volumes[0].grid
+    anatomy = np.zeros(grid.shape, dtype=np.uint8)
+    anatomy[maps.box] = np.take(STRUCTURE_OF_CHANNEL, maps.channels)
     anatomy = clean_anatomy(anatomy, grid)
-    vertebrae = split_vertebrae(anatomy, maps.bodies, grid)
+    bodies, lesion = (np.zeros(grid.shape, dtype=np.float32) for _ in range(2))
+    bodies[maps.box] = maps.bodies
+    lesion[maps.lesion_box] = maps.lesion
+    vertebrae = split_vertebrae(anatomy, bodies, grid)
     return SpineSegmentation(
         grid=grid,
         anatomy=anatomy,
         vertebrae=vertebrae,
-        lesion_probability=_near_spine(maps.lesion, anatomy, grid),
+        lesion_probability=_near_spine(lesion, anatomy, grid),
         evidence=_level_evidence(vertebrae, maps),
-        volumes=seen.volumes,
-        cautions=seen.cautions,
+        volumes=alignment.volumes,
+        cautions=(*alignment.cautions, *seen.cautions),
         execution=seen.execution,
     )
 

@@ -91,24 +91,28 @@ class SourceMaps:
 
     Attributes
     ----------
-    channels
-        uint8, shape of the grid: the likeliest ``Channel``.
-    bodies
-        float32, same shape: probability of vertebral body, of whatever region; 0 far from the spine.
-    lesion
-        float32, same shape: probability of lesion, 0 where that is farther from the spine than asked for.
     box
         Holds every voxel that is not background.
+    channels
+        uint8, shape of the box: the likeliest ``Channel``.
+    bodies
+        float32, shape of the box: probability of vertebral body, of whatever region; 0 far from the
+        spine.
     regions
         float16, five times the shape of the box: probabilities of C2, cervical, thoracic and lumbar
         body, and sacrum; likewise.
+    lesion_box
+        As far from the spine as lesions are wanted.
+    lesion
+        float32, shape of that box: probability of lesion.
     """
 
+    box: Box
     channels: npt.NDArray[np.uint8]
     bodies: npt.NDArray[np.float32]
-    lesion: npt.NDArray[np.float32]
-    box: Box
     regions: npt.NDArray[np.float16]
+    lesion_box: Box
+    lesion: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,17 +121,13 @@ class NetworkMaps:
 
     Attributes
     ----------
-    grid
-        Of the reference series; all maps lie on it.
-    volumes
-        Every series on that grid.
+    maps
+        On the grid of the reference series.
     cautions
-        What a reader must know of registration and fallbacks.
+        What a reader must know of fallbacks.
     """
 
-    grid: Grid
     maps: SourceMaps
-    volumes: tuple[Volume, ...]
     cautions: tuple[str, ...]
     execution: NetworkExecution
 

@@ -98,11 +98,12 @@ def to_source(anatomy: Tensor, lesion: Tensor, frame: NetworkFrame, reach: Seque
     for number, shares in enumerate(frame.up[0][wide[0]]):
         lesions[number] = _plane(lesion[None], shares, taps, (wide[1], wide[2]))[0].T
     return SourceMaps(
-        channels=_whole(channels, box, frame),
-        bodies=_whole(bodies, box, frame),
-        lesion=_whole(lesions, wide, frame),
         box=_stored_box(box, frame),
+        channels=_stored(channels, frame),
+        bodies=_stored(bodies, frame),
         regions=_stored(regions, frame),
+        lesion_box=_stored_box(wide, frame),
+        lesion=_stored(lesions, frame),
     )
 
 
@@ -201,11 +202,3 @@ def _stored_box(box: Box, frame: NetworkFrame) -> Box:
         for edge, size, flip in zip(box, sizes, frame.flipped, strict=True)
     ]
     return tuple(edges[axis] for axis in np.argsort(frame.order))
-
-
-def _whole(tensor: Tensor, box: Box, frame: NetworkFrame) -> npt.NDArray[Any]:
-    """What was computed in a box, in zeros of the shape of the source's array."""
-    part = _stored(tensor, frame)
-    whole = np.zeros([len(frame.up[int(axis)]) for axis in np.argsort(frame.order)], dtype=part.dtype)
-    whole[_stored_box(box, frame)] = part
-    return whole

@@ -99,18 +99,23 @@ class CascadeSegmenter:
         OutOfMemoryError
             Neither the device nor the CPU has room for the study.
         """
-        return assemble(self.run_networks(study))
+        alignment = align(study, self._config)
+        return assemble(alignment, self.run_networks(alignment))
 
-    def run_networks(self, study: Study) -> NetworkMaps:
-        """The part of it that needs the device; ``assemble`` does the rest.
+    def run_networks(self, alignment: Alignment) -> NetworkMaps:
+        """The part of it that needs the device.
+
+        Parameters
+        ----------
+        alignment
+            The study's series on the reference's grid.
 
         Raises
         ------
         OutOfMemoryError
             Neither the device nor the CPU has room for the study.
         """
-        alignment = align(study, self._config)
-        grid = study.reference.grid
+        grid = alignment.volumes[0].grid
         frame = network_frame(
             grid, self._spacing.in_plane, self._spacing.slice_min, self._spacing.slice_target
         )
@@ -118,13 +123,7 @@ class CascadeSegmenter:
         with torch.inference_mode():
             evidence = self._fused(alignment, frame, report)
             maps = to_source(evidence.anatomy, evidence.lesion, frame, lesion_reach(grid))
-        return NetworkMaps(
-            grid=grid,
-            maps=maps,
-            volumes=alignment.volumes,
-            cautions=(*alignment.cautions, *dict.fromkeys(report.cautions)),
-            execution=report.told(),
-        )
+        return NetworkMaps(maps, tuple(dict.fromkeys(report.cautions)), report.told())
 
     def _fused(self, alignment: Alignment, frame: NetworkFrame, report: EngineReport) -> _Evidence:
         """Anatomy's mean and a soft maximum of lesion, over the series that have values there.

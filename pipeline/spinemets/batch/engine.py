@@ -50,7 +50,7 @@ class Stages:
 
     load: Callable[[PlannedStudy], LoadedStudy]
     load_models: Callable[[], Models]
-    finish: Callable[[tuple[str, SegmentedStudy]], StudyResult]
+    finish: Callable[[tuple[str, LoadedStudy, SegmentedStudy]], StudyResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _one(study: PlannedStudy, stages: Stages, models: Models, observer: Observer
     if isinstance(segmented, Failure):
         return segmented
     observer.moved(study, Stage.WRITING)
-    return attempt(stages.finish, (study.key, segmented), Stage.WRITING)
+    return attempt(stages.finish, (study.key, loaded, segmented), Stage.WRITING)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +133,7 @@ class _Line:
         self._load = partial(load_packed, load=stages.load)
         self._finish = partial(finish_packed, finish=stages.finish)
         self._loaded: deque[tuple[PlannedStudy, Packed]] = deque()
-        self._segmented: deque[tuple[PlannedStudy, Packed]] = deque()
+        self._segmented: deque[tuple[PlannedStudy, Packed, Packed]] = deque()
         self._at: Counter[Stage] = Counter()
         self._under_way: dict[str, float] = {}
         self._network_has_ended = False
@@ -144,8 +144,8 @@ class _Line:
         with self._changed:
             while self.fault is None:
                 if self._segmented:
-                    study, segmented = self._segmented.popleft()
-                    return self._begin(study, Stage.WRITING, self._finish, (study.key, segmented))
+                    study, *seen = self._segmented.popleft()
+                    return self._begin(study, Stage.WRITING, self._finish, (study.key, *seen))
                 if self._network_has_ended:
                     return None
                 if self._waiting and self._has_room(self._waiting[0]):
@@ -169,14 +169,22 @@ class _Line:
             return study, loaded
 
     def put(self, study: PlannedStudy, stage: Stage, outcome: Packed | StudyResult | Failure) -> None:
-        """Take back a study from a stage, and pass it on or let it go."""
+        """Take back a study from a worker, and pass it on or let it go."""
         with self._changed:
-            self._at[stage] -= stage is not Stage.NETWORK
+            self._at[stage] -= 1
             if isinstance(outcome, Packed):
-                (self._loaded if stage is Stage.READING else self._segmented).append((study, outcome))
+                self._loaded.append((study, outcome))
             else:
-                del self._under_way[study.key]
-                self._observer.ended(StudyEnd(study, outcome))
+                self._let_go(study, outcome)
+            self._changed.notify_all()
+
+    def put_seen(self, study: PlannedStudy, loaded: Packed, outcome: Packed | Failure) -> None:
+        """Take back a study from the network; what was read waits here, so that it need not come back."""
+        with self._changed:
+            if isinstance(outcome, Packed):
+                self._segmented.append((study, loaded, outcome))
+            else:
+                self._let_go(study, outcome)
             self._changed.notify_all()
 
     def end_network(self) -> None:
@@ -198,6 +206,10 @@ class _Line:
         with self._changed:
             self.fault = self.fault or fault
             self._changed.notify_all()
+
+    def _let_go(self, study: PlannedStudy, outcome: StudyResult | Failure) -> None:
+        del self._under_way[study.key]
+        self._observer.ended(StudyEnd(study, outcome))
 
     def _begin(
         self, study: PlannedStudy, stage: Stage, function: Callable[[Any], Any], argument: Any
@@ -283,7 +295,7 @@ def run_overlapping(
         network.start()
         while (arrived := line.next_loaded()) is not None:
             study, loaded = arrived
-            line.put(study, Stage.NETWORK, network.segment(loaded))
+            line.put_seen(study, loaded, network.segment(loaded))
             del arrived, loaded
         line.end_network()
         for hand in hands:

@@ -120,17 +120,18 @@ class _Trip:
 
     Attributes
     ----------
-    made
-        A reference to what the last stage made.
+    loaded, segmented
+        References to what reading and the network made.
     node
-        Where that was.
+        Where the last of them was made.
     shunned
         Nodes on which a try was lost.
     """
 
     study: PlannedStudy
     tries: int = 0
-    made: Any = None
+    loaded: Any = None
+    segmented: Any = None
     node: str = ""
     shunned: frozenset[str] = frozenset()
 
@@ -225,7 +226,7 @@ class _Run:
             if device is not None:
                 self._loaded.remove(trip)
                 device.is_free = False
-                stream = device.actor.segment.options(num_returns="streaming").remote(trip.made)
+                stream = device.actor.segment.options(num_returns="streaming").remote(trip.loaded)
                 self._steps[stream] = _Step(trip, Stage.NETWORK, device)
         slots = self._fleet.task_slots
         slots = min(slots, self._limits.workers) if self._limits.workers else slots
@@ -233,7 +234,8 @@ class _Run:
         for _ in range(slots - busy):
             if self._segmented:
                 trip = self._segmented.popleft()
-                self._ask(self._write, trip, Stage.WRITING, (self._stages.finish, trip.study.key, trip.made))
+                made = trip.loaded, trip.segmented
+                self._ask(self._write, trip, Stage.WRITING, (self._stages.finish, trip.study.key, *made))
             elif self._waiting and self._has_room(self._waiting[0].study, slots):
                 trip = self._waiting.popleft()
                 self._under_way[trip.study.key] = trip.study.memory_bytes
@@ -305,7 +307,7 @@ class _Run:
         for message in verdict.messages:
             logging.getLogger(message.name).handle(message)
         trip, device = step.trip, step.device
-        trip.made, trip.node = step.made, step.node
+        trip.node = step.node
         if device is not None:
             device.is_free = True
             if isinstance(verdict.outcome, Failure) and not verdict.outcome.on_purpose:
@@ -314,8 +316,10 @@ class _Run:
         if verdict.outcome is not None:
             self._end_trip(trip, verdict.outcome)
         elif step.stage is Stage.READING:
+            trip.loaded = step.made
             self._loaded.append(trip)
         else:
+            trip.segmented = step.made
             self._segmented.append(trip)
 
     def _conclude_opening(self, step: _Step, error: Exception | None) -> None:
@@ -366,7 +370,8 @@ class _Run:
             self._end_trip(trip, failure_of(lost, step.stage))
             return
         _log.warning("%s: lost while %s on node %s: %s", trip.study.key, step.stage.value, node, reason)
-        trip.made, trip.node = None, ""
+        trip.loaded = trip.segmented = None
+        trip.node = ""
         trip.shunned |= {step.node} if step.node else frozenset()
         del self._under_way[trip.study.key]
         self._waiting.appendleft(trip)

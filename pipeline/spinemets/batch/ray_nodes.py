@@ -185,10 +185,14 @@ def read_on_node(
 
 
 def write_on_node(
-    site: Site, finish: Callable[[tuple[str, SegmentedStudy]], StudyResult], key: str, segmented: Packed
+    site: Site,
+    finish: Callable[[tuple[str, LoadedStudy, SegmentedStudy]], StudyResult],
+    key: str,
+    loaded: Packed,
+    segmented: Packed,
 ) -> Iterator[object]:
     """The writing of a study, as a stream."""
-    yield from _stream(site, partial(finish_packed, (key, segmented), finish))
+    yield from _stream(site, partial(finish_packed, (key, loaded, segmented), finish))
 
 
 class Network:

@@ -76,13 +76,14 @@ def load_packed(study: PlannedStudy, load: Callable[[PlannedStudy], LoadedStudy]
 
 
 def finish_packed(
-    job: tuple[str, Packed], finish: Callable[[tuple[str, SegmentedStudy]], StudyResult]
+    job: tuple[str, Packed, Packed],
+    finish: Callable[[tuple[str, LoadedStudy, SegmentedStudy]], StudyResult],
 ) -> StudyResult | Failure:
-    """Write in a worker what came from the network's process."""
+    """Write in a worker what was read, and what the network's process has seen in it."""
 
-    def unpack_and_finish(job: tuple[str, Packed]) -> StudyResult:
-        key, segmented = job
-        return finish((key, segmented.value()))
+    def unpack_and_finish(job: tuple[str, Packed, Packed]) -> StudyResult:
+        key, loaded, segmented = job
+        return finish((key, loaded.value(), segmented.value()))
 
     return attempt(unpack_and_finish, job, Stage.WRITING)
 

@@ -23,6 +23,7 @@ from spinemets.detection import interpret
 from spinemets.errors import SpinemetsError
 from spinemets.findings import NetworkMaps
 from spinemets.io import read_study, unpack_study
+from spinemets.registration import Alignment, align
 from spinemets.reporting import summary_lines
 from spinemets.reporting.batch_page import write_thumbnail
 from spinemets.reporting.tables import Row, finding_rows, report_row
@@ -55,15 +56,17 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedStudy:
-    """A study with its pixels."""
+    """A study with its pixels, its series brought together."""
 
     images: Study
+    alignment: Alignment
     reading_s: float
+    aligning_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentedStudy:
-    """A study that the network has seen.
+    """What the network has seen in a study.
 
     Attributes
     ----------
@@ -73,7 +76,6 @@ class SegmentedStudy:
         Holds the times so far.
     """
 
-    images: Study
     segmentation: SpineSegmentation | NetworkMaps
     provenance: Provenance
 
@@ -124,7 +126,7 @@ def attempt(function: Callable[[T], R], argument: T, stage: Stage) -> R | Failur
 
 
 def load(study: PlannedStudy, config: DetectionConfig, out: Path) -> LoadedStudy:
-    """Read a study's pixels, unless its result could not be written in the end.
+    """Read a study's pixels and register its series, unless its result could not be written in the end.
 
     Raises
     ------
@@ -149,7 +151,9 @@ def load(study: PlannedStudy, config: DetectionConfig, out: Path) -> LoadedStudy
     else:
         with redacted_logs(study):
             images = without_words(read_study(without_names(found, study), config.reading), study)
-    return LoadedStudy(images, perf_counter() - start)
+    read = perf_counter()
+    alignment = align(images, config.segmentation)
+    return LoadedStudy(images, alignment, read - start, perf_counter() - read)
 
 
 def segment(loaded: LoadedStudy, models: Models) -> SegmentedStudy:
@@ -164,14 +168,15 @@ def segment(loaded: LoadedStudy, models: Models) -> SegmentedStudy:
     segmenter = models.segmenter
     segmentation: SpineSegmentation | NetworkMaps
     if isinstance(segmenter, NetworkSegmenter):
-        segmentation = segmenter.run_networks(loaded.images)
+        segmentation = segmenter.run_networks(loaded.alignment)
     else:
         segmentation = segmenter.segment(loaded.images)
-    timings_s = {"reading": loaded.reading_s, "segmentation": perf_counter() - start}
-    return SegmentedStudy(loaded.images, segmentation, replace(models.provenance, timings_s=timings_s))
+    segmentation_s = loaded.aligning_s + perf_counter() - start
+    timings_s = {"reading": loaded.reading_s, "segmentation": segmentation_s}
+    return SegmentedStudy(segmentation, replace(models.provenance, timings_s=timings_s))
 
 
-def finish(job: tuple[str, SegmentedStudy], config: DetectionConfig, out: Path) -> StudyResult:
+def finish(job: tuple[str, LoadedStudy, SegmentedStudy], config: DetectionConfig, out: Path) -> StudyResult:
     """Name the levels, describe the lesions and write everything into ``out/key``.
 
     Raises
@@ -181,10 +186,10 @@ def finish(job: tuple[str, SegmentedStudy], config: DetectionConfig, out: Path) 
     OutputError
         A file could not be written.
     """
-    key, segmented = job
+    key, loaded, segmented = job
     try:
-        segmentation, provenance = _assembled(segmented)
-        report = interpret(segmented.images, segmentation, provenance, config)
+        segmentation, provenance = _assembled(loaded.alignment, segmented)
+        report = interpret(loaded.images, segmentation, provenance, config)
         start = perf_counter()
         with atomic_folder(out / key) as temporary:
             write_results(report, temporary, config.report, identifier_key(out, config))
@@ -199,13 +204,13 @@ def finish(job: tuple[str, SegmentedStudy], config: DetectionConfig, out: Path) 
     )
 
 
-def _assembled(segmented: SegmentedStudy) -> tuple[SpineSegmentation, Provenance]:
+def _assembled(alignment: Alignment, segmented: SegmentedStudy) -> tuple[SpineSegmentation, Provenance]:
     """The segmentation, and the provenance with the time that was still to be spent on it."""
     segmentation, provenance = segmented.segmentation, segmented.provenance
     if not isinstance(segmentation, NetworkMaps):
         return segmentation, provenance
     start = perf_counter()
-    whole = assemble(segmentation)
+    whole = assemble(alignment, segmentation)
     timings_s = dict(provenance.timings_s)
     timings_s["segmentation"] += perf_counter() - start
     return whole, replace(provenance, timings_s=timings_s)
