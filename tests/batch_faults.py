@@ -16,6 +16,7 @@ from spinemets.batch import (
     Limits,
     ModelSource,
     RecordBook,
+    SideBySide,
     Stage,
     plan_batch,
     run_batch,
@@ -151,5 +152,6 @@ def run_planned(
 
 
 if __name__ == "__main__":
-    scans, results = map(Path, sys.argv[1:])
-    run_planned(plan_batch([scans]), results, SlowSegmenter(lumbar_truth()), limits=Limits(2))
+    scans, results = map(Path, sys.argv[1:3])
+    limits = Limits(2, side_by_side=SideBySide(2) if sys.argv[3:] == ["side by side"] else None)
+    run_planned(plan_batch([scans]), results, SlowSegmenter(lumbar_truth()), limits=limits)

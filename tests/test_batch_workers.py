@@ -16,14 +16,16 @@ import pytest
 import batch_faults
 from batch_faults import FaultySegmenter, LoadsOnce, Silent, run_planned
 from prove_batch import results
-from spinemets.batch import Limits, RecordBook, State, plan_batch, read_records
+from spinemets.batch import Limits, RecordBook, SideBySide, State, plan_batch, read_records
 from spinemets.batch.stages import LoadedStudy, segment
 from spinemets.batch.workers import Worker
-from spinemets.errors import DeviceUnavailableError, OutputError, SpinemetsError
+from spinemets.errors import DeviceUnavailableError, OutOfMemoryError, OutputError, SpinemetsError
 from standins import TruthSegmenter, models_for, write_scan
 
 NAMES = [f"study{number:02d}" for number in range(10)]
 TESTS = Path(__file__).resolve().parent
+# Workers beside one network, as for a GPU, and whole studies side by side, as on a CPU.
+both_ways = pytest.mark.parametrize("beside", [None, SideBySide(2)], ids=["overlapping", "side by side"])
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +46,12 @@ def in_turn(scans, truth, tmp_path_factory):
     return results(out)
 
 
-def test_workers_give_the_same_results_as_one_study_after_the_other(scans, truth, in_turn, tmp_path):
+@both_ways
+def test_workers_give_the_same_results_as_one_study_after_the_other(scans, truth, in_turn, tmp_path, beside):
     watcher = Silent()
+    limits = Limits(2, side_by_side=beside)
     records = run_planned(
-        plan_batch([scans]), tmp_path, TruthSegmenter(truth), watcher=watcher, limits=Limits(2)
+        plan_batch([scans]), tmp_path, TruthSegmenter(truth), watcher=watcher, limits=limits
     )
     assert [record.state for record in records] == [State.DONE] * 10 + [State.FAILED]
     assert results(tmp_path) == in_turn
@@ -56,6 +60,7 @@ def test_workers_give_the_same_results_as_one_study_after_the_other(scans, truth
         assert stages == ["reading", "network", "writing", "done"]
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("fault", "error", "stage"),
     [
@@ -66,16 +71,17 @@ def test_workers_give_the_same_results_as_one_study_after_the_other(scans, truth
         ("murdered", "WorkerError", "writing"),
     ],
 )
-def test_fault_of_a_worker_costs_its_study_only(scans, truth, tmp_path, monkeypatch, fault, error, stage):
+def test_fault_of_a_worker_costs_its_study_only(
+    scans, truth, tmp_path, monkeypatch, fault, error, stage, beside
+):
     monkeypatch.setattr("spinemets.batch.run.load", batch_faults.load)
     monkeypatch.setattr("spinemets.batch.run.finish", batch_faults.finish)
     inputs = tmp_path / "in"
     inputs.mkdir()
     for name in ("a", f"b_{fault}", "c", "d"):
         (inputs / f"{name}.nii.gz").hardlink_to(scans / f"{NAMES[0]}.nii.gz")
-    records = run_planned(
-        plan_batch([inputs]), tmp_path / "out", TruthSegmenter(truth), limits=Limits(2, timeout_s=10)
-    )
+    limits = Limits(2, timeout_s=10, side_by_side=beside)
+    records = run_planned(plan_batch([inputs]), tmp_path / "out", TruthSegmenter(truth), limits=limits)
     assert [record.state.value for record in records] == ["done", "failed", "done", "done"]
     assert (records[1].error, records[1].stage.value) == (error, stage)
     assert records[1].reason
@@ -84,6 +90,7 @@ def test_fault_of_a_worker_costs_its_study_only(scans, truth, tmp_path, monkeypa
     assert not (tmp_path / "out" / f"b_{fault}").exists()
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("fault", "error", "reason"),
     [
@@ -94,19 +101,20 @@ def test_fault_of_a_worker_costs_its_study_only(scans, truth, tmp_path, monkeypa
         ("device", "RuntimeError", "illegal memory access"),
     ],
 )
-def test_fault_of_the_network_costs_its_study_only(scans, truth, tmp_path, fault, error, reason):
+def test_fault_of_the_network_costs_its_study_only(scans, truth, tmp_path, fault, error, reason, beside):
     inputs = tmp_path / "in"
     inputs.mkdir()
     for name in ("a", f"b_{fault}", "c", "d"):
         (inputs / f"{name}.nii.gz").hardlink_to(scans / f"{NAMES[0]}.nii.gz")
-    limits = Limits(1, timeout_s=10)
+    limits = Limits(1, timeout_s=10, side_by_side=beside)
     records = run_planned(plan_batch([inputs]), tmp_path / "out", FaultySegmenter(truth), limits=limits)
     assert [record.state.value for record in records] == ["done", "failed", "done", "done"]
     assert (records[1].error, records[1].stage.value) == (error, "network")
     assert reason in records[1].reason
 
 
-def test_run_ends_when_the_model_cannot_be_loaded_again_and_goes_on_later(scans, truth, tmp_path):
+@pytest.mark.parametrize("beside", [None, SideBySide(1)], ids=["overlapping", "side by side"])
+def test_run_ends_when_the_model_cannot_be_loaded_again_and_goes_on_later(scans, truth, tmp_path, beside):
     inputs, out = tmp_path / "in", tmp_path / "out"
     inputs.mkdir()
     for name in ("a", "b_device", "c"):
@@ -116,7 +124,7 @@ def test_run_ends_when_the_model_cannot_be_loaded_again_and_goes_on_later(scans,
             plan_batch([inputs]),
             out,
             None,
-            limits=Limits(1),
+            limits=Limits(1, side_by_side=beside),
             load_models=LoadsOnce(truth, tmp_path / "mark"),
         )
     assert {record.study: record.state.value for record in read_records(out).values()} == {
@@ -140,7 +148,8 @@ def test_model_that_cannot_be_loaded_ends_the_run_with_its_own_error(scans, tmp_
         )
 
 
-def test_no_more_studies_are_under_way_than_memory_allows(scans, truth, tmp_path):
+@pytest.mark.parametrize("side_by_side", [False, True], ids=["overlapping", "side by side"])
+def test_no_more_studies_are_under_way_than_memory_allows(scans, truth, tmp_path, side_by_side):
     class Counting(Silent):
         under_way = most = 0
 
@@ -160,15 +169,16 @@ def test_no_more_studies_are_under_way_than_memory_allows(scans, truth, tmp_path
             tmp_path / str(most),
             TruthSegmenter(truth),
             watcher=watcher,
-            limits=Limits(2, memory_bytes=memory),
+            limits=Limits(2, None, memory, SideBySide(3, memory) if side_by_side else None),
         )
         assert watcher.most == most
 
 
-def killed_when(out: Path, scans: Path, lines: int) -> None:
+def killed_when(out: Path, scans: Path, lines: int, way: str) -> None:
     """Start a run and kill it when so many studies have ended."""
     environment = os.environ | {"PYTHONPATH": str(TESTS)}
-    with subprocess.Popen([sys.executable, batch_faults.__file__, scans, out], env=environment) as process:
+    command = [sys.executable, batch_faults.__file__, scans, out, way]
+    with subprocess.Popen(command, env=environment) as process:
         records = out / "batch.jsonl"
         while process.poll() is None:
             if records.is_file() and records.read_bytes().count(b"\n") >= lines:
@@ -178,9 +188,10 @@ def killed_when(out: Path, scans: Path, lines: int) -> None:
     assert process.returncode == 0
 
 
-def test_run_that_is_killed_thrice_ends_as_if_nothing_had_happened(scans, in_turn, tmp_path):
+@pytest.mark.parametrize("way", ["overlapping", "side by side"])
+def test_run_that_is_killed_thrice_ends_as_if_nothing_had_happened(scans, in_turn, tmp_path, way):
     for lines in (1, 4, 7, 99):
-        killed_when(tmp_path, scans, lines)
+        killed_when(tmp_path, scans, lines, way)
     assert results(tmp_path) == in_turn
 
 
@@ -230,6 +241,60 @@ def test_interruption_writes_what_the_network_has_seen_and_drops_the_rest(scans,
         path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "logs"
     ) == sorted(done)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_interruption_side_by_side_begins_nothing_any_more(scans, tmp_path, truth):
+    class Interrupting(Silent):
+        def ended(self, record, lines):
+            super().ended(record, lines)
+            if sum(event == "done" for event, _ in self.events) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    limits = Limits(2, side_by_side=SideBySide(2))
+    with pytest.raises(KeyboardInterrupt):
+        run_planned(
+            plan_batch([scans]), tmp_path, TruthSegmenter(truth), watcher=Interrupting(), limits=limits
+        )
+    done = [record.study for record in read_records(tmp_path).values() if record.state is State.DONE]
+    assert 3 <= len(done) < len(NAMES)
+    assert sorted(
+        path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "logs"
+    ) == sorted(done)
+    assert not list(tmp_path.glob(".*"))
+
+
+class Crowded(TruthSegmenter):
+    """Has no memory for any study as long as others are being done beside it."""
+
+    def __init__(self, truth, folder: Path) -> None:
+        super().__init__(truth)
+        self._folder = folder
+
+    def segment(self, study):
+        mine = self._folder / study.reference.series.source.name
+        mine.touch()
+        time.sleep(0.3)
+        crowd = len(list(self._folder.iterdir()))
+        mine.unlink()
+        if crowd > 1:
+            raise OutOfMemoryError("neither the device nor the CPU has room")
+        return super().segment(study)
+
+
+def test_a_study_without_memory_beside_others_is_done_alone_in_the_end(scans, truth, tmp_path):
+    (tmp_path / "crowd").mkdir()
+    limits = Limits(3, side_by_side=SideBySide(3))
+    segmenter = Crowded(truth, tmp_path / "crowd")
+    records = run_planned(plan_batch([scans])[:5], tmp_path / "out", segmenter, limits=limits)
+    assert [record.state.value for record in records] == ["done"] * 5
+
+
+def test_processes_side_by_side_are_renewed(scans, truth, in_turn, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("spinemets.batch.side_by_side._RENEWED_AFTER", 2)
+    limits = Limits(2, side_by_side=SideBySide(2))
+    run_planned(plan_batch([scans]), tmp_path, TruthSegmenter(truth), limits=limits)
+    assert results(tmp_path) == in_turn
+    assert "loaded again" not in caplog.text
 
 
 def test_full_disk_for_the_records_themselves_stops_the_batch(scans, truth, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Memory that this process frees, kept for its next use.
+"""Memory that this process frees, kept for its next use; and how much there is.
 
 Activations of tens of megabytes are asked for and freed many times for one study. By default the C
 library gives them back to the system each time, which then clears every page anew: a tenth of a
@@ -8,12 +8,21 @@ network's time on one core. Works with the GNU C library; does nothing elsewhere
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
-__all__ = ["as_usual", "give_back_freed_memory", "hold_no_freed_memory", "keep_freed_memory", "kept_bytes"]
+__all__ = [
+    "as_usual",
+    "available_bytes",
+    "give_back_freed_memory",
+    "hold_no_freed_memory",
+    "keep_freed_memory",
+    "kept_bytes",
+]
 
 # Of malloc.h, for mallopt.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -91,3 +100,18 @@ def _gnu_library() -> ctypes.CDLL | None:
         return None
     library = ctypes.CDLL(None)
     return library if hasattr(library, "gnu_get_libc_version") else None
+
+
+def available_bytes() -> float:
+    """Memory that new arrays could have now; infinity where the system does not tell."""
+    # Cached files count as free: the kernel gives them up, so look at MemAvailable first.
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("MemAvailable"):
+            return float(line.split()[1]) * 1024
+    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return float("inf")

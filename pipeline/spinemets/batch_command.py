@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spinemets.allocation import available_bytes
 from spinemets.atomic import atomic_write_text
 from spinemets.batch import (
     RECORDS_NAME,
@@ -27,6 +28,7 @@ from spinemets.batch import (
     PlannedStudy,
     RayCluster,
     RecordBook,
+    SideBySide,
     Stage,
     Stamp,
     State,
@@ -61,6 +63,8 @@ _MOST_WORKERS_UNASKED = 4
 _PLAIN_EVERY_S = 30.0
 # As measured with one to three sequences, see docs/scaling.md: the main process, each worker, the network.
 _PROCESS_GIB, _NETWORK_GIB = 0.35, 1.5
+# A process that does everything, with a study of a whole spine.
+_WHOLE_GIB = 2.25
 
 
 def carry_out(
@@ -198,12 +202,27 @@ def _loader(bundle: Bundle, config: DetectionConfig, options: Mapping[str, Any])
 
 
 def _limits(pending: int, options: Mapping[str, Any]) -> Limits:
-    workers = options["workers"]
+    workers, memory = options["workers"], options["max_memory"]
+    side_by_side = _side_by_side(workers or os.cpu_count() or 1, memory)
     if workers is None:
-        asked = options["timeout"] is not None or options["max_memory"] is not None
+        asked = options["timeout"] is not None or memory is not None
         enough = max(1, min(_MOST_WORKERS_UNASKED, (os.cpu_count() or 1) // 2))
         workers = enough if pending >= _WORKERS_PAY_FROM or asked else 0
-    return Limits(workers, options["timeout"], _array_bytes(options["max_memory"], workers))
+    return Limits(workers, options["timeout"], _array_bytes(memory, workers), side_by_side)
+
+
+def _side_by_side(processes: int, memory_gib: float | None) -> SideBySide:
+    """As many processes as are wanted, or as the memory has room for networks and a study each.
+
+    >>> _side_by_side(16, memory_gib=8).processes
+    3
+    """
+    room_gib = available_bytes() / 2**30 if memory_gib is None else memory_gib
+    processes = max(1, min(processes, int(room_gib / _WHOLE_GIB)))
+    if memory_gib is None:
+        return SideBySide(processes)
+    arrays_gib = memory_gib - (_NETWORK_GIB + _PROCESS_GIB) * processes
+    return SideBySide(processes, max(0.0, arrays_gib) * 2**30)
 
 
 def _array_bytes(memory_gib: float | None, workers: int) -> float | None:

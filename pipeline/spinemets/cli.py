@@ -175,8 +175,9 @@ _batch = _options(
         "--workers",
         type=click.IntRange(0, 256),
         metavar="N",
-        help="Processes that read and write beside the network; 0 does one study after the other.  "
-        "[default: half the processors, at most 4; 0 for a few studies]",
+        help="On a CPU, processes that take a study each through everything; on a GPU, processes that "
+        "read and write beside the network. 0 does one study after the other.  [default: one for each "
+        "processor, or half as many beside a GPU, at most 4; 0 for a few studies]",
     ),
     click.option(
         "--timeout",
@@ -189,7 +190,7 @@ _batch = _options(
         type=click.FloatRange(min=0, min_open=True),
         metavar="GIB",
         help="Begin no study that would take the run beyond this: its processes, at 0.35 GiB each and 1.5 "
-        "for the network, and the arrays of the studies under way.",
+        "for a network, and the arrays of the studies under way.",
     ),
     click.option(
         "--progress",

@@ -10,13 +10,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spinemets.allocation import kept_bytes
+from spinemets.allocation import available_bytes, kept_bytes
 from spinemets.errors import DeviceUnavailableError, OutOfMemoryError
 from spinemets.execution import FusedNetwork, NetworkWeights, TrainedNetwork, part_count, peak_bytes
 from spinemets.findings import NetworkExecution
@@ -270,19 +269,9 @@ def _free_bytes(device: torch.device) -> float:
         # What PyTorch keeps from the last study is free for this one, though the driver counts it as used.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + kept)
-    if device.type == "cpu" and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        # Cached files count as free: the kernel gives them up, so look at MemAvailable first.
-        there = _available_on_linux() or float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        return there + kept_bytes()
+    if device.type == "cpu":
+        return available_bytes() + kept_bytes()
     return float("inf")
-
-
-def _available_on_linux() -> float:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0.0
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0.0)
 
 
 @contextmanager

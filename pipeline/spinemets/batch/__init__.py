@@ -5,7 +5,7 @@ is complete or not there. ``batch.jsonl`` is the truth of an output folder; the 
 index page are made from it. Knows nothing of how a study is analysed.
 """
 
-from spinemets.batch.engine import Limits
+from spinemets.batch.engine import Limits, SideBySide
 from spinemets.batch.manifest import ManifestRow, manifest_text
 from spinemets.batch.merge import merge_batches
 from spinemets.batch.planning import PlannedStudy, Shard, plan_batch, study_key
@@ -31,6 +31,7 @@ __all__ = [
     "RayCluster",
     "RecordBook",
     "Shard",
+    "SideBySide",
     "Stage",
     "Stamp",
     "State",

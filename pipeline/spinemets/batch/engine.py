@@ -1,6 +1,6 @@
 """Studies through three stages: one after the other here, or overlapping in other processes.
 
-With workers, one process keeps the model and sees one study after the other, while workers read
+With workers beside a GPU, one process keeps the model and sees one study after the other, while workers read
 the next and write the last ones. Only so many studies are under way at once, so memory stays
 flat however long the batch is.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from spinemets.batch.planning import PlannedStudy
     from spinemets.detection import Models
 
-__all__ = ["Limits", "Observer", "Stages", "StudyEnd", "run_in_turn", "run_overlapping"]
+__all__ = ["Limits", "Observer", "SideBySide", "Stages", "StudyEnd", "run_in_turn", "run_overlapping"]
 
 # Workers stand back for the network's process, which on a CPU uses every core and on a GPU feeds it:
 # what they do fits into its pauses.
@@ -54,6 +54,20 @@ class Stages:
 
 
 @dataclass(frozen=True, slots=True)
+class SideBySide:
+    """How a batch runs where its networks run on the CPU: whole studies in processes of their own.
+
+    Attributes
+    ----------
+    memory_bytes
+        As that of ``Limits``.
+    """
+
+    processes: int
+    memory_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """How much may be spent.
 
@@ -66,11 +80,15 @@ class Limits:
     memory_bytes
         For the arrays of all studies under way; None for no limit but their number. A study
         that is larger than that goes alone.
+    side_by_side
+        Instead of workers beside one network, where that would be on the CPU; None for workers
+        everywhere.
     """
 
     workers: int
     timeout_s: float | None = None
     memory_bytes: float | None = None
+    side_by_side: SideBySide | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +291,7 @@ def run_overlapping(
     stages: Stages,
     limits: Limits,
     observer: Observer,
+    network: ResidentModel,
     lock_descriptor: int | None = None,
 ) -> None:
     """Take studies through the stages in other processes: one for the network, the workers beside it.
@@ -280,19 +299,22 @@ def run_overlapping(
     When it is interrupted, what is being read or in the network is dropped and what the network
     has seen is still written; a second interruption drops that too.
 
+    Parameters
+    ----------
+    network
+        The process in which the model is loaded.
+
     Raises
     ------
     SpinemetsError, MemoryError
-        The model cannot be loaded, at first or after its process had to be replaced; or no
-        record can be kept.
+        The model cannot be loaded again after its process had to be replaced; or no record can
+        be kept.
     """
     line = _Line(studies, stages, limits, observer)
-    network = ResidentModel(stages.load_models, limits.timeout_s, lock_descriptor)
     hands = [_Hand(line, limits, lock_descriptor) for _ in range(limits.workers)]
     for hand in hands:
         hand.start()
     try:
-        network.start()
         while (arrived := line.next_loaded()) is not None:
             study, loaded = arrived
             line.put_seen(study, loaded, network.segment(loaded))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from spinemets.batch.planning import PlannedStudy
     from spinemets.detection import Models
 
-__all__ = ["Packed", "ResidentModel", "finish_packed", "load_packed"]
+__all__ = ["Packed", "ResidentModel", "finish_packed", "load_packed", "segment_here"]
 
 _log = logging.getLogger(__name__)
 
@@ -107,8 +107,13 @@ class ResidentModel:
         self._load, self._limit_s = load, limit_s
         self._worker = Worker(lock_descriptor, renewed_after=None)
 
-    def start(self) -> None:
-        """Load the model.
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process; a call loads the model in a new one where there is none."""
+        return self._worker.is_running
+
+    def start(self) -> str:
+        """Load the model, and say which device it is on.
 
         Raises
         ------
@@ -120,16 +125,28 @@ class ResidentModel:
             The process died of it.
         """
         try:
-            error = self._worker.call(_load_here, self._load, _LOADING_S)
+            outcome: str | Exception = self._worker.call(_load_here, self._load, _LOADING_S)
         except TimeLimitError as late:
             raise TimeLimitError(
                 f"the model did not load within {_LOADING_S:g} s; check that the device answers"
             ) from late
-        if error is not None:
-            raise error
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def segment(self, loaded: Packed) -> Packed | Failure:
         """Run the network on a study, in a new process where the last one is gone.
+
+        Raises
+        ------
+        SpinemetsError, MemoryError
+            The model cannot be loaded again.
+        """
+        outcome: Packed | Failure = self.call(_segment_packed, loaded, Stage.NETWORK)
+        return outcome
+
+    def call(self, function: Callable[[Any], Any], argument: Any, stage: Stage) -> Any:
+        """Do a stage of a study beside the model; what goes wrong with the process is a failure of it.
 
         Raises
         ------
@@ -140,10 +157,10 @@ class ResidentModel:
             _log.warning("the network's process has ended; the model is loaded again")
             self.start()
         try:
-            outcome: Packed | Failure = self._worker.call(_segment_here, loaded, self._limit_s)
+            outcome = self._worker.call(function, argument, self._limit_s)
         except WorkerError as error:
-            return failure_of(error, Stage.NETWORK)
-        if isinstance(outcome, Failure) and not outcome.on_purpose:
+            return failure_of(error, stage)
+        if stage is Stage.NETWORK and isinstance(outcome, Failure) and not outcome.on_purpose:
             # After a fault of the device, everything else would fail in the same process.
             self._worker.close()
         return outcome
@@ -157,21 +174,26 @@ class ResidentModel:
         self._worker.close()
 
 
-def _load_here(load: Callable[[], Models]) -> Exception | None:
+def segment_here(loaded: LoadedStudy) -> SegmentedStudy:
+    """Run the network of this process on a study."""
+    if _models is None:
+        raise WorkerError("the model is not loaded in this process")
+    return segment(loaded, _models)
+
+
+def _load_here(load: Callable[[], Models]) -> str | Exception:
     """Load the model of this process; what that raises on purpose keeps its class on the way back."""
     global _models
     try:
         _models = load()
     except (SpinemetsError, MemoryError) as error:
         return error
-    return None
+    return _models.provenance.device
 
 
-def _segment_here(loaded: Packed) -> Packed | Failure:
+def _segment_packed(loaded: Packed) -> Packed | Failure:
     def unpack_and_segment(loaded: Packed) -> SegmentedStudy:
-        if _models is None:
-            raise WorkerError("the model is not loaded in this process")
-        return segment(loaded.value(), _models)
+        return segment_here(loaded.value())
 
     return _packed(attempt(unpack_and_segment, loaded, Stage.NETWORK))
 

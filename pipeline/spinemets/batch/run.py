@@ -17,6 +17,8 @@ from spinemets.batch.folders import forget_earlier, remove_scratch, set_aside
 from spinemets.batch.ray_engine import RayCluster, run_on_ray
 from spinemets.batch.records import BatchRecord, RecordBook, Stage, Stamp, State
 from spinemets.batch.redaction import redact, redact_message
+from spinemets.batch.resident import ResidentModel
+from spinemets.batch.side_by_side import run_side_by_side
 from spinemets.batch.stages import Failure, StudyResult, finish, load
 from spinemets.batch.tables import write_tables
 from spinemets.errors import OutputError, SpinemetsError
@@ -152,12 +154,32 @@ def run_batch(
             elif limits is None or limits.workers == 0:
                 run_in_turn(waiting, stages, registrar)
             else:
-                run_overlapping(waiting, stages, limits, registrar, book.lock_descriptor)
+                _run_in_processes(waiting, stages, limits, registrar, book.lock_descriptor)
     finally:
         remove_leftovers(out)
         book.release_reserve()
         _write_tables(book)
     return tuple(book.records[entry.study.key] for entry in todo)
+
+
+def _run_in_processes(
+    studies: Sequence[PlannedStudy],
+    stages: Stages,
+    limits: Limits,
+    registrar: _Registrar,
+    lock_descriptor: int | None,
+) -> None:
+    """Side by side where the model is on the CPU and that is wanted, else beside one network."""
+    network = ResidentModel(stages.load_models, limits.timeout_s, lock_descriptor)
+    try:
+        device = network.start()
+        run = run_side_by_side if device == "cpu" and limits.side_by_side else run_overlapping
+        run(studies, stages, limits, registrar, network, lock_descriptor)
+    except BaseException:
+        network.kill()
+        raise
+    finally:
+        network.close()
 
 
 def _write_tables(book: RecordBook) -> None:
