@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +39,7 @@ from spinemets.batch import (
     run_batch,
     settle_names,
     stamp_of,
+    usable_processors,
     what_to_do,
 )
 from spinemets.batch.deidentified import check_linkage, disguise, refuse_identified
@@ -203,10 +203,10 @@ def _loader(bundle: Bundle, config: DetectionConfig, options: Mapping[str, Any])
 
 def _limits(pending: int, options: Mapping[str, Any]) -> Limits:
     workers, memory = options["workers"], options["max_memory"]
-    side_by_side = _side_by_side(workers or os.cpu_count() or 1, memory)
+    side_by_side = _side_by_side(workers or usable_processors(), memory)
     if workers is None:
         asked = options["timeout"] is not None or memory is not None
-        enough = max(1, min(_MOST_WORKERS_UNASKED, (os.cpu_count() or 1) // 2))
+        enough = max(1, min(_MOST_WORKERS_UNASKED, usable_processors() // 2))
         workers = enough if pending >= _WORKERS_PAY_FROM or asked else 0
     return Limits(workers, options["timeout"], _array_bytes(memory, workers), side_by_side)
 

@@ -16,6 +16,7 @@ from spinemets.batch.run import Again, ModelSource, Todo, Watcher, run_batch, wh
 from spinemets.batch.stamps import stamp_of
 from spinemets.batch.tables import FINDINGS_NAME, INDEX_NAME, SUMMARY_NAME, write_tables
 from spinemets.batch.tally import Tally
+from spinemets.batch.workers import usable_processors
 
 __all__ = [
     "FINDINGS_NAME",
@@ -47,6 +48,7 @@ __all__ = [
     "settle_names",
     "stamp_of",
     "study_key",
+    "usable_processors",
     "what_to_do",
     "write_tables",
 ]

@@ -21,6 +21,7 @@ from spinemets.batch.engine import Limits, Observer, SideBySide, Stages, StudyEn
 from spinemets.batch.records import Stage
 from spinemets.batch.resident import ResidentModel, segment_here
 from spinemets.batch.stages import Failure, LoadedStudy, SegmentedStudy, StudyResult, attempt
+from spinemets.batch.workers import usable_processors
 from spinemets.errors import WorkerError
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class _Crew:
         """Do the studies with so many processes, and give those back for which there was no memory."""
         queue = _Queue(studies, memory_bytes, self.observer)
         models = [first, *(self._model() for _ in range(count - 1))]
-        threads = max(1, _processors() // count)
+        threads = _threads_each(count)
         hands = [_Hand(queue, self.stages, model, threads) for model in models]
         for hand in hands:
             hand.start()
@@ -240,14 +241,12 @@ def _join(hands: Sequence[_Hand]) -> None:
         raise
 
 
-def _processors() -> int:
-    """Processors that this process may use, or as many as the user allows each network."""
+def _threads_each(processes: int) -> int:
+    """Each process's share of the processors, or as many threads as the user allows a network."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked) > 0:
         return int(asked)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return max(1, usable_processors() // processes)
 
 
 def _use_threads(count: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from spinemets.errors import TimeLimitError, WorkerError
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "usable_processors"]
 
 # What libraries leak adds up over thousands of studies; a fresh process starts from nothing.
 _RENEWED_AFTER = 64
@@ -27,6 +27,13 @@ _ENDING_S = 5.0
 
 # multiprocessing's own bookkeeping of children is not made for several threads.
 _bookkeeping = Lock()
+
+
+def usable_processors() -> int:
+    """Processors that this process may use, which a scheduler may make fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Worker:
