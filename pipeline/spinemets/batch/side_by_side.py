@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Condition, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spinemets.batch.engine import Limits, Observer, SideBySide, Stages, StudyEnd
 from spinemets.batch.records import Stage
@@ -136,13 +136,12 @@ class _Hand(Thread):
     def _take_through(self, study: PlannedStudy) -> StudyResult | Failure:
         self._start()
         self._model.call(_use_threads, self._threads, Stage.READING)
-        outcome = self._do(study, Stage.READING, partial(_load, load=self._stages.load), study.to_hand_on())
-        if outcome is None:
-            outcome = self._do(study, Stage.NETWORK, _segment, None)
-        if outcome is None:
-            outcome = self._do(study, Stage.WRITING, partial(_finish, finish=self._stages.finish), study.key)
-        self._stage = None
-        assert outcome is not None
+        load, finish = partial(_load, load=self._stages.load), partial(_finish, finish=self._stages.finish)
+        outcome: StudyResult | Failure = (
+            self._do(study, Stage.READING, load, study.to_hand_on())
+            or self._do(study, Stage.NETWORK, _segment, None)
+            or self._do(study, Stage.WRITING, finish, study.key)
+        )
         return outcome
 
     def _start(self) -> None:
@@ -152,13 +151,11 @@ class _Hand(Thread):
             _log.warning("a worker's process has ended; the model is loaded again")
         self._model.start()
 
-    def _do(
-        self, study: PlannedStudy, stage: Stage, function: Callable[..., object], argument: object
-    ) -> StudyResult | Failure | None:
+    def _do(self, study: PlannedStudy, stage: Stage, function: Callable[..., Any], argument: object) -> Any:
+        """What a stage returns; None where it only keeps what it made in its process."""
         self._stage = stage
         self._queue.moved(study, stage)
-        outcome: StudyResult | Failure | None = self._model.call(function, argument, stage)
-        return outcome
+        return self._model.call(function, argument, stage)
 
 
 @dataclass(frozen=True, slots=True)
