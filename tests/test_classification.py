@@ -9,6 +9,7 @@ from phantoms import CANAL_RADII_MM, CORD_RADII_MM, add_lesion, draw_phantom
 from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
 from spinemets.classification import classify
 from spinemets.config import ClassificationConfig, LesionConfig, LevelConfig
+from spinemets.findings import ReviewTopic
 from spinemets.lesions import find_lesions
 from spinemets.levels import label_levels
 
@@ -115,6 +116,7 @@ def test_lesion_across_the_dura_needs_review(level, spacing):
     found = placed(phantom, phantom.point(level, CANAL_RADII_MM[0]), (3, 3, 4))
     assert found.needs_review
     assert any("border" in reason or "close to call" in reason for reason in found.review_reasons)
+    assert ReviewTopic.COMPARTMENT in found.review_topics
 
 
 def test_lesion_across_the_cords_surface_needs_review():
@@ -203,6 +205,7 @@ def test_an_uncertain_level_needs_review_and_names_the_other_reading(chest):
     found = classify(lesion, segmentation, vertebrae, ClassificationConfig())
     assert found.needs_review
     assert any("uncertain" in reason and "it may be" in reason for reason in found.review_reasons)
+    assert found.review_topics == (ReviewTopic.LEVEL,)
 
 
 def test_a_weak_lesion_needs_review():
@@ -210,6 +213,7 @@ def test_a_weak_lesion_needs_review():
     centre = phantom.point("L3", phantom.body_front_mm("L3"))
     found = finding(phantom, add_lesion(phantom.segmentation, centre, (6, 6, 6), probability=0.45))
     assert any("weak" in reason for reason in found.review_reasons)
+    assert found.review_topics == (ReviewTopic.EVIDENCE,)
 
 
 def test_a_lesion_cut_by_the_images_border_needs_review():
@@ -219,6 +223,7 @@ def test_a_lesion_cut_by_the_images_border_needs_review():
     centre[1] = grid.to_world(np.array(grid.shape) - 1.0)[1]
     found = placed(phantom, centre, (6, 8, 6), hidden_as=None)
     assert any("image's border" in reason for reason in found.review_reasons)
+    assert ReviewTopic.EXTENT in found.review_topics
 
 
 def test_a_lesion_cut_sideways_alone_is_as_usual():
@@ -250,6 +255,7 @@ def test_without_any_spine_a_lesion_is_still_reported_for_review(lumbar_spine):
     found = classify(lesion, segmentation, (), ClassificationConfig())
     assert found.needs_review
     assert any("thecal sac was not found" in reason for reason in found.review_reasons)
+    assert found.review_topics == (ReviewTopic.LEVEL, ReviewTopic.COMPARTMENT)
 
 
 @pytest.mark.parametrize(

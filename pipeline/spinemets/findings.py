@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ __all__ = [
     "NetworkMaps",
     "PointMm",
     "Provenance",
+    "ReviewTopic",
     "SequenceSignal",
     "SourceMaps",
     "SpineSegmentation",
@@ -281,6 +283,15 @@ class Lesion:
         return mask
 
 
+class ReviewTopic(StrEnum):
+    """What a reader is asked to decide about a finding; evidence is whether it is a lesion at all."""
+
+    COMPARTMENT = "compartment"
+    LEVEL = "level"
+    EVIDENCE = "evidence"
+    EXTENT = "extent"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LesionFinding:
     """A lesion with its place in the body.
@@ -301,6 +312,8 @@ class LesionFinding:
         The share of the lesion's volume in each compartment as segmented; they sum to 1.
     needs_review, review_reasons
         True, with plain sentences, where a reader must decide.
+    review_topics
+        What those sentences are about, each topic once.
     """
 
     lesion: Lesion
@@ -313,6 +326,7 @@ class LesionFinding:
     compartment_shares: Mapping[Compartment, float]
     needs_review: bool
     review_reasons: tuple[str, ...] = ()
+    review_topics: tuple[ReviewTopic, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def exam(number, diameters=(), found=True, false=(), review=False):
         compartment_calls=tuple((name, name) for name in names),
         region_calls=tuple(("lumbar", "lumbar") for _ in names),
         patient=patient,
-        compartment_trust=tuple((0.8, True, review) for _ in names),
+        compartment_trust=tuple((0.8, True, review, False) for _ in names),
     )  # fmt: skip
 
 

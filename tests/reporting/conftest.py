@@ -16,6 +16,7 @@ from spinemets.findings import (
     LesionFinding,
     LevelAlternative,
     Provenance,
+    ReviewTopic,
     SequenceSignal,
     SpineSegmentation,
     StudyReport,
@@ -141,6 +142,7 @@ def _finding(
         compartment_shares=probabilities,
         needs_review=doubtful,
         review_reasons=(reason,) if doubtful else (),
+        review_topics=(ReviewTopic.COMPARTMENT,) if doubtful else (),
     )
 
 

@@ -12,7 +12,7 @@ from spinemets.classification.compartment import CompartmentOpinion, judge_compa
 from spinemets.classification.envelopes import Envelope, model_envelope
 from spinemets.classification.place import LevelsTouched, find_levels
 from spinemets.config import ClassificationConfig
-from spinemets.findings import Lesion, LesionFinding, SpineSegmentation, Vertebra
+from spinemets.findings import Lesion, LesionFinding, ReviewTopic, SpineSegmentation, Vertebra
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.volume import Grid
 from spinemets.voxels import voxels_of
@@ -60,9 +60,10 @@ def classify(
         opinion = judge_compartment(scene.lesion_mm, sac, cord, segmentation.grid, config)
         place = (scene.segmentation, scene.axis)
         levels = find_levels(scene.voxels, scene.lesion_mm, place, vertebrae, config)
-    reasons = _doubts(lesion, opinion, levels, config)
+    doubts = _doubts(lesion, opinion, levels, config)
     if sac is None and (scene is None or _is_near_canal(scene)):
-        reasons.append("The thecal sac was not found beside this lesion, so its compartment is a guess.")
+        guess = "The thecal sac was not found beside this lesion, so its compartment is a guess."
+        doubts.append((ReviewTopic.COMPARTMENT, guess))
     main = levels.main
     return LesionFinding(
         lesion=lesion,
@@ -73,8 +74,9 @@ def classify(
         compartment=opinion.best,
         compartment_probabilities=opinion.probabilities,
         compartment_shares=opinion.shares,
-        needs_review=bool(reasons),
-        review_reasons=tuple(reasons),
+        needs_review=bool(doubts),
+        review_reasons=tuple(reason for _, reason in doubts),
+        review_topics=tuple(dict.fromkeys(topic for topic, _ in doubts)),
     )
 
 
@@ -152,35 +154,34 @@ def _is_near_canal(scene: _Scene) -> bool:
 
 def _doubts(
     lesion: Lesion, opinion: CompartmentOpinion, levels: LevelsTouched, config: ClassificationConfig
-) -> list[str]:
-    """Plain sentences on what a reader must decide."""
-    doubts = []
+) -> list[tuple[ReviewTopic, str]]:
+    """Plain sentences on what a reader must decide, and what each is about."""
+    doubts: list[tuple[ReviewTopic, str]] = []
+    compartment, level = ReviewTopic.COMPARTMENT, ReviewTopic.LEVEL
     if opinion.margin < config.review_margin:
         ranked = sorted(opinion.probabilities.items(), key=lambda item: -item[1])
         (first, most), (second, less) = ranked[:2]
-        doubts.append(
-            f"The compartment is close to call: {first.value} ({most:.2f}) or {second.value} ({less:.2f})."
-        )
+        sites = f"{first.value} ({most:.2f}) or {second.value} ({less:.2f})"
+        doubts.append((compartment, f"The compartment is close to call: {sites}."))
     else:
         others = [site.value for site in opinion.shifted if site is not opinion.best]
         if others:
-            doubts.append(
-                f"The lesion lies on a border: {opinion.best.value}, but {others[0]} if the border is "
-                f"off by {config.review_shift_sd * config.boundary_sd_mm:.1f} mm."
-            )
+            off_mm = config.review_shift_sd * config.boundary_sd_mm
+            sites = f"{opinion.best.value}, but {others[0]} if the border is off by {off_mm:.1f} mm"
+            doubts.append((compartment, f"The lesion lies on a border: {sites}."))
     if levels.main is None:
-        doubts.append("No vertebra was found near this lesion, so it has no level.")
+        doubts.append((level, "No vertebra was found near this lesion, so it has no level."))
     elif levels.main.confidence < config.review_level_confidence:
         others = [alternative.level.value for alternative in levels.main.alternatives[:1]]
         instead = f"; it may be {others[0]}" if others else ""
-        doubts.append(
-            f"The level's name {levels.main.level.value} is uncertain "
-            f"(confidence {levels.main.confidence:.2f}){instead}."
-        )
+        name = f"{levels.main.level.value} is uncertain (confidence {levels.main.confidence:.2f}){instead}"
+        doubts.append((level, f"The level's name {name}."))
     if lesion.confidence < config.review_lesion_confidence:
-        doubts.append(f"The evidence that this is a lesion is weak (confidence {lesion.confidence:.2f}).")
+        weak = f"The evidence that this is a lesion is weak (confidence {lesion.confidence:.2f})."
+        doubts.append((ReviewTopic.EVIDENCE, weak))
     if _is_cut(lesion):
-        doubts.append("The lesion reaches the image's border, so its size is a lower limit.")
+        cut = "The lesion reaches the image's border, so its size is a lower limit."
+        doubts.append((ReviewTopic.EXTENT, cut))
     return doubts
 
 

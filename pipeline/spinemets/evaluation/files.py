@@ -150,6 +150,7 @@ def _facts(finding: dict[str, Any]) -> FindingFacts:
         region=SpineRegion(region) if region else None,
         compartment_confidence=max(map(float, probabilities.values())) if probabilities else None,
         needs_review=bool(finding.get("needs_review", False)),
+        review_topics=frozenset(finding.get("review_topics", ())),
     )
 
 

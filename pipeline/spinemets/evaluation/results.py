@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,8 @@ __all__ = ["ExamScore", "FindingFacts", "StudyResult", "score_exam", "summarise"
 
 LabelMap = npt.NDArray[np.integer]
 SURFACE_TOLERANCE_MM = 2.0
+_COMPARTMENT = "compartment"  # the topic of a finding that a reader must look at for it
+CompartmentTrust: TypeAlias = tuple[float | None, bool, bool, bool]
 _FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -64,6 +67,7 @@ class FindingFacts:
     region: SpineRegion | None = None
     compartment_confidence: float | None = None
     needs_review: bool = False
+    review_topics: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +106,8 @@ class ExamScore:
     compartment_calls, region_calls
         (truth, called) of every lesion that was found and whose truth is known.
     compartment_trust
-        (confidence, right, flagged for review) of every compartment given to such a lesion.
+        (confidence, right, flagged for review, flagged for its compartment) of every compartment given
+        to such a lesion.
     """
 
     study: str
@@ -114,7 +119,7 @@ class ExamScore:
     compartment_calls: tuple[tuple[str, str], ...]
     region_calls: tuple[tuple[str, str], ...]
     patient: str = ""
-    compartment_trust: tuple[tuple[float | None, bool, bool], ...] = ()
+    compartment_trust: tuple[CompartmentTrust, ...] = ()
 
 
 def score_exam(predicted: StudyResult, truth: StudyResult, patient: str) -> ExamScore:
@@ -199,15 +204,14 @@ def _calls(
     return tuple(pairs)
 
 
-def _trust(
-    found: Sequence[LesionOutcome], predicted: StudyResult
-) -> tuple[tuple[float | None, bool, bool], ...]:
+def _trust(found: Sequence[LesionOutcome], predicted: StudyResult) -> tuple[CompartmentTrust, ...]:
     trust = []
     for lesion in found:
         facts = predicted.findings.get(lesion.found_by or 0)
         if facts is not None and lesion.truth.compartment is not None:
             right = facts.compartment is lesion.truth.compartment
-            trust.append((facts.compartment_confidence, right, facts.needs_review))
+            asked = _COMPARTMENT in facts.review_topics
+            trust.append((facts.compartment_confidence, right, facts.needs_review, asked))
     return tuple(trust)
 
 

@@ -114,11 +114,12 @@ def lesion_call_rows(scores: Sequence[ExamScore]) -> tuple[Row, ...]:
     """How often the compartment and the region of a lesion that was found are right."""
     trust = [one for score in scores for one in score.compartment_trust]
     regions = [called == is_ for score in scores for is_, called in score.region_calls]
-    clear = [right for _, right, review in trust if not review]
+    clear = [right for _, right, review, _ in trust if not review]
     groups: list[tuple[str, Sequence[bool]]] = [
-        ("compartment right", [right for _, right, _ in trust]),
+        ("compartment right", [right for _, right, *_ in trust]),
         ("compartment right, not flagged for review", clear),
-        ("flagged for review", [review for *_, review in trust]),
+        ("flagged for review", [review for _, _, review, _ in trust]),
+        ("flagged for its compartment", [asked for *_, asked in trust]),
         ("region right", regions),
     ]
     rows: list[Row] = []
@@ -141,7 +142,7 @@ def confidence_calls(scores: Sequence[ExamScore]) -> Mapping[str, Sequence[Call]
         "compartments": [
             (confidence, right)
             for score in scores
-            for confidence, right, _ in score.compartment_trust
+            for confidence, right, *_ in score.compartment_trust
             if confidence is not None
         ],
     }

@@ -165,6 +165,7 @@ def _finding(finding: LesionFinding, with_pictures: bool) -> FindingRecord:
         ),
         needs_review=finding.needs_review,
         review_reasons=finding.review_reasons,
+        review_topics=finding.review_topics,
         overlay=overlay_name(lesion.number) if with_pictures else None,
     )
 

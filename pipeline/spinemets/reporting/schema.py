@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
+from spinemets.findings import ReviewTopic
 
 __all__ = [
     "DISCLAIMER",
@@ -28,7 +29,7 @@ __all__ = [
     "json_schema_text",
 ]
 
-SCHEMA_VERSION: Literal["1.0"] = "1.0"
+SCHEMA_VERSION: Literal["1.1"] = "1.1"
 DISCLAIMER = "Research use only. Not a medical device."
 
 Probability = float
@@ -120,6 +121,7 @@ class FindingRecord(_Record):
     signal: tuple[SignalRecord, ...]
     needs_review: bool
     review_reasons: tuple[str, ...]
+    review_topics: tuple[ReviewTopic, ...] = Field(description="what the reasons are about, each once")
     overlay: str | None = Field(description="picture of the lesion, relative to the report; null if none")
 
 
@@ -157,7 +159,7 @@ class ProvenanceRecord(_Record):
 class ReportDocument(_Record):
     """The whole of ``report.json``."""
 
-    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    schema_version: Literal["1.1"] = SCHEMA_VERSION
     disclaimer: str = DISCLAIMER
     study: StudyRecord
     summary: SummaryRecord

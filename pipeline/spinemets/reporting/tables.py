@@ -52,6 +52,7 @@ FINDING_COLUMNS = (
     "z_mm",
     "confidence",
     "needs_review",
+    "review_topics",
     "review_reasons",
 )
 
@@ -93,6 +94,7 @@ def _finding_row(study: str, finding: FindingRecord) -> Row:
         *finding.centroid_mm,
         finding.confidence,
         finding.needs_review,
+        " ".join(topic.value for topic in finding.review_topics),
         " ".join(finding.review_reasons),
     )
     return dict(zip(FINDING_COLUMNS, values, strict=True))
