@@ -110,10 +110,10 @@ class LesionConfig(_Settings):
 
     # Chosen for the released networks, whose logits are scaled so that confidences come true, on
     # lesions implanted into eight SPIDER subjects, which no reported figure includes.
-    threshold: float = Field(default=0.0043, gt=0, lt=1, description="lesion probability of a voxel")
+    threshold: float = Field(default=0.0077, gt=0, lt=1, description="lesion probability of a voxel")
     minimum_volume_mm3: float = Field(default=60.0, ge=0, description="smaller components are dropped")
     minimum_confidence: float = Field(
-        default=0.3, ge=0, le=1, description="components of weaker evidence are dropped"
+        default=0.25, ge=0, le=1, description="components of weaker evidence are dropped"
     )
 
 
