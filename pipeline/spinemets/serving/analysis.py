@@ -78,7 +78,9 @@ def _carry_out(job: AnalysisJob, planned: PlannedStudy) -> StudyResult | Failure
     segmented = attempt(partial(segment, models=models), loaded, Stage.NETWORK)
     if isinstance(segmented, Failure):
         return segmented
-    return attempt(partial(finish, config=job.config, out=job.out), (job.key, segmented), Stage.WRITING)
+    return attempt(
+        partial(finish, config=job.config, out=job.out), (job.key, loaded, segmented), Stage.WRITING
+    )
 
 
 def _plan(job: AnalysisJob) -> PlannedStudy:
