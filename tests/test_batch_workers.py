@@ -290,7 +290,7 @@ def test_a_study_without_memory_beside_others_is_done_alone_in_the_end(scans, tr
 
 
 def test_processes_side_by_side_are_renewed(scans, truth, in_turn, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("spinemets.batch.side_by_side._RENEWED_AFTER", 2)
+    monkeypatch.setattr("spinemets.batch.side_by_side.RENEWED_AFTER", 2)
     limits = Limits(2, side_by_side=SideBySide(2))
     run_planned(plan_batch([scans]), tmp_path, TruthSegmenter(truth), limits=limits)
     assert results(tmp_path) == in_turn

@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     from spinemets.batch.planning import PlannedStudy
     from spinemets.detection import Models
 
-__all__ = ["Limits", "Observer", "SideBySide", "Stages", "StudyEnd", "run_in_turn", "run_overlapping"]
+__all__ = [
+    "Limits",
+    "Observer",
+    "SideBySide",
+    "Stages",
+    "StudyEnd",
+    "join_hands",
+    "run_in_turn",
+    "run_overlapping",
+]
 
 # Workers stand back for the network's process, which on a CPU uses every core and on a GPU feeds it:
 # what they do fits into its pauses.
@@ -329,13 +338,23 @@ def run_overlapping(
             hand.drop()
         raise
     finally:
-        network.close()
-        _join(hands)
+        join_hands(hands)
     if line.fault is not None:
         raise line.fault
 
 
-def _join(hands: Sequence[_Hand]) -> None:
+class Hand(Protocol):
+    """A thread that works on studies in another process."""
+
+    def join(self) -> None:
+        """Wait until it ends."""
+
+    def drop(self, everything: bool = False) -> None:
+        """Give up what need not be finished, or everything."""
+
+
+def join_hands(hands: Sequence[Hand]) -> None:
+    """Wait for all of them; who is interrupted meanwhile drops everything."""
     try:
         for hand in hands:
             hand.join()

@@ -106,11 +106,7 @@ class ResidentModel:
     ) -> None:
         self._load, self._limit_s = load, limit_s
         self._worker = Worker(lock_descriptor, renewed_after=None)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether there is a process; a call loads the model in a new one where there is none."""
-        return self._worker.is_running
+        self._is_missed = False
 
     def start(self) -> str:
         """Load the model, and say which device it is on.
@@ -132,6 +128,7 @@ class ResidentModel:
             ) from late
         if isinstance(outcome, Exception):
             raise outcome
+        self._is_missed = True
         return outcome
 
     def segment(self, loaded: Packed) -> Packed | Failure:
@@ -154,7 +151,8 @@ class ResidentModel:
             The model cannot be loaded again.
         """
         if not self._worker.is_running:
-            _log.warning("the network's process has ended; the model is loaded again")
+            if self._is_missed:
+                _log.warning("the network's process has ended; the model is loaded again")
             self.start()
         try:
             outcome = self._worker.call(function, argument, self._limit_s)
@@ -170,7 +168,8 @@ class ResidentModel:
         self._worker.kill()
 
     def close(self) -> None:
-        """Let the process end."""
+        """Let the process end; a call starts another."""
+        self._is_missed = False
         self._worker.close()
 
 

@@ -17,11 +17,11 @@ from functools import partial
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any
 
-from spinemets.batch.engine import Limits, Observer, SideBySide, Stages, StudyEnd
+from spinemets.batch.engine import Limits, Observer, SideBySide, Stages, StudyEnd, join_hands
 from spinemets.batch.records import Stage
 from spinemets.batch.resident import ResidentModel, segment_here
 from spinemets.batch.stages import Failure, LoadedStudy, SegmentedStudy, StudyResult, attempt
-from spinemets.batch.workers import usable_processors
+from spinemets.batch.workers import RENEWED_AFTER, usable_processors
 from spinemets.errors import WorkerError
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ __all__ = ["run_side_by_side"]
 
 _log = logging.getLogger(__name__)
 
-# What libraries leak adds up over thousands of studies; a fresh process starts from nothing.
-_RENEWED_AFTER = 64
 _NO_MEMORY = ("OutOfMemoryError", "MemoryError")
 
 # Of this process, if it is one of these: the study that it is at, from one stage to the next.
@@ -107,7 +105,6 @@ class _Hand(Thread):
         self._queue, self._stages, self._model, self._threads = queue, stages, model, threads
         self._stage: Stage | None = None
         self._dropped = False
-        self._is_fresh = True
 
     def run(self) -> None:
         try:
@@ -118,8 +115,7 @@ class _Hand(Thread):
                     return
                 self._queue.ended(study, outcome)
                 done += 1
-                self._is_fresh = done % _RENEWED_AFTER == 0
-                if self._is_fresh:
+                if done % RENEWED_AFTER == 0:
                     self._model.close()
         except BaseException as fault:
             if not self._dropped:
@@ -134,7 +130,6 @@ class _Hand(Thread):
             self._model.kill()
 
     def _take_through(self, study: PlannedStudy) -> StudyResult | Failure:
-        self._start()
         self._model.call(_use_threads, self._threads, Stage.READING)
         load, finish = partial(_load, load=self._stages.load), partial(_finish, finish=self._stages.finish)
         outcome: StudyResult | Failure = (
@@ -143,13 +138,6 @@ class _Hand(Thread):
             or self._do(study, Stage.WRITING, finish, study.key)
         )
         return outcome
-
-    def _start(self) -> None:
-        if self._model.is_running:
-            return
-        if not self._is_fresh:
-            _log.warning("a worker's process has ended; the model is loaded again")
-        self._model.start()
 
     def _do(self, study: PlannedStudy, stage: Stage, function: Callable[..., Any], argument: object) -> Any:
         """What a stage returns; None where it only keeps what it made in its process."""
@@ -184,7 +172,7 @@ class _Crew:
             queue.stop()
             for hand in hands:
                 hand.drop()
-            _join(hands)
+            join_hands(hands)
             raise
         if queue.fault is not None:
             raise queue.fault
@@ -224,18 +212,6 @@ def run_side_by_side(
     left = crew.work(studies, count, first, wanted.memory_bytes)
     if left:
         crew.work(left, 1, first, None)
-
-
-def _join(hands: Sequence[_Hand]) -> None:
-    try:
-        for hand in hands:
-            hand.join()
-    except KeyboardInterrupt:
-        for hand in hands:
-            hand.drop(everything=True)
-        for hand in hands:
-            hand.join()
-        raise
 
 
 def _threads_each(processes: int) -> int:

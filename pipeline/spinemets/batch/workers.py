@@ -19,10 +19,10 @@ from typing import Any
 
 from spinemets.errors import TimeLimitError, WorkerError
 
-__all__ = ["Worker", "usable_processors"]
+__all__ = ["RENEWED_AFTER", "Worker", "usable_processors"]
 
 # What libraries leak adds up over thousands of studies; a fresh process starts from nothing.
-_RENEWED_AFTER = 64
+RENEWED_AFTER = 64
 _ENDING_S = 5.0
 
 # multiprocessing's own bookkeeping of children is not made for several threads.
@@ -52,7 +52,7 @@ class Worker:
     def __init__(
         self,
         lock_descriptor: int | None = None,
-        renewed_after: int | None = _RENEWED_AFTER,
+        renewed_after: int | None = RENEWED_AFTER,
         niceness: int = 0,
     ) -> None:
         self._lock_descriptor = lock_descriptor
