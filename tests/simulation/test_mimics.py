@@ -1,4 +1,4 @@
-"""Normal variants change vertebral bodies only, never the truth, and look the way they are known to."""
+"""Normal variants change marrow and the surroundings of the sac, never the truth, and look as known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ SPACING_MM = (4.0, 1.0, 1.0)
 GREY = np.array((300, 170, 170, 90, 40, 100, 170), dtype=np.float32)
 SEEDS = range(15)
 WEIGHTINGS = (Weighting.T1, Weighting.T2, Weighting.T2_FS, Weighting.UNKNOWN)
-VARIANTS = (mimics.basivertebral_vein, mimics.endplate_change, mimics.schmorl_node, mimics.fatty_focus)
+VARIANTS = (
+    mimics.basivertebral_vein,
+    mimics.endplate_change,
+    mimics.schmorl_node,
+    mimics.corner_change,
+    mimics.fatty_focus,
+    mimics.haemangioma,
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +55,15 @@ def bodies_of(structures):
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_only_vertebral_bodies_change_and_nothing_given_does(structures, image, weighting):
+def test_bodies_and_sac_change_and_nothing_given_does(structures, image, weighting):
     labels = structures.copy()
     labels.setflags(write=False)
     changed = add_mimics(image, labels, SPACING_MM, weighting, np.random.default_rng(2))
     body = structures == Structure.VERTEBRAL_BODY
+    spared = np.isin(structures, (Structure.DISC, Structure.CORD, Structure.POSTERIOR_ELEMENTS))
     assert changed.shape == image.shape
     assert changed.dtype == np.float32
-    assert np.array_equal(changed[~body], image[~body])
+    assert np.array_equal(changed[spared], image[spared])
     assert (changed[body] != image[body]).mean() > 0.9
     assert np.array_equal(labels, structures)
 
@@ -151,11 +159,61 @@ def test_endplate_changes_lie_along_an_endplate(one_body):
 
 
 def test_schmorl_nodes_have_the_disc_s_signal(one_body):
-    _, _, references = one_body
-    found = shifts(one_body, mimics.schmorl_node, Weighting.T2)
-    assert len(found) > 10
-    assert (np.sign(found) == np.sign(references.soft_tissue - references.marrow)).all()
-    assert (np.abs(found) <= abs(references.soft_tissue - references.marrow)).all()
+    patch, body, references = one_body
+    towards = np.sign(references.soft_tissue - references.marrow)
+    largest = [
+        mimics.schmorl_node(patch, body, SPACING_MM, references, Weighting.T2, np.random.default_rng(seed))
+        - patch
+        for seed in SEEDS
+    ]
+    depths = np.array([(towards * change).max() for change in largest])
+    expected = abs(references.soft_tissue - references.marrow)
+    assert (depths > 0.5 * expected).sum() > 10
+
+
+def test_changed_corners_lie_at_a_corner(one_body):
+    patch, body, references = one_body
+    where = np.argwhere(body)
+    low, high = where.min(axis=0)[1:], where.max(axis=0)[1:]
+    for seed in SEEDS:
+        changed = mimics.corner_change(
+            patch, body, SPACING_MM, references, Weighting.T2, np.random.default_rng(seed)
+        )
+        rows_and_heights = np.argwhere(np.abs(changed - patch) > references.spread)[:, 1:]
+        if len(rows_and_heights):
+            middle = rows_and_heights.mean(axis=0)
+            assert (np.minimum(middle - low, high - middle) < 0.4 * (high - low)).all()
+
+
+def test_haemangiomas_are_bright_and_striped_and_drawn_where_that_tells(one_body):
+    patch, body, references = one_body
+    assert (shifts(one_body, mimics.haemangioma, Weighting.T1) > 0).all()
+    assert (shifts(one_body, mimics.haemangioma, Weighting.T2) > 0).all()
+    for weighting in (Weighting.T2_FS, Weighting.UNKNOWN):
+        assert shifts(one_body, mimics.haemangioma, weighting).size == 0
+    changed = mimics.haemangioma(patch, body, SPACING_MM, references, Weighting.T1, np.random.default_rng(0))
+    inside = changed - patch
+    assert inside[inside > 0].std() > 0.15 * inside.max()
+
+
+def test_radiation_makes_a_stretch_of_marrow_fatty(structures, image):
+    bodies, _ = bodies_of(structures)
+    references = measure_references(image, structures)
+    found = [
+        mimics.radiation_change(
+            image, bodies, SPACING_MM, references, Weighting.T1, np.random.default_rng(seed)
+        )
+        - image
+        for seed in SEEDS
+    ]
+    assert sum(change.any() for change in found) > 8
+    for change in found:
+        assert (change >= 0).all()
+        assert not change[bodies == 0].any()
+    unknown = mimics.radiation_change(
+        image, bodies, SPACING_MM, references, Weighting.T2, np.random.default_rng(0)
+    )
+    assert np.array_equal(unknown, image)
 
 
 def test_specks_labelled_as_bodies_get_no_variants(image):

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from spinemets.anatomy import Structure
 from spinemets.findings import PointMm
+from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, nerve_roots
 from spinemets.simulation.lesions import References, measure_references
 from spinemets.simulation.shapes import Box, blob, smooth_noise
 from spinemets.volume import Mask, Weighting
@@ -22,14 +23,18 @@ from spinemets.volume import Mask, Weighting
 __all__ = [
     "add_mimics",
     "basivertebral_vein",
+    "corner_change",
     "endplate_change",
     "fatty_focus",
+    "haemangioma",
     "marrow_variation",
+    "radiation_change",
     "schmorl_node",
 ]
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
+_RIM_CHANCE = 0.4
 _FAT_SUPPRESSED = (Weighting.T2_FS, Weighting.T1_FS_GD, Weighting.PD_FS, Weighting.DIXON_WATER)
 
 
@@ -42,9 +47,14 @@ def add_mimics(
 ) -> Array:
     """A patch with a random mixture of normal variants and benign changes."""
     references = measure_references(image, structures)
+    for chance, around_sac in _CANAL_VARIANTS:
+        if rng.random() < chance:
+            image = around_sac(image, structures, spacing_mm, references, rng)
     bodies = cc3d.connected_components(structures == Structure.VERTEBRAL_BODY, connectivity=6)
     boxes = [box for box in ndimage.find_objects(bodies.astype(np.int32)) if box is not None]
     image = marrow_variation(image, bodies, spacing_mm, references, rng)
+    if rng.random() < _RADIATION_CHANCE:
+        image = radiation_change(image, bodies, spacing_mm, references, weighting, rng)
     for label, found in enumerate(boxes, start=1):
         box: Box = (found[0], found[1], found[2])
         body = bodies[box] == label
@@ -122,19 +132,110 @@ def schmorl_node(
     body: Mask,
     spacing_mm: PointMm,
     references: References,
-    weighting: Weighting,  # noqa: ARG001 - every variant takes the same
+    weighting: Weighting,
     rng: np.random.Generator,
 ) -> Array:
-    """Disc material pressed into an endplate: small, round, with the disc's signal."""
+    """Disc material pressed into an endplate: round, with the disc's signal.
+
+    Some have a rim of marrow that reacts: oedema or fat.
+    """
     points = np.argwhere(body)
     edge = points[:, 2].max() if rng.random() < 0.5 else points[:, 2].min()
     row = points[rng.integers(len(points))]
-    radius = rng.uniform(2, 5)
-    box, level = blob(body.shape, spacing_mm, (row[0], row[1], edge), (radius,) * 3, rng)
+    radii = rng.uniform(2, 6) * np.array((1.0, rng.uniform(1.0, 1.8), rng.uniform(0.6, 1.0)))
+    box, level = blob(body.shape, spacing_mm, (row[0], row[1], edge), radii, rng)
     weight = np.clip(1.5 - level, 0, 1) * body[box]
     changed = image.copy()
+    if rng.random() < _RIM_CHANCE:
+        rim = np.clip(1 - np.abs(level - 1.5) / rng.uniform(0.3, 0.7), 0, 1) * body[box]
+        changed[box] += rim * _reaction(weighting, rng) * rng.uniform(1.5, 4) * references.spread
     changed[box] += weight * (references.soft_tissue - references.marrow)
     return changed
+
+
+def corner_change(
+    image: Array,
+    body: Mask,
+    spacing_mm: PointMm,
+    references: References,
+    weighting: Weighting,
+    rng: np.random.Generator,
+) -> Array:
+    """A corner of a body that is not like the rest: limbus vertebra, osteophyte, fat or oedema."""
+    points = np.argwhere(body)
+    upper, front = rng.random() < 0.5, rng.random() < 0.75
+    corner = (
+        points[:, 1].max() if front else points[:, 1].min(),
+        points[:, 2].max() if upper else points[:, 2].min(),
+    )
+    rows, heights = (
+        np.abs(np.arange(n) - c) * step
+        for n, c, step in zip(body.shape[1:], corner, spacing_mm[1:], strict=True)
+    )
+    # A triangle: the legs along the endplate and along the wall.
+    legs = rng.uniform(5, 13), rng.uniform(4, 10)
+    level = rows[:, None] / legs[0] + heights[None, :] / legs[1]
+    level = level[None] + 0.12 * smooth_noise(body.shape, spacing_mm, 6.0, rng)
+    weight = np.clip((1 - level) * 4, 0, 1) * body
+    if rng.random() < 0.4:
+        shift = references.soft_tissue - references.marrow
+    else:
+        shift = _reaction(weighting, rng) * rng.uniform(1.5, 5) * references.spread
+    return np.asarray(image + weight * shift, dtype=np.float32)
+
+
+def haemangioma(
+    image: Array,
+    body: Mask,
+    spacing_mm: PointMm,
+    references: References,
+    weighting: Weighting,
+    rng: np.random.Generator,
+) -> Array:
+    """A vessel-rich focus with fat: bright on T1 and T2, crossed by upright dark trabeculae.
+
+    Drawn only on T1 and T2, where these tell it from a metastasis.
+    """
+    if weighting not in (Weighting.T1, Weighting.T2):
+        return image
+    points = np.argwhere(body)
+    radii = np.exp(rng.uniform(np.log(5), np.log(14))) * rng.uniform(0.8, 1.2, 3)
+    box, level = blob(body.shape, spacing_mm, points[rng.integers(len(points))], radii, rng)
+    weight = np.clip((1.2 - level) * 2, 0, 1) * body[box]
+    period = rng.uniform(2.5, 4.5)
+    rows_mm = np.arange(body.shape[1])[box[1]] * spacing_mm[1]
+    stripes = 0.5 + 0.5 * np.cos(2 * np.pi * rows_mm / period + rng.uniform(0, 2 * np.pi))
+    bright = 1 - rng.uniform(0.3, 0.8) * stripes
+    changed = image.copy()
+    changed[box] += weight * bright[None, :, None] * rng.uniform(2.5, 6) * references.spread
+    return changed
+
+
+def radiation_change(
+    image: Array,
+    bodies: npt.NDArray[np.generic],
+    spacing_mm: PointMm,
+    references: References,
+    weighting: Weighting,
+    rng: np.random.Generator,
+) -> Array:
+    """Fatty marrow where a field of radiotherapy lay: several vertebrae, cut off straight.
+
+    Notes
+    -----
+    Ramsey and Zacharias 1985, "MR imaging of the spine after radiation therapy", Am J
+    Neuroradiol 6:247-251.
+    """
+    if weighting is not Weighting.T1 and weighting not in _FAT_SUPPRESSED:
+        return image
+    height = bodies.shape[2]
+    first, length = int(rng.integers(-height // 3, height)), round(rng.uniform(50, 120) / spacing_mm[2])
+    inside = np.zeros(height, dtype=np.float32)
+    inside[max(0, first) : max(0, first + length)] = 1
+    inside = ndimage.gaussian_filter1d(inside, rng.uniform(0.5, 3) / spacing_mm[2])
+    sign = 1 if weighting is Weighting.T1 else -1
+    shift = sign * rng.uniform(1.5, 4) * references.spread
+    return np.asarray(image + shift * inside * bodies.astype(np.bool_), dtype=np.float32)
 
 
 def fatty_focus(
@@ -162,6 +263,14 @@ def fatty_focus(
     return changed
 
 
+def _reaction(weighting: Weighting, rng: np.random.Generator) -> int:
+    """The sign of reactive marrow's change: oedema or fat, as the weighting shows them."""
+    oedema = rng.random() < 0.4
+    if weighting is Weighting.T1:
+        return -1 if oedema else 1
+    return (1 if oedema else -1) if weighting in _FAT_SUPPRESSED else 1
+
+
 def _upright(
     shape: tuple[int, ...],
     centre: tuple[float, float, float],
@@ -179,6 +288,15 @@ _Variant = Callable[[Array, Mask, PointMm, References, Weighting, np.random.Gene
 _VARIANTS: tuple[tuple[float, _Variant], ...] = (
     (0.45, basivertebral_vein),
     (0.12, endplate_change),
-    (0.10, schmorl_node),
-    (0.12, fatty_focus),
+    (0.12, schmorl_node),
+    (0.10, corner_change),
+    (0.10, fatty_focus),
+    (0.05, haemangioma),
 )
+_CanalVariant = Callable[[Array, Labels, PointMm, References, np.random.Generator], Array]
+_CANAL_VARIANTS: tuple[tuple[float, _CanalVariant], ...] = (
+    (0.2, nerve_roots),
+    (0.25, flow_voids),
+    (0.25, epidural_fat),
+)
+_RADIATION_CHANCE = 0.06

@@ -18,6 +18,7 @@ from spinemets.anatomy import Structure
 from spinemets.channels import Channel, condition_vector
 from spinemets.findings import PointMm
 from spinemets.intensity import normalise
+from spinemets.simulation.collapse import draw_collapse, moved_image, moved_labels
 from spinemets.simulation.lesions import Implanted, ImplantOptions, implant_lesions
 from spinemets.simulation.mimics import add_mimics
 from spinemets.simulation.shapes import smooth_noise
@@ -48,6 +49,8 @@ class SampleOptions:
         Range that the patch's slice spacing is drawn from.
     lesion_chance, mimic_chance
         Share of samples with implanted lesions, with simulated normal variants.
+    collapse_chance
+        Share of samples one of whose vertebrae has lost height, where a whole one is seen.
     real_contrast_chance
         Share of samples that keep the scan's own contrast.
     known_weighting_chance
@@ -60,6 +63,7 @@ class SampleOptions:
     slice_spacing_mm: tuple[float, float] = (2.6, 5.0)
     lesion_chance: float = 0.6
     mimic_chance: float = 0.7
+    collapse_chance: float = 0.15
     real_contrast_chance: float = 0.45
     known_weighting_chance: float = 0.6
     neck_chance: float = 0.35
@@ -95,6 +99,13 @@ def draw_sample(scan: LabelledScan, options: SampleOptions, rng: np.random.Gener
     slice_mm = max(float(rng.uniform(*options.slice_spacing_mm)), scan.spacing_mm[0])
     spacing = (slice_mm, 1.0, 1.0)
     image, structures, allowed, lesions, seen = _cut(scan, options, slice_mm, rng)
+    collapse = draw_collapse(structures, spacing, rng) if rng.random() < options.collapse_chance else None
+    if collapse is not None:
+        image = moved_image(image, collapse)
+        seen = moved_labels(seen, collapse) & (collapse <= image.shape[2] - 1)
+        structures, allowed = moved_labels(structures, collapse), moved_labels(allowed, collapse)
+        lesions = moved_labels(lesions, collapse)
+        structures[~seen], allowed[~seen] = Structure.BACKGROUND, ANY
     weighting = scan.weighting
     # Another contrast would show a real lesion in a signal that no lesion has.
     if rng.random() > options.real_contrast_chance and scan.lesions is None:

@@ -1,0 +1,151 @@
+"""Normal variation in and around the thecal sac: roots, flowing CSF and fat are no lesions.
+
+Each function returns a new patch and leaves the one given alone; the truth stays "no lesion".
+Axes are (left-right, back-front, foot-head).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from spinemets.anatomy import Structure
+from spinemets.findings import PointMm
+from spinemets.simulation.lesions import References
+from spinemets.simulation.shapes import Box, smooth_noise
+from spinemets.volume import Mask
+from spinemets.voxels import bounding_box
+
+__all__ = ["epidural_fat", "flow_voids", "nerve_roots"]
+
+Array = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint8]
+
+_LONGEST_KNOT_MM = 12.0  # between the bends of a redundant root
+_REACH_OF_FAT_MM = 5.0
+
+
+def nerve_roots(
+    image: Array,
+    structures: Labels,
+    spacing_mm: PointMm,
+    references: References,
+    rng: np.random.Generator,
+) -> Array:
+    """Roots of the cauda equina, crowded and wavy over a stretch as above a stenosis.
+
+    They have the cord's signal, run along the sac, and lie where no cord is labelled.
+
+    Notes
+    -----
+    Suzuki et al. 1989, "Redundant nerve roots of the cauda equina", Neurosurgery 24:521-528.
+    """
+    sac = structures == Structure.THECAL_SAC
+    below = sac & ~(structures == Structure.CORD).any(axis=(0, 1))
+    heights = np.flatnonzero(below.any(axis=(0, 1)))
+    if len(heights) * spacing_mm[2] < 2 * _LONGEST_KNOT_MM:
+        return image
+    length = min(len(heights), round(rng.uniform(30, 100) / spacing_mm[2]))
+    first = int(heights[rng.integers(len(heights) - length + 1)])
+    stretch = slice(first, first + length)
+    inside = below[:, :, stretch]
+    weight = np.zeros(inside.shape, dtype=np.float32)
+    rows = np.arange(inside.shape[1], dtype=np.float32)[:, None]
+    low, high = _front_and_back(inside)
+    for _ in range(int(rng.integers(3, 11))):
+        bend = smooth_noise((1, 1, length), spacing_mm, rng.uniform(4, _LONGEST_KNOT_MM), rng)[0, 0]
+        share = np.clip(rng.uniform(0.1, 0.9) + rng.uniform(0.02, 0.25) * bend, 0, 1)
+        slices = int(rng.integers(inside.shape[0]))
+        path = low[slices] + share * (high[slices] - low[slices])
+        radius = rng.uniform(0.6, 1.4) / spacing_mm[1]
+        weight[slices] = np.maximum(weight[slices], np.exp(-0.5 * ((rows - path) / radius) ** 2))
+    changed = image.copy()
+    _blend(changed[:, :, stretch], weight * inside * rng.uniform(0.4, 0.9), references.cord)
+    return changed
+
+
+def _front_and_back(inside: Mask) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """First and last row of a mask, by slice and height; 0 where there is none."""
+    last = inside.shape[1] - 1
+    low = np.where(inside.any(axis=1), inside.argmax(axis=1), 0)
+    high = np.where(inside.any(axis=1), last - inside[:, ::-1].argmax(axis=1), 0)
+    return low.astype(float), high.astype(float)
+
+
+def flow_voids(
+    image: Array,
+    structures: Labels,
+    spacing_mm: PointMm,
+    references: References,
+    rng: np.random.Generator,
+) -> Array:
+    """CSF that moves: ill-defined dark clouds on T2, mostly behind the cord.
+
+    Notes
+    -----
+    Lisanti et al. 2007, "Normal MRI appearance and motion-related phenomena of CSF", Am J
+    Roentgenol 188:716-725.
+    """
+    sac = structures == Structure.THECAL_SAC
+    if references.csf <= references.cord or sac.sum() < 200:
+        return image
+    middle = ndimage.center_of_mass(sac)[1]
+    changed = image.copy()
+    for _ in range(1 + int(rng.poisson(2))):
+        places = np.argwhere(sac)
+        behind = places[places[:, 1] <= middle + 2 / spacing_mm[1]]
+        centre = behind[rng.integers(len(behind))] if len(behind) else places[rng.integers(len(places))]
+        radii = (rng.uniform(2, 6), rng.uniform(1.5, 4), rng.uniform(5, 20))
+        box, cloud = _cloud(sac.shape, centre, radii, spacing_mm)
+        _blend(changed[box], cloud * sac[box] * rng.uniform(0.2, 0.6), references.cord)
+    return changed
+
+
+def epidural_fat(
+    image: Array,
+    structures: Labels,
+    spacing_mm: PointMm,
+    references: References,
+    rng: np.random.Generator,
+) -> Array:
+    """Triangles of fat between the sac and the arches: fat's own signal, level after level."""
+    near_sac = bounding_box(structures == Structure.THECAL_SAC)
+    if near_sac is None:
+        return image
+    sac = structures[near_sac] == Structure.THECAL_SAC
+    # Behind the sac: room within reach of it that no structure fills.
+    steps = max(1, round(_REACH_OF_FAT_MM / spacing_mm[1]))
+    reached = np.zeros(sac.shape, dtype=np.bool_)
+    for step in range(1, steps + 1):
+        reached[:, :-step] |= sac[:, step:]
+    room = reached & (structures[near_sac] == Structure.BACKGROUND)
+    soft = ndimage.gaussian_filter(room.astype(np.float32), (0, 0.7, 0.7)) * room
+    height_mm = np.arange(sac.shape[2]) * spacing_mm[2]
+    period = rng.uniform(20, 40)
+    present = 0.5 + 0.5 * np.cos(2 * np.pi * (height_mm / period + rng.random()))
+    changed = image.copy()
+    _blend(changed[near_sac], soft * (present * rng.uniform(0.5, 1.0)), references.fat)
+    return changed
+
+
+def _blend(patch: Array, weight: npt.NDArray[np.floating], signal: float) -> None:
+    """Draw a patch towards a signal, in place."""
+    patch += (weight * (signal - patch)).astype(np.float32)
+
+
+def _cloud(
+    shape: tuple[int, ...],
+    centre: npt.NDArray[np.intp],
+    radii_mm: tuple[float, float, float],
+    spacing_mm: PointMm,
+) -> tuple[Box, Array]:
+    """A Gaussian about a voxel, with its box; ``radii_mm`` are its standard deviations."""
+    axes, slices = [], []
+    for n, c, radius, step in zip(shape, centre, radii_mm, spacing_mm, strict=True):
+        reach = int(np.ceil(2.5 * radius / step))
+        cut = slice(max(0, int(c) - reach), min(n, int(c) + reach + 1))
+        slices.append(cut)
+        axes.append(((np.arange(cut.start, cut.stop) - c) * step / radius) ** 2)
+    distance = axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :]
+    return (slices[0], slices[1], slices[2]), np.exp(-0.5 * distance).astype(np.float32)
