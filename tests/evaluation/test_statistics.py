@@ -1,10 +1,12 @@
 """Curves, intervals, calibration and confusion with values worked out by hand."""
 
+import numpy as np
 import pytest
 
 from spinemets.evaluation.lesions import ExamOutcome, LesionOutcome, LesionTruth, sensitivity
 from spinemets.evaluation.statistics import (
     bootstrap_interval,
+    chance_calibration_error,
     confusion_matrix,
     expected_calibration_error,
     froc,
@@ -86,3 +88,17 @@ def test_confusion_has_a_row_for_what_it_is_and_a_column_for_what_it_was_called(
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
     with pytest.raises(ValueError, match="do not fit"):
         confusion_matrix(["a"], [], ["a"])
+
+
+def test_the_error_by_chance_falls_with_the_number_of_calls():
+    few, many = (chance_calibration_error(np.linspace(0.05, 0.95, n)) for n in (50, 5000))
+    assert few > 5 * many > 0
+    assert chance_calibration_error([]) is None
+    assert chance_calibration_error([1.0] * 9) == 0.0
+
+
+def test_true_confidences_have_the_error_of_chance():
+    rng = np.random.default_rng(1)
+    confidence = rng.random(300)
+    errors = [expected_calibration_error(confidence, rng.random(300) < confidence) for _ in range(50)]
+    assert np.mean(errors) == pytest.approx(chance_calibration_error(confidence), rel=0.1)

@@ -123,11 +123,16 @@ def _overlaps(
     predicted: npt.NDArray[np.integer], truth: npt.NDArray[np.integer]
 ) -> tuple[dict[int, int], dict[int, int], dict[tuple[int, int], int]]:
     """Voxels of every predicted lesion, of every true one, and of every pair that overlaps."""
-    pairs, counts = np.unique(np.stack([predicted.ravel(), truth.ravel()]), axis=1, return_counts=True)
+    lesions = (predicted > 0) | (truth > 0)
+    highest = int(truth.max(initial=0)) + 1
+    # One number for each pair, so that one sort of lesion voxels counts them all.
+    codes = predicted[lesions].astype(np.int64) * highest + truth[lesions]
+    codes, counts = np.unique(codes, return_counts=True)
+    pairs = np.divmod(codes, highest)
     sizes_predicted: dict[int, int] = {}
     sizes_true: dict[int, int] = {}
     common: dict[tuple[int, int], int] = {}
-    for p, t, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
+    for p, t, count in zip(pairs[0].tolist(), pairs[1].tolist(), counts.tolist(), strict=True):
         if p:
             sizes_predicted[p] = sizes_predicted.get(p, 0) + count
         if t:

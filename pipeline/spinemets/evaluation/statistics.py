@@ -14,6 +14,7 @@ from spinemets.evaluation.lesions import ExamOutcome, false_positives_per_exam, 
 __all__ = [
     "FrocCurve",
     "bootstrap_interval",
+    "chance_calibration_error",
     "confusion_matrix",
     "expected_calibration_error",
     "froc",
@@ -132,6 +133,30 @@ def expected_calibration_error(
     counts = np.bincount(place, minlength=bins)
     gaps = np.bincount(place, weights=confidence - right, minlength=bins)
     return round(float(np.abs(gaps).sum() / counts.sum()), 12)
+
+
+def chance_calibration_error(
+    confidences: npt.ArrayLike, bins: int = 10, repeats: int = 500, seed: int = 0
+) -> float | None:
+    """The expected calibration error that confidences which are exactly true would show by chance.
+
+    The error adds up gaps without their sign, so that few calls never give 0. An error is to be
+    compared with this one; None where there is nothing to score.
+
+    Examples
+    --------
+    >>> chance_calibration_error([1.0, 0.0])
+    0.0
+    """
+    confidence = np.asarray(confidences, dtype=np.float64)
+    if confidence.size == 0:
+        return None
+    rng = np.random.default_rng(seed)
+    errors = [
+        expected_calibration_error(confidence, rng.random(confidence.size) < confidence, bins) or 0.0
+        for _ in range(repeats)
+    ]
+    return round(float(np.mean(errors)), 12)
 
 
 def reliability(

@@ -13,7 +13,12 @@ from spinemets.evaluation.lesions import (
     false_positives_per_exam,
     sensitivity,
 )
-from spinemets.evaluation.statistics import bootstrap_interval, expected_calibration_error, wilson_interval
+from spinemets.evaluation.statistics import (
+    bootstrap_interval,
+    chance_calibration_error,
+    expected_calibration_error,
+    wilson_interval,
+)
 from spinemets.evaluation.tables import Row
 
 if TYPE_CHECKING:
@@ -153,5 +158,13 @@ def calibration_rows(scores: Sequence[ExamScore]) -> tuple[Row, ...]:
     rows: list[Row] = []
     for what, calls in confidence_calls(scores).items():
         error = expected_calibration_error([c[0] for c in calls], [c[1] for c in calls])
-        rows.append({"confidence of": what, "count": len(calls), "expected calibration error": error})
+        by_chance = chance_calibration_error([c[0] for c in calls])
+        rows.append(
+            {
+                "confidence of": what,
+                "count": len(calls),
+                "expected calibration error": error,
+                "by chance": by_chance,
+            }
+        )
     return tuple(rows)
