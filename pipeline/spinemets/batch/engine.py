@@ -21,9 +21,8 @@ from spinemets.batch.stages import (
     LoadedStudy,
     SegmentedStudy,
     StudyResult,
-    attempt,
+    carry_out,
     failure_of,
-    segment,
 )
 from spinemets.batch.workers import Worker
 
@@ -122,20 +121,9 @@ def run_in_turn(studies: Iterable[PlannedStudy], stages: Stages, observer: Obser
     """Take each study through all stages before the next one begins."""
     models = stages.load_models()
     for study in studies:
-        observer.ended(StudyEnd(study, _one(study, stages, models, observer)))
-
-
-def _one(study: PlannedStudy, stages: Stages, models: Models, observer: Observer) -> StudyResult | Failure:
-    observer.moved(study, Stage.READING)
-    loaded = attempt(stages.load, study, Stage.READING)
-    if isinstance(loaded, Failure):
-        return loaded
-    observer.moved(study, Stage.NETWORK)
-    segmented = attempt(partial(segment, models=models), loaded, Stage.NETWORK)
-    if isinstance(segmented, Failure):
-        return segmented
-    observer.moved(study, Stage.WRITING)
-    return attempt(stages.finish, (study.key, loaded, segmented), Stage.WRITING)
+        moved = partial(observer.moved, study)
+        outcome = carry_out(study, stages.load, models, stages.finish, moved)
+        observer.ended(StudyEnd(study, outcome))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

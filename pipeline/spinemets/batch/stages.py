@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
@@ -44,6 +45,7 @@ __all__ = [
     "SegmentedStudy",
     "StudyResult",
     "attempt",
+    "carry_out",
     "failure_of",
     "finish",
     "load",
@@ -115,6 +117,39 @@ def failure_of(error: Exception, stage: Stage) -> Failure:
     on_purpose = isinstance(error, SpinemetsError | MemoryError)
     message = (str(error) or "out of memory") if on_purpose else f"unexpected {kind}: {error}"
     return Failure(kind, message, stage, "".join(traceback.format_exception(error)), on_purpose)
+
+
+def carry_out(
+    study: PlannedStudy,
+    load: Callable[[PlannedStudy], LoadedStudy],
+    models: Models,
+    finish: Callable[[tuple[str, LoadedStudy, SegmentedStudy]], StudyResult],
+    moved: Callable[[Stage], None] | None = None,
+) -> StudyResult | Failure:
+    """Every stage of one study, one after the other in this process; the first failure ends it.
+
+    Parameters
+    ----------
+    load, finish
+        This module's, told the configuration and the folder of the results.
+    moved
+        Told each stage as it begins.
+    """
+    tell = moved or _tell_nobody
+    tell(Stage.READING)
+    loaded = attempt(load, study, Stage.READING)
+    if isinstance(loaded, Failure):
+        return loaded
+    tell(Stage.NETWORK)
+    segmented = attempt(partial(segment, models=models), loaded, Stage.NETWORK)
+    if isinstance(segmented, Failure):
+        return segmented
+    tell(Stage.WRITING)
+    return attempt(finish, (study.key, loaded, segmented), Stage.WRITING)
+
+
+def _tell_nobody(stage: Stage) -> None:
+    """For those who do not ask where a study is."""
 
 
 def attempt(function: Callable[[T], R], argument: T, stage: Stage) -> R | Failure:

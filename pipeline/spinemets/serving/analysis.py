@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from spinemets.batch.planning import PlannedStudy
 from spinemets.batch.records import Stage
 from spinemets.batch.redaction import redact
-from spinemets.batch.stages import Failure, StudyResult, attempt, finish, load, segment
+from spinemets.batch.stages import Failure, StudyResult, attempt, carry_out, finish, load
 from spinemets.errors import NoUsableInputError
 from spinemets.io import discover, private_words
 
@@ -58,7 +58,15 @@ def analyse(job: AnalysisJob) -> StudyResult | Failure:
     planned = attempt(_plan, job, Stage.READING)
     if isinstance(planned, Failure):
         return planned
-    outcome = _carry_out(job, planned)
+    models = attempt(_models, job, Stage.NETWORK)
+    if isinstance(models, Failure):
+        return models
+    own = (
+        partial(load, config=job.config, out=job.out),
+        models,
+        partial(finish, config=job.config, out=job.out),
+    )
+    outcome = carry_out(planned, *own)
     if isinstance(outcome, Failure):
         return replace(
             outcome,
@@ -66,21 +74,6 @@ def analyse(job: AnalysisJob) -> StudyResult | Failure:
             traceback=redact(outcome.traceback, planned.private),
         )
     return outcome
-
-
-def _carry_out(job: AnalysisJob, planned: PlannedStudy) -> StudyResult | Failure:
-    loaded = attempt(partial(load, config=job.config, out=job.out), planned, Stage.READING)
-    if isinstance(loaded, Failure):
-        return loaded
-    models = attempt(_models, job, Stage.NETWORK)
-    if isinstance(models, Failure):
-        return models
-    segmented = attempt(partial(segment, models=models), loaded, Stage.NETWORK)
-    if isinstance(segmented, Failure):
-        return segmented
-    return attempt(
-        partial(finish, config=job.config, out=job.out), (job.key, loaded, segmented), Stage.WRITING
-    )
 
 
 def _plan(job: AnalysisJob) -> PlannedStudy:
