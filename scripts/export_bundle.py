@@ -9,8 +9,7 @@ from pathlib import Path
 from spinemets.bundles import register_bundle
 from spinemets.channels import Channel
 from spinemets.errors import SpinemetsError
-from spinemets.training.calibration import LogitScale
-from spinemets.training.export import Calibration, export_bundle, store_footprint
+from spinemets.training.export import export_bundle, store_footprint
 from spinemets.training.recipe import load_recipe
 
 
@@ -23,18 +22,15 @@ def main() -> int:
         action="store_true",
         help="keep the bundle's weights; measure the memory of its networks anew, store it and register",
     )
-    parser.add_argument("--anatomy", type=Path, default=Path("runs/anatomy/checkpoint.pt"))
-    parser.add_argument("--lesion", type=Path, default=Path("runs/lesion/checkpoint.pt"))
+    for part in ("anatomy", "lesion"):
+        parser.add_argument(
+            f"--{part}",
+            type=Path,
+            default=Path(f"runs/{part}/checkpoint.pt"),
+            help=f"the {part} network: a training's checkpoint or a bundle's folder, by default %(default)s",
+        )
     parser.add_argument("--anatomy-recipe", type=Path, default=Path("configs/train/anatomy.yaml"))
     parser.add_argument("--lesion-recipe", type=Path, default=Path("configs/train/lesion.yaml"))
-    parser.add_argument(
-        "--lesion-scale",
-        type=float,
-        nargs=2,
-        default=(1.0, 0.0),
-        metavar=("SLOPE", "SHIFT"),
-        help="calibration of the lesion logits, from calibrate.py lesions",
-    )
     parser.add_argument(
         "--anatomy-offset",
         type=_offset,
@@ -54,9 +50,8 @@ def main() -> int:
             print(f"{arguments.bundle}: bytes per voxel {footprints}; checksums in {registry}")
             return 0
         recipes = load_recipe(arguments.anatomy_recipe), load_recipe(arguments.lesion_recipe)
-        calibration = Calibration(LogitScale(*arguments.lesion_scale), dict(arguments.anatomy_offset))
         checkpoints = arguments.anatomy, arguments.lesion
-        steps = export_bundle(arguments.bundle, recipes, checkpoints, calibration)
+        steps = export_bundle(arguments.bundle, recipes, checkpoints, dict(arguments.anatomy_offset))
         registry = register_bundle(arguments.bundle)
     except SpinemetsError as error:
         print(f"export: {error}", file=sys.stderr)

@@ -29,7 +29,12 @@ def main() -> int:
     parser.add_argument(
         "--output", type=Path, required=True, help="checkpoint and logs; resumed where one is there"
     )
-    parser.add_argument("--anatomy", type=Path, help="checkpoint of the anatomy network (lesion recipes)")
+    parser.add_argument(
+        "--anatomy", type=Path, help="anatomy network for lesion recipes: a checkpoint or a bundle's folder"
+    )
+    parser.add_argument(
+        "--start", type=Path, help="begin with these weights: a checkpoint or a bundle's folder"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads of the training process")
     arguments = parser.parse_args()
@@ -38,7 +43,7 @@ def main() -> int:
         torch.set_num_threads(arguments.threads)
     try:
         recipe = load_recipe(arguments.recipe)
-        files = TrainingFiles(arguments.data, arguments.output, arguments.anatomy)
+        files = TrainingFiles(arguments.data, arguments.output, arguments.anatomy, arguments.start)
         device = local_device(choose_device(arguments.device))
         with process_group(device) as group:
             loss = train(recipe, files, device, group)

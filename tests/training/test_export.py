@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spinemets.bundles import load_bundle, reading_checksum
+from spinemets.bundles import load_bundle, reading_checksum, register_bundle
 from spinemets.channels import Channel
 from spinemets.errors import ModelIncompatibleError
 from spinemets.network import build_network
@@ -123,3 +123,22 @@ def test_the_script_measures_stores_and_registers(bundle):
     assert all(20 < footprints[name]["float32"] < 400 for name in ("anatomy", "lesion"))
     registered = json.loads((bundle.parent / "registry.json").read_text())["bundles"]["small"]
     assert "configs/metadata.json" in registered["files"]
+
+
+def test_one_network_can_be_renewed_and_the_other_kept(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("spinemets.bundles.bundles_folder", lambda: bundle.parent)
+    register_bundle(bundle)
+    anatomy, before = read_networks(load_bundle(bundle))
+    torch.manual_seed(6)
+    other = build_network(network_definition(RECIPES[1])).state_dict()
+    torch.save({"average": other, "step": 9}, tmp_path / "lesion.pt")
+    assert export_bundle(bundle, RECIPES, (bundle, tmp_path / "lesion.pt")) == {"anatomy": None, "lesion": 9}
+    kept, after = read_networks(load_bundle(bundle, reading_checksum(bundle)))
+    assert all(torch.equal(value, kept.parameters[name]) for name, value in anatomy.parameters.items())
+    assert not all(torch.equal(value, after.parameters[name]) for name, value in before.parameters.items())
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(bundle, tmp_path):
+    larger = RECIPES[0].model_copy(update={"network": NetworkSettings(filters=(4, 6, 8, 10))})
+    with pytest.raises(ModelIncompatibleError, match="does not belong to its recipe"):
+        export_bundle(bundle, (larger, RECIPES[1]), (tmp_path / "anatomy.pt", tmp_path / "lesion.pt"))

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from spinemets.network import SpineUNet
+from spinemets.errors import ConfigError
 from spinemets.training import loop
-from spinemets.training.loop import TrainingFiles, load_average, network_definition, train
-from spinemets.training.recipe import Recipe, load_recipe
+from spinemets.training.loop import TrainingFiles, train
+from spinemets.training.recipe import NetworkSettings, Recipe, load_recipe
+from spinemets.training.trained import built, read_trained
 
 CPU = torch.device("cpu")
 SMOKE = Path(__file__).parents[2] / "configs/train/smoke.yaml"
@@ -102,8 +103,7 @@ def test_the_average_lags_behind_the_weights_and_is_what_is_loaded(folder):
     train(recipe, TrainingFiles(Path(), folder / "average"), CPU)
     state = checkpoint_of(folder / "average")
     assert not same(state["network"], state["average"])
-    network = load_average(folder / "average/checkpoint.pt", network_definition(recipe))
-    assert isinstance(network, SpineUNet)
+    network = built(read_trained(folder / "average/checkpoint.pt", "anatomy"))
     assert not network.training
     assert same(dict(network.state_dict()), dict(state["average"]))
 
@@ -135,15 +135,6 @@ def test_the_lesion_network_trains_on_the_anatomy_network_and_both_are_validated
     assert same(checkpoint_of(folder / "tiny-anatomy"), torch.load(checkpoint, weights_only=True))
 
 
-@pytest.mark.parametrize("filters", [(4, 6, 8), (4, 6, 8, 10), (4, 6, 8, 10, 12)])
-def test_a_network_s_size_is_read_off_its_weights(filters):
-    recipe = Recipe.model_validate(
-        {"task": "anatomy", "steps": 1, "sources": {}, "network": {"filters": filters}}
-    )
-    weights = SpineUNet(network_definition(recipe)).state_dict()
-    assert loop._filters_of(weights) == filters
-
-
 def test_the_learning_rate_warms_up_and_then_falls():
     recipe = Recipe.model_validate(
         {"task": "anatomy", "steps": 1000, "warmup_steps": 100, "learning_rate": 1e-3, "sources": {}}
@@ -154,3 +145,22 @@ def test_the_learning_rate_warms_up_and_then_falls():
     assert 90 < rates.index(max(rates)) < 110
     assert rates[100:] == sorted(rates[100:], reverse=True)
     assert rates[-1] == pytest.approx(1e-5, rel=0.01)
+
+
+def test_a_training_begins_with_weights_that_are_given(tiny, tiny_recipe, folder):
+    recipe = Recipe.model_validate({"task": "anatomy", **tiny_recipe})
+    train(recipe, TrainingFiles(tiny.folder, folder / "first"), CPU)
+    start = folder / "first/checkpoint.pt"
+    still = recipe.model_copy(update={"learning_rate": 1e-12, "weight_decay": 0.0})
+    train(still, TrainingFiles(tiny.folder, folder / "second", start=start), CPU)
+    before, after = (checkpoint_of(folder / name)["average"] for name in ("first", "second"))
+    assert all(torch.allclose(value, after[name], atol=1e-6) for name, value in before.items())
+
+
+def test_weights_of_another_size_are_refused(tiny, tiny_recipe, folder):
+    recipe = Recipe.model_validate({"task": "anatomy", **tiny_recipe})
+    train(recipe, TrainingFiles(tiny.folder, folder / "first"), CPU)
+    larger = recipe.model_copy(update={"network": NetworkSettings(filters=(4, 6, 8, 10))})
+    files = TrainingFiles(tiny.folder, folder / "larger", start=folder / "first/checkpoint.pt")
+    with pytest.raises(ConfigError, match="filters"):
+        train(larger, files, CPU)

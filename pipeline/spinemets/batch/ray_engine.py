@@ -23,6 +23,7 @@ from spinemets.batch.ray_fleet import Device, Fleet, connected, on_node, vet
 from spinemets.batch.ray_nodes import Site, Verdict, read_on_node, write_on_node
 from spinemets.batch.records import Stage
 from spinemets.batch.stages import Failure, StudyResult, failure_of
+from spinemets.batch.workers import RENEWED_AFTER
 from spinemets.errors import TimeLimitError, WorkerError
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ _ENDING_S = 10.0
 _LOADING_S = 600.0
 # The rest is for Ray's own needs and for studies that are larger than they looked.
 _SHARE_OF_STORE = 0.8
-# What libraries leak adds up over thousands of studies; a fresh process starts from nothing.
-_RENEWED_AFTER = 64
 _MARK = ".ray-"
 
 
@@ -172,7 +171,7 @@ class _Run:
         self._steps: dict[Any, _Step] = {}
         self._under_way: dict[str, float] = {}
         self._refreshed_s = -_REFRESHED_EVERY_S
-        renewed = ray.remote(max_calls=_RENEWED_AFTER)
+        renewed = ray.remote(max_calls=RENEWED_AFTER)
         self._read, self._write = renewed(read_on_node), renewed(write_on_node)
 
     def go(self, observer: Observer) -> None:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
-import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from spinemets.atomic import atomic_write_bytes, atomic_write_text
 from spinemets.channels import Channel
 from spinemets.errors import ModelIncompatibleError
-from spinemets.network import NetworkDefinition, build_network
-from spinemets.training.calibration import LogitScale
+from spinemets.network import NetworkDefinition
 from spinemets.training.footprint import measure_footprints
 from spinemets.training.loop import network_definition
-from spinemets.training.offsets import LAST_LAYER, add_offsets
+from spinemets.training.offsets import add_offsets
 from spinemets.training.recipe import Recipe
+from spinemets.training.trained import read_trained, trained_steps
 from spinemets.volume import Weighting
 
-__all__ = ["Calibration", "export_bundle", "store_footprint"]
+__all__ = ["export_bundle", "store_footprint"]
 
 _TOLD = (
     Weighting.T1,
@@ -35,23 +35,6 @@ _TOLD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What is put into the networks' last layers, from ``scripts/calibrate.py``.
-
-    Attributes
-    ----------
-    lesions
-        Of the lesion network's logits.
-    anatomy
-        What is added to the anatomy network's logits, by channel.
-    """
-
-    lesions: LogitScale = field(default_factory=lambda: LogitScale(1.0, 0.0))
-    anatomy: Mapping[Channel, float] = field(default_factory=dict)
-
-
-_UNCHANGED = Calibration()
 _METADATA = Path("configs/metadata.json")
 _FOOTPRINT = "footprint_bytes_per_voxel"
 
@@ -60,18 +43,25 @@ def export_bundle(
     bundle: Path,
     recipes: tuple[Recipe, Recipe],
     checkpoints: tuple[Path, Path],
-    calibration: Calibration = _UNCHANGED,
-) -> dict[str, int]:
+    anatomy_offsets: Mapping[Channel, float] = MappingProxyType({}),
+) -> dict[str, int | None]:
     """Write the averaged weights of the anatomy and the lesion network into a bundle.
+
+    Each comes from a checkpoint, or from a bundle's folder, which may be the same one.
 
     Weights are stored as float16 and computed with as float32 or bfloat16. The key
     ``spinemets`` of the bundle's ``metadata.json`` is renewed, with the networks' footprints as
     measured on this machine; its other keys are kept.
 
+    Parameters
+    ----------
+    anatomy_offsets
+        What is added to the anatomy network's logits, by channel, from ``scripts/calibrate.py``.
+
     Returns
     -------
     dict
-        The step that each checkpoint was taken at.
+        The step that each checkpoint was taken at; None for what a bundle held.
 
     Raises
     ------
@@ -80,18 +70,17 @@ def export_bundle(
     """
     weights: dict[str, Tensor] = {}
     definitions: dict[str, NetworkDefinition] = {}
-    steps: dict[str, int] = {}
+    steps: dict[str, int | None] = {}
     for recipe, checkpoint in zip(recipes, checkpoints, strict=True):
-        definition = network_definition(recipe)
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        averaged = _averaged(definition, state["average"], checkpoint)
-        if recipe.task == "lesion":
-            averaged = _scaled(averaged, calibration.lesions)
-        else:
-            averaged = add_offsets(averaged, calibration.anatomy)
-        weights |= {f"{recipe.task}.{name}": value.half().contiguous() for name, value in averaged.items()}
-        definitions[recipe.task] = definition
-        steps[recipe.task] = int(state["step"])
+        trained = read_trained(checkpoint, recipe.task)
+        if trained.definition != network_definition(recipe):
+            raise ModelIncompatibleError(f"{checkpoint}: does not belong to its recipe")
+        own = trained.parameters
+        if recipe.task == "anatomy":
+            own = add_offsets(own, anatomy_offsets)
+        weights |= {f"{recipe.task}.{name}": value.half().contiguous() for name, value in own.items()}
+        definitions[recipe.task] = trained.definition
+        steps[recipe.task] = trained_steps(checkpoint)
     atomic_write_bytes(bundle / "models" / "model.safetensors", save(weights))
     _describe(bundle / _METADATA, definitions)
     return steps
@@ -124,27 +113,6 @@ def store_footprint(bundle: Path) -> dict[str, dict[str, float]]:
         values["spinemets"][_FOOTPRINT] = footprints
         _write(metadata, values)
     return footprints
-
-
-def _averaged(
-    definition: NetworkDefinition, weights: dict[str, Tensor], checkpoint: Path
-) -> dict[str, Tensor]:
-    """Every parameter once: DynUNet's own state lists its layers under two names."""
-    network = build_network(definition)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ModelIncompatibleError(f"{checkpoint}: does not belong to its recipe: {error}") from error
-    return {name: parameter.detach() for name, parameter in network.named_parameters()}
-
-
-def _scaled(weights: dict[str, Tensor], scale: LogitScale) -> dict[str, Tensor]:
-    weight, bias = weights[f"{LAST_LAYER}.weight"], weights[f"{LAST_LAYER}.bias"]
-    return {
-        **weights,
-        f"{LAST_LAYER}.weight": weight * scale.slope,
-        f"{LAST_LAYER}.bias": bias * scale.slope + scale.shift,
-    }
 
 
 def _describe(metadata: Path, definitions: Mapping[str, NetworkDefinition]) -> None:

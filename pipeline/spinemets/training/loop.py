@@ -29,9 +29,10 @@ from spinemets.training.losses import lesion_loss, partial_label_loss
 from spinemets.training.pictures import validation_picture
 from spinemets.training.recipe import Recipe
 from spinemets.training.scans import LabelledScan
+from spinemets.training.trained import built, read_trained
 from spinemets.training.validation import validate_anatomy, validate_lesions
 
-__all__ = ["TrainingFiles", "load_average", "network_definition", "train"]
+__all__ = ["TrainingFiles", "network_definition", "train"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,13 +50,17 @@ class TrainingFiles:
     output
         Checkpoint and TensorBoard events. Phantoms are kept beside it, in ``phantoms``, so that
         an anatomy and a lesion training of one seed can share them.
-    anatomy_checkpoint
-        Needed for lesions only: the trained anatomy network.
+    anatomy
+        Needed for lesions only: the trained anatomy network, as a checkpoint or in a bundle.
+    start
+        Weights to begin with instead of random ones, as a checkpoint or a bundle. A training that
+        has a checkpoint of its own goes on from that.
     """
 
     data: Path
     output: Path
-    anatomy_checkpoint: Path | None = None
+    anatomy: Path | None = None
+    start: Path | None = None
 
 
 def network_definition(recipe: Recipe) -> NetworkDefinition:
@@ -78,6 +83,16 @@ class _State:
         )
         self.step = 0
 
+    def begin_with(self, source: Path, recipe: Recipe) -> None:
+        weights = read_trained(source, recipe.task)
+        if weights.definition != network_definition(recipe):
+            raise ConfigError(
+                f"{source}: its network has the filters {list(weights.definition.filters)}, "
+                f"the recipe's {list(recipe.network.filters)}"
+            )
+        for network in (self.network, self.average):
+            network.load_state_dict(weights.parameters, strict=False)
+
     def save(self, path: Path) -> None:
         state = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimizer")}
         temporary = path.with_suffix(".tmp")
@@ -96,13 +111,6 @@ class _State:
         with torch.no_grad():
             for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
-
-
-def load_average(path: Path, definition: NetworkDefinition) -> SpineUNet:
-    """The averaged network of a checkpoint, ready to run."""
-    network = build_network(definition)
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["average"])
-    return network.eval()
 
 
 def train(recipe: Recipe, files: TrainingFiles, device: torch.device, group: Group | None = None) -> float:
@@ -126,6 +134,9 @@ def train(recipe: Recipe, files: TrainingFiles, device: torch.device, group: Gro
     if checkpoint.exists():
         state.load(checkpoint)
         _log.info("resuming at step %d", state.step)
+    elif files.start is not None:
+        state.begin_with(files.start, recipe)
+        _log.info("beginning with the weights of %s", files.start)
     anatomy = _anatomy_network(recipe, files, device)
     with group.first_alone():
         pools = read_sources(recipe, files.data, files.output.parent / "phantoms")
@@ -230,21 +241,9 @@ def _anatomy_network(recipe: Recipe, files: TrainingFiles, device: torch.device)
     """The trained anatomy network that lesions build on; None where anatomy is what is trained."""
     if recipe.task == "anatomy":
         return None
-    if files.anatomy_checkpoint is None:
-        raise ConfigError(
-            "a lesion recipe needs the trained anatomy network; pass its checkpoint (--anatomy)"
-        )
-    weights = torch.load(files.anatomy_checkpoint, map_location="cpu", weights_only=True)["average"]
-    definition = NetworkDefinition(1, len(CONDITIONS), len(Channel), _filters_of(weights))
-    return load_average(files.anatomy_checkpoint, definition).to(device)
-
-
-def _filters_of(weights: dict[str, Tensor]) -> tuple[int, ...]:
-    """The feature channels of a stored DynUNet, read off its encoder's normalisation layers."""
-    names = ["body.input_block.norm1.weight"]
-    names += sorted(n for n in weights if n.startswith("body.downsamples.") and n.endswith(".norm1.weight"))
-    names += ["body.bottleneck.norm1.weight"]
-    return tuple(int(weights[name].numel()) for name in names)
+    if files.anatomy is None:
+        raise ConfigError("a lesion recipe needs the trained anatomy network: pass --anatomy")
+    return built(read_trained(files.anatomy, "anatomy")).to(device)
 
 
 def _validate(network: SpineUNet, anatomy: SpineUNet | None, scans: list[LabelledScan]) -> dict[str, float]:

@@ -1,0 +1,81 @@
+"""Networks that were trained before: from a checkpoint of a training, or from a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from spinemets.bundles import load_bundle
+from spinemets.channels import CONDITIONS, Channel
+from spinemets.errors import ConfigError
+from spinemets.execution import NetworkWeights, parameter_shapes
+from spinemets.intensity import LESION_INPUTS
+from spinemets.network import NetworkDefinition, SpineUNet, build_network
+from spinemets.segmentation import read_networks
+
+__all__ = ["built", "read_trained", "trained_steps"]
+
+Part = Literal["anatomy", "lesion"]
+
+
+def read_trained(source: Path, part: Part) -> NetworkWeights:
+    """The averaged weights of a checkpoint, or one network of a bundle.
+
+    Parameters
+    ----------
+    source
+        A file of a training, or a bundle's folder.
+
+    Raises
+    ------
+    ConfigError
+        The file is no checkpoint of such a network.
+    ModelNotFoundError, ModelNotTrustedError, ModelIncompatibleError
+        The folder is no bundle that is registered and can be read.
+    """
+    if source.is_dir():
+        anatomy, lesion = read_networks(load_bundle(source))
+        return anatomy if part == "anatomy" else lesion
+    try:
+        weights: dict[str, Tensor] = torch.load(source, map_location="cpu", weights_only=True)["average"]
+        filters = _filters_of(weights)
+    except (OSError, EOFError, UnpicklingError, RuntimeError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{source}: is no checkpoint of a training and no bundle's folder ({error})"
+        ) from error
+    shape = (
+        (1, len(CONDITIONS), len(Channel)) if part == "anatomy" else (len(LESION_INPUTS), len(CONDITIONS), 1)
+    )
+    definition = NetworkDefinition(*shape, filters)
+    shapes = parameter_shapes(definition)
+    # DynUNet's own state lists its layers under two names; each parameter counts once.
+    own = {name: weights[name] for name in shapes if name in weights}
+    if {name: tuple(value.shape) for name, value in own.items()} != shapes:
+        raise ConfigError(f"{source}: holds no {part} network")
+    return NetworkWeights(definition, own)
+
+
+def trained_steps(source: Path) -> int | None:
+    """The step that a checkpoint was taken at; None for a bundle, which does not tell."""
+    if source.is_dir():
+        return None
+    return int(torch.load(source, map_location="cpu", weights_only=True)["step"])
+
+
+def built(weights: NetworkWeights) -> SpineUNet:
+    """A network with these weights, ready to run."""
+    network = build_network(weights.definition)
+    network.load_state_dict(weights.parameters, strict=False)
+    return network.eval()
+
+
+def _filters_of(weights: dict[str, Tensor]) -> tuple[int, ...]:
+    """The feature channels of a stored DynUNet, read off its encoder's normalisation layers."""
+    names = ["body.input_block.norm1.weight"]
+    names += sorted(n for n in weights if n.startswith("body.downsamples.") and n.endswith(".norm1.weight"))
+    names += ["body.bottleneck.norm1.weight"]
+    return tuple(int(weights[name].numel()) for name in names)
