@@ -1,9 +1,9 @@
-"""Fit what export_bundle.py puts into the networks' last layers, on studies that are no test studies.
+"""Fit what turns the networks' outputs into findings, on studies that are no test studies.
 
-`lesions` fits the scale of lesion logits and shows operating points: RESULTS come from
-`spinemets detect --save-probabilities`, TRUTHS from make_implanted.py; a result without a truth
-counts as a healthy exam. `anatomy` fits offsets of the anatomy network's logits on a recipe's
-validation subjects.
+`lesions` fits the weights of a lesion's confidence, as `lesions:` of a detection's configuration,
+and shows operating points: RESULTS come from `spinemets detect --save-probabilities`, TRUTHS from
+make_implanted.py; a result without a truth counts as a healthy exam. `anatomy` fits offsets of
+the anatomy network's logits on a recipe's validation subjects, for export_bundle.py.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
+import yaml
 
+from spinemets.config import LesionConfig
 from spinemets.errors import SpinemetsError
 from spinemets.evaluation.files import read_label_map
-from spinemets.training.calibration import find_candidates, fit_scale, operating_points
+from spinemets.training.calibration import find_candidates, fit_confidence, operating_points
 from spinemets.training.data import read_validation
-from spinemets.training.loop import load_average, network_definition
 from spinemets.training.offsets import fit_offsets
 from spinemets.training.recipe import load_recipe
+from spinemets.training.trained import built, read_trained
 
 
 def main() -> int:
@@ -33,10 +35,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
-    lesions = commands.add_parser("lesions", help="scale of the lesion logits, operating points")
-    lesions.add_argument("results", type=Path)
-    lesions.add_argument("truths", type=Path)
-    lesions.add_argument("--thresholds", type=float, nargs="+", default=[0.2, 0.3, 0.4, 0.5])
+    lesions = commands.add_parser("lesions", help="weights of lesions' confidence, operating points")
+    lesions.add_argument(
+        "pairs", type=Path, nargs="+", metavar="RESULTS TRUTHS", help="folders; further pairs may follow"
+    )
+    lesions.add_argument("--thresholds", type=float, nargs="+", default=[0.05, 0.1, 0.2])
     lesions.set_defaults(run=_lesions)
     anatomy = commands.add_parser("anatomy", help="offsets of the anatomy logits")
     anatomy.add_argument("recipe", type=Path)
@@ -53,33 +56,56 @@ def main() -> int:
 
 
 def _lesions(arguments: argparse.Namespace) -> None:
-    paths = sorted(arguments.results.glob("*/lesion_probability.nii.gz"))
-    maps = [_read(path, arguments.truths) for path in paths]
+    if len(arguments.pairs) % 2:
+        raise ValueError("every folder of results needs its folder of truths")
+    folders = zip(arguments.pairs[::2], arguments.pairs[1::2], strict=True)
+    maps = [_read(path, truths) for results, truths in folders for path in _maps(results)]
     for threshold in arguments.thresholds:
-        studies = [find_candidates(*one, threshold) for one in maps]
-        scale = fit_scale(studies)
-        calibrated = float(expit(scale.slope * logit(threshold) + scale.shift))
-        print(f"threshold {threshold}: slope {scale.slope:.3f}, shift {scale.shift:.3f};", end=" ")
-        print(f"threshold once calibrated {calibrated:.3f}")
-        for point in operating_points(studies, scale):
+        studies = [
+            find_candidates(one.probability, one.truth, one.voxel_volume_mm3, threshold, series=one.series)
+            for one in maps
+        ]
+        config = fit_confidence(studies, LesionConfig(threshold=threshold))
+        fitted = {name: round(value, 3) for name, value in config.model_dump().items()}
+        print(yaml.safe_dump({"lesions": fitted}, sort_keys=False))
+        for point in operating_points(studies, config):
             print(json.dumps({name: round(getattr(point, name), 3) for name in point.__slots__}))
 
 
 def _anatomy(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe)
-    network = load_average(arguments.checkpoint, network_definition(recipe))
+    network = built(read_trained(arguments.checkpoint, "anatomy"))
     for channel, offset in fit_offsets(network, read_validation(recipe, arguments.data)).items():
         print(f"--anatomy-offset {channel.name.lower()}={offset}")
 
 
-def _read(path: Path, truths: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.integer], float]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Map:
+    """A study's lesion probabilities and the truth."""
+
+    probability: npt.NDArray[np.float32]
+    truth: npt.NDArray[np.integer]
+    voxel_volume_mm3: float
+    series: int
+
+
+def _maps(results: Path) -> list[Path]:
+    paths = sorted(results.glob("*/lesion_probability.nii.gz"))
+    if not paths:
+        raise ValueError(f"{results}: no lesion_probability.nii.gz; detect with --save-probabilities")
+    return paths
+
+
+def _read(path: Path, truths: Path) -> _Map:
     image = nibabel.load(path)
     probability = np.asarray(image.dataobj, dtype=np.float32)
+    report = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
+    series = len(report["study"]["series"])
     truth_path = truths / f"{path.parent.name}_lesions.nii.gz"
     truth: npt.NDArray[np.integer] = np.zeros(probability.shape, dtype=np.int32)
     if truth_path.exists():
         truth, _ = read_label_map(truth_path)
-    return probability, truth, float(np.prod(image.header.get_zooms()[:3]))
+    return _Map(probability, truth, float(np.prod(image.header.get_zooms()[:3])), series)
 
 
 if __name__ == "__main__":

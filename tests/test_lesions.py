@@ -10,7 +10,9 @@ from spinemets.findings import SpineSegmentation
 from spinemets.lesions import find_lesions
 from spinemets.volume import Grid, Weighting
 
-CONFIG = LesionConfig()
+CONFIG = LesionConfig(
+    threshold=0.3, confidence_shift=0.0, confidence_evidence=1.0, confidence_size=0.0, confidence_series=0.0
+)
 
 
 def blank(shape=(20, 40, 40), spacing=(3.0, 1.0, 1.0)) -> SpineSegmentation:
@@ -71,7 +73,7 @@ def test_small_and_weak_components_are_dropped():
     weak = (slice(8, 12), slice(5, 15), slice(5, 15))
     sound = (slice(14, 18), slice(25, 35), slice(25, 35))
     segmentation = with_probability(blank(), (small, 0.9), (weak, 0.55), (sound, 0.9))
-    lesions = find_lesions(segmentation, LesionConfig(minimum_confidence=0.6))
+    lesions = find_lesions(segmentation, CONFIG.model_copy(update={"minimum_confidence": 0.6}))
     assert len(lesions) == 1
     assert lesions[0].volume_mm3 == pytest.approx(4 * 10 * 10 * 3.0)
 

@@ -80,7 +80,7 @@ class LevelConfig(_Settings):
         default=(), description="levels the user is sure of, as in [{level: L5, place: lowest}]"
     )
     review_confidence: float = Field(
-        default=0.8, ge=0, le=1, description="below it, a level is said to be uncertain"
+        default=0.9, ge=0, le=1, description="below it, a level is said to be uncertain"
     )
     t13_prevalence: float = Field(default=0.03, gt=0, lt=0.5, description="share of people with T13")
     missing_t12_prevalence: float = Field(
@@ -108,12 +108,24 @@ class LevelConfig(_Settings):
 class LesionConfig(_Settings):
     """What counts as a lesion."""
 
-    # Chosen for the released networks, whose logits are scaled so that confidences come true, on
-    # lesions implanted into eight SPIDER subjects, which no reported figure includes.
-    threshold: float = Field(default=0.0077, gt=0, lt=1, description="lesion probability of a voxel")
+    # Fitted and chosen for the released networks with scripts/calibrate.py, on lesions implanted
+    # into eight SPIDER subjects, which no reported figure includes.
+    threshold: float = Field(default=0.25, gt=0, lt=1, description="lesion probability of a voxel")
     minimum_volume_mm3: float = Field(default=60.0, ge=0, description="smaller components are dropped")
     minimum_confidence: float = Field(
         default=0.25, ge=0, le=1, description="components of weaker evidence are dropped"
+    )
+    confidence_shift: float = Field(
+        default=-2.036, description="log odds of a component being a lesion, plus ..."
+    )
+    confidence_evidence: float = Field(
+        default=1.41, ge=0, description="... this for the mean log odds of its surer half of voxels, plus ..."
+    )
+    confidence_size: float = Field(
+        default=0.298, description="... this for the logarithm of its volume in ml, plus ..."
+    )
+    confidence_series: float = Field(
+        default=0.828, description="... this for the logarithm of the number of series"
     )
 
 

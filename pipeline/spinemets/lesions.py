@@ -18,6 +18,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from spinemets.anatomy import Structure
+from spinemets.confidence import confidence, gather_evidence
 from spinemets.config import LesionConfig
 from spinemets.findings import Lesion, SequenceSignal, SpineSegmentation
 from spinemets.volume import Grid, Mask, Volume
@@ -27,7 +28,6 @@ __all__ = ["find_lesions"]
 
 Voxels = npt.NDArray[np.int32]
 
-_CERTAIN_SHARE = 0.5  # confidence is the mean of the upper half: a blurred rim does not lower it
 _NEIGHBOURS = 2  # vertebrae above and below that give the reference: nearer means less coil fall-off
 _NEAR_CANAL_MM = 60.0  # above and below, for cord and CSF
 _MINIMUM_REFERENCE_VOXELS = 30
@@ -39,9 +39,9 @@ _SHELL_MM = 3.0
 def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple[Lesion, ...]:
     """Find the lesions of a segmentation, ordered from head to foot.
 
-    Holes that a lesion encloses belong to it. Its confidence is the mean probability of the
-    surer half of its voxels above the threshold. Its longest diameter is the longest distance
-    between two points of its surface, taken through the voxels' face centres.
+    Holes that a lesion encloses belong to it. Its confidence comes from the probabilities of its
+    voxels, its size and the number of series (``confidence``). Its longest diameter is the
+    longest distance between two points of its surface, taken through the voxels' face centres.
 
     Returns
     -------
@@ -50,6 +50,7 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
     """
     grid = segmentation.grid
     mask = segmentation.lesion_probability >= config.threshold
+    series = max(1, len(segmentation.volumes))
     around = bounding_box(mask)
     if around is None:
         return ()
@@ -60,10 +61,11 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
         probabilities = segmentation.lesion_probability[around][box][inside]
         start = corner(around) + corner(box)
         voxels = np.argwhere(ndimage.binary_fill_holes(inside)) + start
-        confidence = _confidence(probabilities)
+        evidence = gather_evidence(probabilities, grid.voxel_volume_mm3, series)
+        sure = confidence(evidence, config)
         large = len(voxels) * grid.voxel_volume_mm3 >= config.minimum_volume_mm3
-        if large and confidence >= config.minimum_confidence:
-            lesions.append(_describe(voxels.astype(np.int32), confidence, grid))
+        if large and sure >= config.minimum_confidence:
+            lesions.append(_describe(voxels.astype(np.int32), sure, grid))
     lesions.sort(key=lambda lesion: -lesion.centroid_mm[2])
     if not lesions:
         return ()
@@ -74,13 +76,7 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
     )
 
 
-def _confidence(probabilities: npt.NDArray[np.float32]) -> float:
-    """Mean of the surer half of a lesion's probabilities, shape (n,)."""
-    count = max(1, round(_CERTAIN_SHARE * len(probabilities)))
-    return float(np.sort(probabilities)[-count:].mean(dtype=np.float64))
-
-
-def _describe(voxels: Voxels, confidence: float, grid: Grid) -> Lesion:
+def _describe(voxels: Voxels, sure: float, grid: Grid) -> Lesion:
     centre = grid.to_world(voxels).mean(axis=0)
     return Lesion(
         number=0,
@@ -89,7 +85,7 @@ def _describe(voxels: Voxels, confidence: float, grid: Grid) -> Lesion:
         centroid_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
         volume_mm3=len(voxels) * grid.voxel_volume_mm3,
         longest_diameter_mm=_longest_diameter_mm(voxels, grid),
-        confidence=confidence,
+        confidence=sure,
     )
 
 

@@ -1,18 +1,17 @@
-"""Calibration of lesion logits."""
+"""Calibration of lesions' confidence."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import expit
 
+from spinemets.confidence import Evidence, confidence
+from spinemets.config import LesionConfig
 from spinemets.training.calibration import (
     Candidate,
-    LogitScale,
     StudyCandidates,
-    confidence,
     find_candidates,
-    fit_scale,
+    fit_confidence,
     operating_points,
 )
 
@@ -32,34 +31,61 @@ def test_candidates_are_told_true_false_or_neither():
     ]
 
 
-def studies(n: int, slope: float, shift: float) -> list[StudyCandidates]:
-    """Candidates whose true confidence is that of the scale given."""
+def studies(n: int, config: LesionConfig) -> list[StudyCandidates]:
+    """Candidates that are lesions as often as the configuration says."""
     rng = np.random.default_rng(5)
     result = []
-    for value in rng.normal(0, 1.5, n):
-        logits = np.full(8, value, dtype=np.float32)
-        real = bool(rng.random() < expit(slope * value + shift))
-        result.append(StudyCandidates((Candidate(logits, real),), (0,) if real else ()))
+    for log_odds, volume in zip(rng.normal(0, 1.5, n), np.exp(rng.normal(6, 1.5, n)), strict=True):
+        evidence = Evidence(float(log_odds), float(volume), int(rng.integers(1, 4)))
+        real = bool(rng.random() < confidence(evidence, config))
+        result.append(StudyCandidates((Candidate(evidence, real),), (0,) if real else ()))
     return result
 
 
-def test_the_scale_that_made_the_outcomes_is_found():
-    scale = fit_scale(studies(1500, 2.0, -0.5))
-    assert scale.slope == pytest.approx(2.0, rel=0.2)
-    assert scale.shift == pytest.approx(-0.5, abs=0.2)
+def weighted(shift: float, evidence: float, size: float, series: float) -> LesionConfig:
+    return LesionConfig(
+        confidence_shift=shift,
+        confidence_evidence=evidence,
+        confidence_size=size,
+        confidence_series=series,
+    )
 
 
-def test_calibrated_confidences_come_true():
-    made = studies(1500, 0.5, 1.0)
-    scale = fit_scale(made)
+def test_the_weights_that_made_the_outcomes_are_found():
+    fitted = fit_confidence(studies(6000, weighted(-0.5, 2.0, 0.6, 1.0)), LesionConfig(threshold=0.3))
+    assert fitted.confidence_shift == pytest.approx(-0.5, abs=0.25)
+    assert fitted.confidence_evidence == pytest.approx(2.0, rel=0.15)
+    assert fitted.confidence_size == pytest.approx(0.6, rel=0.15)
+    assert fitted.confidence_series == pytest.approx(1.0, rel=0.3)
+    assert fitted.threshold == 0.3
+
+
+def test_fitted_confidences_come_true():
+    made = studies(3000, weighted(1.0, 0.5, 0.3, 0.0))
+    config = fit_confidence(made, LesionConfig())
     candidates = [c for study in made for c in study.candidates]
-    sure = [c for c in candidates if confidence(c, scale) > 0.8]
-    promised = np.mean([confidence(c, scale) for c in sure])
+    sure = [c for c in candidates if confidence(c.evidence, config) > 0.8]
+    promised = np.mean([confidence(c.evidence, config) for c in sure])
     assert np.mean([c.is_lesion for c in sure]) == pytest.approx(promised, abs=0.05)
 
 
+def test_where_every_study_has_one_series_their_number_weighs_nothing():
+    made = [
+        StudyCandidates(
+            tuple(
+                Candidate(Evidence(c.evidence.log_odds, c.evidence.volume_mm3, 1), c.is_lesion)
+                for c in s.candidates
+            ),
+            s.found_by,
+        )
+        for s in studies(300, weighted(0.0, 1.0, 0.0, 0.0))
+    ]
+    assert fit_confidence(made, LesionConfig()).confidence_series == pytest.approx(0.0, abs=1e-3)
+
+
 def test_higher_cuts_find_less_and_make_up_less():
-    points = operating_points(studies(300, 1.0, 0.0), LogitScale(1.0, 0.0))
+    config = weighted(0.0, 1.0, 0.0, 0.0)
+    points = operating_points(studies(300, config), config)
     for name in ("sensitivity", "false_positives_per_exam"):
         values = [getattr(point, name) for point in points]
         assert values == sorted(values, reverse=True)
@@ -68,4 +94,4 @@ def test_higher_cuts_find_less_and_make_up_less():
 
 def test_too_few_candidates_are_refused():
     with pytest.raises(ValueError, match="too few"):
-        fit_scale(studies(5, 1.0, 0.0))
+        fit_confidence(studies(5, LesionConfig()), LesionConfig())

@@ -1,8 +1,8 @@
-"""How sure the lesion network may be: its logits stretched and shifted until confidences come true.
+"""How sure a lesion may be: weights of the evidence under which confidences come true.
 
-A lesion's confidence should be the share of lesions of that confidence that are real. The last
-layer's weights are scaled so (Platt scaling), which changes no order of voxels, and the
-thresholds are chosen on the same studies, none of them a test study.
+A lesion's confidence should be the share of lesions of that confidence that are real. The
+weights are fitted, and the threshold and the cut chosen, on the same studies, none of them a
+test study.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ import cc3d
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, optimize
-from scipy.special import expit, logit
+from scipy.special import log_expit
 
+from spinemets.confidence import Evidence, confidence, gather_evidence
+from spinemets.config import LesionConfig
 from spinemets.evaluation.lesions import match_lesions
 
 __all__ = [
     "Candidate",
-    "LogitScale",
     "OperatingPoint",
     "StudyCandidates",
     "find_candidates",
-    "fit_scale",
+    "fit_confidence",
     "operating_points",
 ]
 
 Array = npt.NDArray[np.float32]
 
-_SURER_SHARE = 0.5  # as in lesions.find_lesions
 _MINIMUM_CANDIDATES = 20
-_MAXIMUM_LOGITS = 500
+_RIDGE = 1e-3  # keeps a weight finite where the studies do not tell it, as of series where all have one
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A component of the lesion map; ``logits`` are those of its surer half."""
+    """A component of the lesion map."""
 
-    logits: Array
+    evidence: Evidence
     is_lesion: bool
 
 
@@ -60,14 +60,6 @@ class StudyCandidates:
 
 
 @dataclass(frozen=True, slots=True)
-class LogitScale:
-    """The calibrated logit is ``slope * logit + shift``."""
-
-    slope: float
-    shift: float
-
-
-@dataclass(frozen=True, slots=True)
 class OperatingPoint:
     """What one cut of the confidence gives."""
 
@@ -82,6 +74,7 @@ def find_candidates(
     voxel_volume_mm3: float,
     threshold: float,
     minimum_volumes_mm3: tuple[float, float] = (60.0, 1000.0),
+    series: int = 1,
 ) -> StudyCandidates:
     """Components of a lesion map, each told whether it is a lesion by the rule of the evaluation.
 
@@ -93,6 +86,8 @@ def find_candidates(
         0 or a lesion's number, same shape; all 0 for a healthy exam.
     minimum_volumes_mm3
         Smaller components are no candidates; smaller true lesions do not count.
+    series
+        Number of series that the map was fused from.
     """
     smallest, counts_from = minimum_volumes_mm3
     labels = cc3d.connected_components(probability >= threshold, connectivity=26)
@@ -112,7 +107,8 @@ def find_candidates(
         if touched and number not in real:
             continue
         place[number] = len(candidates)
-        candidates.append(Candidate(_surer_logits(probability[box][inside]), number in real))
+        evidence = gather_evidence(probability[box][inside], voxel_volume_mm3, series)
+        candidates.append(Candidate(evidence, number in real))
     found_by = tuple(
         None if lesion.found_by is None else place.get(lesion.found_by)
         for lesion in outcome.lesions
@@ -121,16 +117,13 @@ def find_candidates(
     return StudyCandidates(tuple(candidates), found_by)
 
 
-def _surer_logits(probabilities: Array) -> Array:
-    """Logits of the surer half; of large components a sample, evenly through their ranks."""
-    values = np.sort(probabilities)[-max(1, round(_SURER_SHARE * len(probabilities))) :]
-    if len(values) > _MAXIMUM_LOGITS:
-        values = values[np.linspace(0, len(values) - 1, _MAXIMUM_LOGITS).astype(int)]
-    return np.asarray(logit(np.clip(values, 1e-4, 1 - 1e-4)), dtype=np.float32)
+def fit_confidence(studies: Sequence[StudyCandidates], config: LesionConfig) -> LesionConfig:
+    """Weights of the evidence under which the candidates' outcomes are likeliest.
 
-
-def fit_scale(studies: Sequence[StudyCandidates]) -> LogitScale:
-    """Slope and shift under which confidences are likeliest to come true.
+    Returns
+    -------
+    LesionConfig
+        ``config`` with the fitted weights.
 
     Raises
     ------
@@ -139,8 +132,8 @@ def fit_scale(studies: Sequence[StudyCandidates]) -> LogitScale:
 
     Notes
     -----
-    Platt 1999, "Probabilistic outputs for support vector machines"; here through the mean over a
-    lesion's surer half, which is what its confidence is.
+    Logistic regression; for the log odds alone it is that of Platt 1999, "Probabilistic outputs
+    for support vector machines".
     """
     candidates = [c for study in studies for c in study.candidates]
     real = np.array([c.is_lesion for c in candidates], dtype=float)
@@ -148,28 +141,32 @@ def fit_scale(studies: Sequence[StudyCandidates]) -> LogitScale:
         raise ValueError(
             f"{len(candidates)} candidates, {int(real.sum())} of them lesions, are too few to fit"
         )
+    pieces = [c.evidence for c in candidates]
+    facts = np.array([(1.0, e.log_odds, np.log(e.volume_mm3 / 1000), np.log(e.series)) for e in pieces])
 
-    def loss(parameters: npt.NDArray[np.float64]) -> float:
-        scale = LogitScale(float(np.exp(parameters[0])), float(parameters[1]))
-        p = np.clip([confidence(c, scale) for c in candidates], 1e-6, 1 - 1e-6)
-        return float(-(real * np.log(p) + (1 - real) * np.log(1 - p)).mean())
+    def loss(weights: npt.NDArray[np.float64]) -> float:
+        log_odds = facts @ weights
+        missed = real * log_expit(log_odds) + (1 - real) * log_expit(-log_odds)
+        return float(_RIDGE * (weights**2).sum() - missed.mean())
 
-    best = optimize.minimize(loss, np.zeros(2), method="Nelder-Mead").x
-    return LogitScale(float(np.exp(best[0])), float(best[1]))
+    shift, evidence, size, of_series = optimize.minimize(loss, np.zeros(4), method="BFGS").x.tolist()
+    return config.model_copy(
+        update={
+            "confidence_shift": shift,
+            "confidence_evidence": max(0.0, evidence),
+            "confidence_size": size,
+            "confidence_series": of_series,
+        }
+    )
 
 
-def confidence(candidate: Candidate, scale: LogitScale) -> float:
-    """A candidate's confidence under a scale."""
-    return float(expit(scale.slope * candidate.logits + scale.shift).mean())
-
-
-def operating_points(studies: Sequence[StudyCandidates], scale: LogitScale) -> list[OperatingPoint]:
+def operating_points(studies: Sequence[StudyCandidates], config: LesionConfig) -> list[OperatingPoint]:
     """Sensitivity and false positives per exam at cuts of the confidence, from 0.05 to 0.95."""
     points = []
     for cut in np.arange(0.05, 0.951, 0.05):
         false, found, total = 0, 0, 0
         for study in studies:
-            kept = [confidence(c, scale) >= cut for c in study.candidates]
+            kept = [confidence(c.evidence, config) >= cut for c in study.candidates]
             false += sum(k and not c.is_lesion for k, c in zip(kept, study.candidates, strict=True))
             total += len(study.found_by)
             found += sum(place is not None and kept[place] for place in study.found_by)

@@ -33,7 +33,7 @@ Array = npt.NDArray[np.float32]
 _SUBSLICES = 3
 # Lesions of the canal and of the arches are seldom in patients; so few would not be learnt.
 _IMPLANTS = ImplantOptions(
-    mean_number=2.0, compartment_weights=(0.5, 0.3, 0.2), bone_weights=(0.4, 0.42, 0.18)
+    mean_number=2.0, compartment_weights=(0.5, 0.27, 0.23), bone_weights=(0.4, 0.42, 0.18)
 )
 
 

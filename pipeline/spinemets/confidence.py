@@ -1,0 +1,63 @@
+"""How sure a lesion is: the share of candidates like it that are lesions.
+
+A logistic function of three things: what the network says of the candidate's voxels, how large
+it is (noise makes many small ones and few large ones), and how many series were looked at
+(each is one more chance to make something up, or to see what is there). Its weights are fitted
+by ``scripts/calibrate.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, logit
+
+from spinemets.config import LesionConfig
+
+__all__ = ["Evidence", "confidence", "gather_evidence"]
+
+_SURER_SHARE = 0.5  # a blurred rim does not lower the confidence
+_CERTAIN = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What speaks for a candidate.
+
+    Attributes
+    ----------
+    log_odds
+        Mean over the surer half of its voxels.
+    volume_mm3
+        Of all its voxels.
+    series
+        Number of series that the probabilities were fused from.
+    """
+
+    log_odds: float
+    volume_mm3: float
+    series: int
+
+
+def gather_evidence(
+    probabilities: npt.NDArray[np.floating], voxel_volume_mm3: float, series: int
+) -> Evidence:
+    """The evidence for a candidate of these voxel probabilities, shape (n,)."""
+    count = max(1, round(_SURER_SHARE * len(probabilities)))
+    surer = np.sort(probabilities)[-count:].astype(np.float64)
+    log_odds = float(logit(np.clip(surer, _CERTAIN, 1 - _CERTAIN)).mean())
+    return Evidence(log_odds, len(probabilities) * voxel_volume_mm3, series)
+
+
+def confidence(evidence: Evidence, config: LesionConfig) -> float:
+    """Probability that a candidate is a lesion, in [0, 1]."""
+    return float(
+        expit(
+            config.confidence_shift
+            + config.confidence_evidence * evidence.log_odds
+            + config.confidence_size * np.log(evidence.volume_mm3 / 1000.0)
+            + config.confidence_series * np.log(evidence.series)
+        )
+    )
