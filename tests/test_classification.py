@@ -211,7 +211,7 @@ def test_an_uncertain_level_needs_review_and_names_the_other_reading(chest):
 def test_a_weak_lesion_needs_review():
     phantom = spine_of("L3")
     centre = phantom.point("L3", phantom.body_front_mm("L3"))
-    found = finding(phantom, add_lesion(phantom.segmentation, centre, (6, 6, 6), probability=0.45))
+    found = finding(phantom, add_lesion(phantom.segmentation, centre, (6, 6, 6), probability=0.75))
     assert any("weak" in reason for reason in found.review_reasons)
     assert found.review_topics == (ReviewTopic.EVIDENCE,)
 
