@@ -74,7 +74,7 @@ def _lesions(arguments: argparse.Namespace) -> None:
 
 def _anatomy(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe)
-    network = built(read_trained(arguments.checkpoint, "anatomy"))
+    network = built(read_trained(arguments.checkpoint, "anatomy").weights)
     for channel, offset in fit_offsets(network, read_validation(recipe, arguments.data)).items():
         print(f"--anatomy-offset {channel.name.lower()}={offset}")
 

@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 
 from spinemets.config import LesionConfig
 
-__all__ = ["Evidence", "confidence", "gather_evidence"]
+__all__ = ["Evidence", "confidence", "confidence_terms", "gather_evidence"]
 
 _SURER_SHARE = 0.5  # a blurred rim does not lower the confidence
 _CERTAIN = 1e-4
@@ -53,11 +53,16 @@ def gather_evidence(
 
 def confidence(evidence: Evidence, config: LesionConfig) -> float:
     """Probability that a candidate is a lesion, in [0, 1]."""
-    return float(
-        expit(
-            config.confidence_shift
-            + config.confidence_evidence * evidence.log_odds
-            + config.confidence_size * np.log(evidence.volume_mm3 / 1000.0)
-            + config.confidence_series * np.log(evidence.series)
-        )
+    weights = (
+        config.confidence_shift,
+        config.confidence_evidence,
+        config.confidence_size,
+        config.confidence_series,
     )
+    return float(expit(np.dot(weights, confidence_terms(evidence))))
+
+
+def confidence_terms(evidence: Evidence) -> tuple[float, float, float, float]:
+    """What the weights apply to: 1 for the shift, evidence, size and series."""
+    volume_ml = evidence.volume_mm3 / 1000.0
+    return 1.0, evidence.log_odds, float(np.log(volume_ml)), float(np.log(evidence.series))

@@ -103,7 +103,7 @@ def test_the_average_lags_behind_the_weights_and_is_what_is_loaded(folder):
     train(recipe, TrainingFiles(Path(), folder / "average"), CPU)
     state = checkpoint_of(folder / "average")
     assert not same(state["network"], state["average"])
-    network = built(read_trained(folder / "average/checkpoint.pt", "anatomy"))
+    network = built(read_trained(folder / "average/checkpoint.pt", "anatomy").weights)
     assert not network.training
     assert same(dict(network.state_dict()), dict(state["average"]))
 

@@ -10,7 +10,7 @@ from spinemets.errors import ConfigError
 from spinemets.network import SpineUNet
 from spinemets.training.loop import network_definition
 from spinemets.training.recipe import Recipe
-from spinemets.training.trained import built, read_trained, trained_steps
+from spinemets.training.trained import built, read_trained
 
 RELEASED = bundles_folder() / "spine_metastasis_mri"
 
@@ -30,19 +30,19 @@ def test_a_checkpoint_tells_its_network_s_size(tmp_path, task, filters):
     network = SpineUNet(network_definition(recipe(task, filters)))
     path = checkpoint(tmp_path / "checkpoint.pt", network)
     trained = read_trained(path, task)
-    assert trained.definition == network_definition(recipe(task, filters))
-    assert trained_steps(path) == 3
-    copy = dict(built(trained).named_parameters())
+    assert trained.weights.definition == network_definition(recipe(task, filters))
+    assert trained.step == 3
+    copy = dict(built(trained.weights).named_parameters())
     assert all(torch.equal(value, copy[name]) for name, value in network.named_parameters())
 
 
 @pytest.mark.parametrize("task", ["anatomy", "lesion"])
 def test_the_released_bundle_holds_what_its_recipe_trains(task):
     trained = read_trained(RELEASED, task)
-    assert trained_steps(RELEASED) is None
-    copy = dict(built(trained).named_parameters())
-    assert copy.keys() == trained.parameters.keys()
-    assert all(torch.equal(value, copy[name]) for name, value in trained.parameters.items())
+    assert trained.step is None
+    copy = dict(built(trained.weights).named_parameters())
+    assert copy.keys() == trained.weights.parameters.keys()
+    assert all(torch.equal(value, copy[name]) for name, value in trained.weights.parameters.items())
 
 
 def test_the_other_network_is_refused(tmp_path):

@@ -60,13 +60,11 @@ def analyse(job: AnalysisJob) -> StudyResult | Failure:
         return planned
     models = attempt(_models, job, Stage.NETWORK)
     if isinstance(models, Failure):
-        return models
-    own = (
-        partial(load, config=job.config, out=job.out),
-        models,
-        partial(finish, config=job.config, out=job.out),
-    )
-    outcome = carry_out(planned, *own)
+        outcome: StudyResult | Failure = models
+    else:
+        read = partial(load, config=job.config, out=job.out)
+        write = partial(finish, config=job.config, out=job.out)
+        outcome = carry_out(planned, read, models, write)
     if isinstance(outcome, Failure):
         return replace(
             outcome,

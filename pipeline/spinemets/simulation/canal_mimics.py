@@ -13,7 +13,7 @@ from scipy import ndimage
 from spinemets.anatomy import Structure
 from spinemets.findings import PointMm
 from spinemets.simulation.lesions import References
-from spinemets.simulation.shapes import Box, smooth_noise
+from spinemets.simulation.shapes import Box, smooth_noise, squared_distance
 from spinemets.volume import Mask
 from spinemets.voxels import bounding_box
 
@@ -141,11 +141,7 @@ def _cloud(
     spacing_mm: PointMm,
 ) -> tuple[Box, Array]:
     """A Gaussian about a voxel, with its box; ``radii_mm`` are its standard deviations."""
-    axes, slices = [], []
-    for n, c, radius, step in zip(shape, centre, radii_mm, spacing_mm, strict=True):
-        reach = int(np.ceil(2.5 * radius / step))
-        cut = slice(max(0, int(c) - reach), min(n, int(c) + reach + 1))
-        slices.append(cut)
-        axes.append(((np.arange(cut.start, cut.stop) - c) * step / radius) ** 2)
-    distance = axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :]
-    return (slices[0], slices[1], slices[2]), np.exp(-0.5 * distance).astype(np.float32)
+    reach = np.ceil(2.5 * np.array(radii_mm) / spacing_mm).astype(int)
+    low, high = np.maximum(centre - reach, 0), np.minimum(centre + reach + 1, shape)
+    box = (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
+    return box, np.exp(-0.5 * squared_distance(box, centre, radii_mm, spacing_mm)).astype(np.float32)

@@ -7,6 +7,7 @@ Axes are (left-right, back-front, foot-head).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import cc3d
 import numpy as np
@@ -17,7 +18,7 @@ from spinemets.anatomy import Structure
 from spinemets.findings import PointMm
 from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, nerve_roots
 from spinemets.simulation.lesions import References, measure_references
-from spinemets.simulation.shapes import Box, blob, smooth_noise
+from spinemets.simulation.shapes import Box, blob, smooth_noise, squared_distance
 from spinemets.volume import Mask, Weighting
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
+_Change = Literal["oedema", "fat", "sclerosis"]
+_MODIC: dict[int, _Change] = {1: "oedema", 2: "fat", 3: "sclerosis"}
 _RIM_CHANCE = 0.4
 _FAT_SUPPRESSED = (Weighting.T2_FS, Weighting.T1_FS_GD, Weighting.PD_FS, Weighting.DIXON_WATER)
 
@@ -110,13 +113,7 @@ def endplate_change(
     rng: np.random.Generator,
 ) -> Array:
     """Modic change: a band along an endplate, type 1 (oedema), 2 (fat) or 3 (sclerosis)."""
-    kind = rng.choice((1, 2, 2, 3))
-    if weighting is Weighting.T1:
-        sign = {1: -1, 2: 1, 3: -1}[int(kind)]
-    elif weighting in _FAT_SUPPRESSED:
-        sign = {1: 1, 2: -1, 3: -1}[int(kind)]
-    else:
-        sign = {1: 1, 2: 1, 3: -1}[int(kind)]
+    sign = _sign(_MODIC[int(rng.choice((1, 2, 2, 3)))], weighting)
     points = np.argwhere(body)
     upper = rng.random() < 0.5
     edge = points[:, 2].max() if upper else points[:, 2].min()
@@ -198,10 +195,7 @@ def haemangioma(
     """
     if weighting not in (Weighting.T1, Weighting.T2):
         return image
-    points = np.argwhere(body)
-    radii = np.exp(rng.uniform(np.log(5), np.log(14))) * rng.uniform(0.8, 1.2, 3)
-    box, level = blob(body.shape, spacing_mm, points[rng.integers(len(points))], radii, rng)
-    weight = np.clip((1.2 - level) * 2, 0, 1) * body[box]
+    box, weight = _focus(body, spacing_mm, (5.0, 14.0), 0.2, rng)
     period = rng.uniform(2.5, 4.5)
     rows_mm = np.arange(body.shape[1])[box[1]] * spacing_mm[1]
     stripes = 0.5 + 0.5 * np.cos(2 * np.pi * rows_mm / period + rng.uniform(0, 2 * np.pi))
@@ -226,15 +220,14 @@ def radiation_change(
     Ramsey and Zacharias 1985, "MR imaging of the spine after radiation therapy", Am J
     Neuroradiol 6:247-251.
     """
-    if weighting is not Weighting.T1 and weighting not in _FAT_SUPPRESSED:
+    if not _shows_fat(weighting):
         return image
     height = bodies.shape[2]
     first, length = int(rng.integers(-height // 3, height)), round(rng.uniform(50, 120) / spacing_mm[2])
     inside = np.zeros(height, dtype=np.float32)
     inside[max(0, first) : max(0, first + length)] = 1
     inside = ndimage.gaussian_filter1d(inside, rng.uniform(0.5, 3) / spacing_mm[2])
-    sign = 1 if weighting is Weighting.T1 else -1
-    shift = sign * rng.uniform(1.5, 4) * references.spread
+    shift = _sign("fat", weighting) * rng.uniform(1.5, 4) * references.spread
     return np.asarray(image + shift * inside * bodies.astype(np.bool_), dtype=np.float32)
 
 
@@ -251,24 +244,45 @@ def fatty_focus(
     On plain T2 and without a known weighting it could be taken for a lesion, so it is drawn
     only where its signal tells.
     """
-    if weighting is not Weighting.T1 and weighting not in _FAT_SUPPRESSED:
+    if not _shows_fat(weighting):
         return image
-    points = np.argwhere(body)
-    radii = np.exp(rng.uniform(np.log(3), np.log(12))) * rng.uniform(0.7, 1.3, 3)
-    box, level = blob(body.shape, spacing_mm, points[rng.integers(len(points))], radii, rng)
-    weight = np.clip((1.2 - level) * 2, 0, 1) * body[box]
-    sign = 1 if weighting is Weighting.T1 else -1
+    box, weight = _focus(body, spacing_mm, (3.0, 12.0), 0.3, rng)
     changed = image.copy()
-    changed[box] += weight * sign * rng.uniform(2, 6) * references.spread
+    changed[box] += weight * _sign("fat", weighting) * rng.uniform(2, 6) * references.spread
     return changed
 
 
 def _reaction(weighting: Weighting, rng: np.random.Generator) -> int:
     """The sign of reactive marrow's change: oedema or fat, as the weighting shows them."""
-    oedema = rng.random() < 0.4
+    return _sign("oedema" if rng.random() < 0.4 else "fat", weighting)
+
+
+def _sign(change: _Change, weighting: Weighting) -> int:
+    """Whether marrow becomes brighter (1) or darker (-1)."""
+    if change == "sclerosis":
+        return -1
     if weighting is Weighting.T1:
-        return -1 if oedema else 1
-    return (1 if oedema else -1) if weighting in _FAT_SUPPRESSED else 1
+        return -1 if change == "oedema" else 1
+    return -1 if change == "fat" and weighting in _FAT_SUPPRESSED else 1
+
+
+def _shows_fat(weighting: Weighting) -> bool:
+    """Whether fatty marrow has a signal that tells it from a lesion."""
+    return weighting is Weighting.T1 or weighting in _FAT_SUPPRESSED
+
+
+def _focus(
+    body: Mask,
+    spacing_mm: PointMm,
+    radius_mm: tuple[float, float],
+    unevenness: float,
+    rng: np.random.Generator,
+) -> tuple[Box, Array]:
+    """A round focus somewhere in a body: its box, and how much of each voxel it fills."""
+    points = np.argwhere(body)
+    radii = np.exp(rng.uniform(*np.log(radius_mm))) * rng.uniform(1 - unevenness, 1 + unevenness, 3)
+    box, level = blob(body.shape, spacing_mm, points[rng.integers(len(points))], radii, rng)
+    return box, np.clip((1.2 - level) * 2, 0, 1) * body[box]
 
 
 def _upright(
@@ -277,10 +291,8 @@ def _upright(
     radii: tuple[float, float, float],
     spacing: PointMm,
 ) -> Array:
-    axes = [
-        ((np.arange(n) - c) * s / r) ** 2 for n, c, s, r in zip(shape, centre, spacing, radii, strict=True)
-    ]
-    distance = np.sqrt(axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :])
+    whole = (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
+    distance = np.sqrt(squared_distance(whole, centre, radii, spacing))
     return np.asarray(np.clip(1.5 - distance, 0, 1), dtype=np.float32)
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from spinemets.findings import PointMm
 
-__all__ = ["Box", "blob", "smooth_noise"]
+__all__ = ["Box", "blob", "smooth_noise", "squared_distance"]
 
 Array = npt.NDArray[np.float32]
 Box = tuple[slice, slice, slice]
@@ -92,3 +92,15 @@ def blob(
     unevenness = np.sqrt(2 / _SURFACE_WAVES) * np.cos(directions @ waves.T + phases).sum(axis=-1)
     level = level / np.clip(1 + roughness * unevenness, 2 - _LARGEST_BULGE, _LARGEST_BULGE)
     return box, level.astype(np.float32)
+
+
+def squared_distance(
+    box: Box, centre: npt.ArrayLike, radii_mm: npt.ArrayLike, spacing_mm: PointMm
+) -> npt.NDArray[np.float64]:
+    """Squared distance from a voxel in units of an upright ellipsoid's semi-axes, over a box."""
+    middle, radii = np.asarray(centre, dtype=float), np.asarray(radii_mm, dtype=float)
+    x, y, z = (
+        ((np.arange(cut.start, cut.stop) - c) * step / r) ** 2
+        for cut, c, step, r in zip(box, middle, spacing_mm, radii, strict=True)
+    )
+    return np.asarray(x[:, None, None] + y[None, :, None] + z[None, None, :])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage, optimize
 from scipy.special import log_expit
 
-from spinemets.confidence import Evidence, confidence, gather_evidence
+from spinemets.confidence import Evidence, confidence, confidence_terms, gather_evidence
 from spinemets.config import LesionConfig
 from spinemets.evaluation.lesions import match_lesions
 
@@ -141,11 +141,10 @@ def fit_confidence(studies: Sequence[StudyCandidates], config: LesionConfig) -> 
         raise ValueError(
             f"{len(candidates)} candidates, {int(real.sum())} of them lesions, are too few to fit"
         )
-    pieces = [c.evidence for c in candidates]
-    facts = np.array([(1.0, e.log_odds, np.log(e.volume_mm3 / 1000), np.log(e.series)) for e in pieces])
+    terms = np.array([confidence_terms(c.evidence) for c in candidates])
 
     def loss(weights: npt.NDArray[np.float64]) -> float:
-        log_odds = facts @ weights
+        log_odds = terms @ weights
         missed = real * log_expit(log_odds) + (1 - real) * log_expit(-log_odds)
         return float(_RIDGE * (weights**2).sum() - missed.mean())
 

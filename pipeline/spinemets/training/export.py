@@ -19,7 +19,7 @@ from spinemets.training.footprint import measure_footprints
 from spinemets.training.loop import network_definition
 from spinemets.training.offsets import add_offsets
 from spinemets.training.recipe import Recipe
-from spinemets.training.trained import read_trained, trained_steps
+from spinemets.training.trained import read_trained
 from spinemets.volume import Weighting
 
 __all__ = ["export_bundle", "store_footprint"]
@@ -73,14 +73,14 @@ def export_bundle(
     steps: dict[str, int | None] = {}
     for recipe, checkpoint in zip(recipes, checkpoints, strict=True):
         trained = read_trained(checkpoint, recipe.task)
-        if trained.definition != network_definition(recipe):
+        if trained.weights.definition != network_definition(recipe):
             raise ModelIncompatibleError(f"{checkpoint}: does not belong to its recipe")
-        own = trained.parameters
+        own = trained.weights.parameters
         if recipe.task == "anatomy":
             own = add_offsets(own, anatomy_offsets)
         weights |= {f"{recipe.task}.{name}": value.half().contiguous() for name, value in own.items()}
-        definitions[recipe.task] = trained.definition
-        steps[recipe.task] = trained_steps(checkpoint)
+        definitions[recipe.task] = trained.weights.definition
+        steps[recipe.task] = trained.step
     atomic_write_bytes(bundle / "models" / "model.safetensors", save(weights))
     _describe(bundle / _METADATA, definitions)
     return steps

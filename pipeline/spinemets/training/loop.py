@@ -84,7 +84,7 @@ class _State:
         self.step = 0
 
     def begin_with(self, source: Path, recipe: Recipe) -> None:
-        weights = read_trained(source, recipe.task)
+        weights = read_trained(source, recipe.task).weights
         if weights.definition != network_definition(recipe):
             raise ConfigError(
                 f"{source}: its network has the filters {list(weights.definition.filters)}, "
@@ -243,7 +243,7 @@ def _anatomy_network(recipe: Recipe, files: TrainingFiles, device: torch.device)
         return None
     if files.anatomy is None:
         raise ConfigError("a lesion recipe needs the trained anatomy network: pass --anatomy")
-    return built(read_trained(files.anatomy, "anatomy")).to(device)
+    return built(read_trained(files.anatomy, "anatomy").weights).to(device)
 
 
 def _validate(network: SpineUNet, anatomy: SpineUNet | None, scans: list[LabelledScan]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Literal
@@ -17,12 +18,26 @@ from spinemets.intensity import LESION_INPUTS
 from spinemets.network import NetworkDefinition, SpineUNet, build_network
 from spinemets.segmentation import read_networks
 
-__all__ = ["built", "read_trained", "trained_steps"]
+__all__ = ["Trained", "built", "read_trained"]
 
 Part = Literal["anatomy", "lesion"]
 
 
-def read_trained(source: Path, part: Part) -> NetworkWeights:
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A network as it was trained.
+
+    Attributes
+    ----------
+    step
+        Of the checkpoint; None for a bundle, which does not tell.
+    """
+
+    weights: NetworkWeights
+    step: int | None
+
+
+def read_trained(source: Path, part: Part) -> Trained:
     """The averaged weights of a checkpoint, or one network of a bundle.
 
     Parameters
@@ -39,10 +54,11 @@ def read_trained(source: Path, part: Part) -> NetworkWeights:
     """
     if source.is_dir():
         anatomy, lesion = read_networks(load_bundle(source))
-        return anatomy if part == "anatomy" else lesion
+        return Trained(anatomy if part == "anatomy" else lesion, None)
     try:
-        weights: dict[str, Tensor] = torch.load(source, map_location="cpu", weights_only=True)["average"]
-        filters = _filters_of(weights)
+        state = torch.load(source, map_location="cpu", weights_only=True)
+        weights: dict[str, Tensor] = state["average"]
+        filters, step = _filters_of(weights), int(state["step"])
     except (OSError, EOFError, UnpicklingError, RuntimeError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{source}: is no checkpoint of a training and no bundle's folder ({error})"
@@ -56,14 +72,7 @@ def read_trained(source: Path, part: Part) -> NetworkWeights:
     own = {name: weights[name] for name in shapes if name in weights}
     if {name: tuple(value.shape) for name, value in own.items()} != shapes:
         raise ConfigError(f"{source}: holds no {part} network")
-    return NetworkWeights(definition, own)
-
-
-def trained_steps(source: Path) -> int | None:
-    """The step that a checkpoint was taken at; None for a bundle, which does not tell."""
-    if source.is_dir():
-        return None
-    return int(torch.load(source, map_location="cpu", weights_only=True)["step"])
+    return Trained(NetworkWeights(definition, own), step)
 
 
 def built(weights: NetworkWeights) -> SpineUNet:
