@@ -3,11 +3,58 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from spinemets.anatomy import Structure
 from spinemets.channels import Channel
-from spinemets.training.phantoms import with_open_edges
+from spinemets.training.data import read_sources
+from spinemets.training.phantoms import draw_diseased_phantom, with_open_edges
+from spinemets.training.recipe import Recipe, SourceSettings
 from spinemets.training.scans import bit
+from spinemets.volume import Weighting
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("phantoms")
+
+
+@pytest.fixture(scope="module")
+def diseased(cache):
+    return draw_diseased_phantom(3, 0, cache)
+
+
+def test_a_diseased_phantom_has_lesions_in_bone_sac_and_cord(diseased):
+    within = {Structure(int(value)) for value in np.unique(diseased.structures[diseased.lesions > 0])}
+    assert within >= {Structure.VERTEBRAL_BODY, Structure.THECAL_SAC, Structure.CORD}
+    assert diseased.weighting is Weighting.T2
+
+
+def test_disease_keeps_the_name_of_what_it_is_in(diseased):
+    ill = (diseased.lesions > 0) & (diseased.structures == Structure.CORD)
+    assert (diseased.allowed[ill] & bit(Channel.CORD)).all()
+
+
+def test_disease_of_the_cord_is_brighter_than_the_cord_on_t2(diseased):
+    cord = diseased.structures == Structure.CORD
+    ill = cord & (diseased.lesions > 0)
+    assert np.median(diseased.image[ill]) > 1.2 * np.median(diseased.image[cord & ~ill])
+
+
+def test_a_diseased_phantom_is_kept_and_read_again(diseased, cache):
+    (kept,) = cache.glob("diseased_*.npz")
+    drawn = kept.stat().st_mtime_ns
+    again = draw_diseased_phantom(3, 0, cache)
+    assert kept.stat().st_mtime_ns == drawn
+    for name in ("image", "allowed", "structures", "lesions"):
+        assert np.array_equal(getattr(again, name), getattr(diseased, name))
+
+
+def test_diseased_phantoms_are_a_source_of_their_own(diseased, cache, tmp_path):
+    sources = SourceSettings(diseased_phantoms=1, shares={"diseased_phantom": 1.0})
+    pools = read_sources(Recipe(task="lesion", seed=3, steps=1, sources=sources), tmp_path, cache)
+    assert {name: len(pool) for name, pool in pools.items() if pool} == {"diseased_phantom": 1}
+    assert np.array_equal(pools["diseased_phantom"][0].lesions, diseased.lesions)
 
 
 def test_the_rim_of_a_structure_may_be_background_and_its_core_may_not():

@@ -50,6 +50,7 @@ _HOSTS = {
 _MINIMUM_VOXELS = 6
 _HALO_CHANCE = 0.7
 _CLEAR_IN_CSF = 0.3  # of the contrast of CSF and marrow
+_FAINT_IN_CORD = 0.5  # of what disease of marrow stands out by
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class ImplantOptions:
         Chance that an extradural lesion replaces its whole vertebra.
     epidural_extension
         Chance that a lesion of a body grows into the canal.
+    sclerotic
+        Chance that a patient's lesions of bone are dark on every weighting.
     """
 
     mean_number: float = 1.5
@@ -78,6 +81,7 @@ class ImplantOptions:
     radius_mm: tuple[float, float] = (3.0, 16.0)
     whole_vertebra: float = 0.1
     epidural_extension: float = 0.2
+    sclerotic: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +224,7 @@ def plan_lesions(
     hosts = cc3d.connected_components(structures == Structure.VERTEBRAL_BODY, connectivity=6)
     planned: list[PlannedLesion] = []
     # Lesions of one patient tend to look alike: sclerotic or not is drawn once.
-    sclerotic = rng.random() < 0.2
+    sclerotic = rng.random() < options.sclerotic
     for _ in range(1 + int(rng.poisson(options.mean_number))):
         compartment = _draw_compartment(structures, options, rng)
         shape = _draw_shape(structures, hosts, spacing_mm, compartment, options, rng)
@@ -404,7 +408,8 @@ def _target_signal(
 ) -> float:
     """The lesion's mean signal, at least 2.5 marrow spreads away from ``host``, which it replaces.
 
-    A nodule in the sac stands out from CSF as clearly as other tissue does.
+    A nodule in the sac stands out from CSF as clearly as other tissue does. Disease of the cord
+    may be fainter: by its relaxation times it lies a third of the way from cord to CSF.
     """
     r = references
     enhanced = weighting in (Weighting.T1_GD, Weighting.T1_FS_GD)
@@ -421,11 +426,13 @@ def _target_signal(
         share = rng.uniform(0.6, 1.1)
     else:
         end = max(r.fat, r.marrow) if enhanced else r.csf
-        share = rng.uniform(0.45, 1.0)
+        share = rng.uniform(0.25, 1.0)
     shift = share * (end - host)
     floor = 2.5 * r.spread
     if compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:
         floor = max(floor, _CLEAR_IN_CSF * abs(r.csf - r.marrow))
+    elif compartment is Compartment.INTRAMEDULLARY:
+        floor *= _FAINT_IN_CORD
     if abs(shift) < floor:
         shift = float(np.copysign(floor, shift))
     return host + shift

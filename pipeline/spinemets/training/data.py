@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from spinemets.training.datasets import LAYOUTS, Case
 from spinemets.training.datasets.cases import Subset
 from spinemets.training.outlines import read_outlines, with_outlines
 from spinemets.training.packing import pack
-from spinemets.training.phantoms import draw_phantom_scan
+from spinemets.training.phantoms import draw_diseased_phantom, draw_phantom_scan
 from spinemets.training.recipe import DatasetSettings, Recipe, SourceSettings
 from spinemets.training.samples import SampleOptions, draw_sample
 from spinemets.training.scans import LabelledScan, read_sct, read_spider
@@ -86,7 +86,11 @@ def read_sources(recipe: Recipe, folder: Path, cache: Path) -> Pools:
     if sources.sct is not None:
         pools["sct"] = _sct(sources, folder / sources.sct)
     if sources.phantoms:
-        pools["phantom"] = _phantoms(recipe.seed, sources.phantoms, cache)
+        pools["phantom"] = _phantoms(draw_phantom_scan, recipe.seed, sources.phantoms, cache)
+    if sources.diseased_phantoms:
+        pools["diseased_phantom"] = _phantoms(
+            draw_diseased_phantom, recipe.seed, sources.diseased_phantoms, cache
+        )
     for place, dataset in enumerate(sources.datasets):
         cases = _cases(dataset, folder, "train")
         scans = pack(LAYOUTS[dataset.kind], cases, cache.parent / "scans" / dataset.kind)
@@ -164,7 +168,9 @@ def _sct(sources: SourceSettings, root: Path) -> list[LabelledScan]:
     ]
 
 
-def _phantoms(seed: int, count: int, cache: Path) -> list[LabelledScan]:
+def _phantoms(
+    draw: Callable[[int, int, Path], LabelledScan], seed: int, count: int, cache: Path
+) -> list[LabelledScan]:
     cache.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(max_workers=2) as pool:
-        return list(pool.map(draw_phantom_scan, [seed] * count, range(count), [cache] * count))
+        return list(pool.map(draw, [seed] * count, range(count), [cache] * count))

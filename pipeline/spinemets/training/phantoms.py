@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from spinemets.anatomy import SpineRegion, Structure, VertebralLevel
+from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
 from spinemets.channels import Channel
 from spinemets.simulation.contrast import random_contrast, signal
 from spinemets.simulation.phantom import SpinePhantom, draw_spine
 from spinemets.simulation.rasterisation import PhantomLabels, rasterise
+from spinemets.simulation.studies import draw_lesions
 from spinemets.simulation.tissues import LEVEL_OF_CODE, structure_of_tissue
 from spinemets.training.scans import LabelledScan, bit
 from spinemets.volume import Grid, Weighting
 
-__all__ = ["draw_phantom_scan", "with_open_edges"]
+__all__ = ["draw_diseased_phantom", "draw_phantom_scan", "with_open_edges"]
+
+Labels = npt.NDArray[np.uint8]
 
 _SPACING_MM = (2.0, 1.0, 1.0)
 _WIDTH_MM = 76.0
@@ -31,6 +36,19 @@ _WEIGHTINGS = (
     Weighting.UNKNOWN,
     Weighting.T1_FS_GD,
 )
+# Disease has relaxation times: a contrast that no sequence has would show it as nothing does.
+_DISEASED_WEIGHTINGS = (
+    Weighting.T2,
+    Weighting.T1,
+    Weighting.T2_FS,
+    Weighting.T2,
+    Weighting.T2_FS,
+    Weighting.T1_FS_GD,
+    Weighting.T1,
+    Weighting.DIXON_WATER,
+)
+# Lesions in and around the cord are seldom in patients; so few would not be learnt.
+_LESIONS = 14
 _BODY_CHANNELS = {
     SpineRegion.CERVICAL: Channel.CERVICAL_BODY,
     SpineRegion.THORACIC: Channel.THORACIC_BODY,
@@ -45,32 +63,62 @@ def draw_phantom_scan(seed: int, index: int, cache: Path) -> LabelledScan:
     ``Weighting.UNKNOWN`` stands for a contrast that no sequence has.
     """
     weighting = _WEIGHTINGS[index % len(_WEIGHTINGS)]
-    path = cache / f"phantom_{seed}_{index:04d}.npz"
-    if path.exists():
-        with np.load(path) as stored:
-            image, allowed, structures = stored["image"], stored["allowed"], stored["structures"]
-    else:
-        image, allowed, structures = _draw(seed, index, weighting)
+    stored = _kept(cache / f"phantom_{seed}_{index:04d}.npz", seed, index, weighting, 0)
+    return _scan(f"phantom/{index}", stored, weighting)
+
+
+def draw_diseased_phantom(seed: int, index: int, cache: Path) -> LabelledScan:
+    """The ``index``-th phantom of a seed with lesions of all compartments.
+
+    Unlike what is implanted into a scan, its lesions are tissue with relaxation times, so that
+    their signal beside that of marrow, CSF and cord is what a sequence makes of them.
+    """
+    weighting = _DISEASED_WEIGHTINGS[index % len(_DISEASED_WEIGHTINGS)]
+    stored = _kept(cache / f"diseased_{seed}_{index:04d}.npz", seed, index, weighting, _LESIONS)
+    scan = _scan(f"diseased_phantom/{index}", stored, weighting)
+    return replace(scan, lesions=stored["lesions"].astype(np.uint8))
+
+
+def _scan(subject: str, stored: Mapping[str, npt.NDArray[np.generic]], weighting: Weighting) -> LabelledScan:
+    structures = stored["structures"].astype(np.uint8)
+    allowed = with_open_edges(stored["allowed"].astype(np.uint16), structures)
+    image = stored["image"].astype(np.uint8)
+    return LabelledScan(subject, image, allowed, structures, _SPACING_MM, weighting)
+
+
+def _kept(
+    path: Path, seed: int, index: int, weighting: Weighting, lesions: int
+) -> Mapping[str, npt.NDArray[np.generic]]:
+    """The arrays of a phantom, drawn where the file is not there yet."""
+    if not path.exists():
         temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
-        np.savez_compressed(temporary, image=image, allowed=allowed, structures=structures)
+        image, allowed, structures, numbers = _draw(seed, index, weighting, lesions)
+        np.savez_compressed(temporary, image=image, allowed=allowed, structures=structures, lesions=numbers)
         temporary.replace(path)
-    open_allowed = with_open_edges(allowed, structures)
-    return LabelledScan(f"phantom/{index}", image, open_allowed, structures, _SPACING_MM, weighting)
+    with np.load(path) as stored:
+        return dict(stored)
 
 
 def _draw(
-    seed: int, index: int, weighting: Weighting
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-    rng = np.random.default_rng([seed, 4242, index])
+    seed: int, index: int, weighting: Weighting, lesions: int
+) -> tuple[Labels, npt.NDArray[np.uint16], Labels, Labels]:
+    """Image, allowed channels, structures and lesions."""
+    # Diseased spines are others than the healthy ones.
+    rng = np.random.default_rng([seed, 4243 if lesions else 4242, index])
     phantom = draw_spine(rng)
-    labels = rasterise(phantom, _whole_spine_grid(phantom, rng))
+    grid = _whole_spine_grid(phantom, rng)
+    if lesions:
+        drawn = draw_lesions(phantom, grid, lesions, tuple(Compartment), rng)
+        phantom = replace(phantom, lesions=drawn)
+    labels = rasterise(phantom, grid)
     if weighting is Weighting.UNKNOWN:
         image = random_contrast(labels.tissue, labels.grid, rng)
     else:
         image = signal(labels, weighting, rng)
     scale = 235 / max(float(np.percentile(image, 99.7)), 1e-6)
     structures = structure_of_tissue(labels.tissue)
-    return np.clip(image * scale, 0, 255).astype(np.uint8), _allowed(labels, structures), structures
+    brightness = np.clip(image * scale, 0, 255).astype(np.uint8)
+    return brightness, _allowed(labels, structures), structures, labels.lesion
 
 
 def _whole_spine_grid(phantom: SpinePhantom, rng: np.random.Generator) -> Grid:

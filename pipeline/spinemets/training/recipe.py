@@ -46,7 +46,8 @@ class SourceSettings(_Settings):
         default=None, description="JSON file of vertebrae outlined in the sct scans; relative to the recipe"
     )
     phantoms: int = Field(default=0, ge=0, description="simulated spines, drawn before training starts")
-    shares: dict[Literal["spider", "sct", "phantom"], float] = Field(
+    diseased_phantoms: int = Field(default=0, ge=0, description="the same with lesions that are tissue")
+    shares: dict[Literal["spider", "sct", "phantom", "diseased_phantom"], float] = Field(
         default={"spider": 1.0}, description="how often a sample comes from each source"
     )
     datasets: tuple[DatasetSettings, ...] = Field(default=(), description="beside the sources above")
