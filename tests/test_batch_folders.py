@@ -6,9 +6,11 @@ import json
 import zipfile
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from batch_faults import LEAN, Silent, run_planned
+from dicom_files import noise, write_classic
 from planted import planted_truth, write_planted_study
 from spinemets.batch import Limits, RecordBook, State, merge_batches, plan_batch, read_records, settle_names
 from spinemets.batch.folders import scratch_folder
@@ -126,6 +128,30 @@ def test_folders_within_an_archive_are_hidden_in_messages(tmp_path, scan):
     place = scratch_folder(tmp_path / "out", study.key)
     told = redact_message(f"[Errno 2] No such file: '{place}/DOE JANE 1960/T2/anna.nii.gz'", study)
     assert not any(word in told for word in ("DOE", "JANE", "1960", "anna"))
+
+
+def test_names_of_dicom_files_are_hidden_in_messages(tmp_path):
+    paths = write_classic(tmp_path / "in", noise(), tags={"PatientName": "Li^Wei", "PatientID": "8"})
+    named = [path.rename(path.with_name(f"LiWei_1.2.840.7.{place}.dcm")) for place, path in enumerate(paths)]
+    with RecordBook(tmp_path / "out") as book:
+        (study,) = settle_names(plan_batch([tmp_path / "in"]), book, "hash")
+    told = redact_message(f"{named[3].name}: its pixels cannot be decoded; 3 of 15 slices", study)
+    assert told == "[hidden]: its pixels cannot be decoded; 3 of 15 slices"
+
+
+def test_a_patient_s_identifier_that_is_a_level_hides_no_level(tmp_path):
+    truth = planted_truth()
+    study = write_planted_study(tmp_path / "in", truth)
+    for path in study.rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID = "L2"
+        dataset.save_as(path)
+    planned = plan_batch([tmp_path / "in"])
+    (record,) = run_planned(planned, tmp_path / "out", TruthSegmenter(truth))
+    assert record.state is State.DONE, record.reason
+    (finding,) = table_rows(tmp_path / "out/findings.csv")
+    assert finding["level"] == "L2"
+    assert "L2" in table_rows(tmp_path / "out/summary.csv")[0]["levels_seen"].split()
 
 
 def test_result_of_an_earlier_run_is_set_aside_when_it_cannot_be_made_anew(scan, truth, tmp_path, caplog):

@@ -138,6 +138,11 @@ def test_other_names_become_a_hash(source):
     assert hashlib.sha256(b"1.2").hexdigest()[:10] not in name
 
 
+def test_a_dicom_folder_s_name_is_no_subject():
+    series = Series("1.2", "1.2.3", source=Path("sub-JaneDoe_MR"), files=(Path("sub-JaneDoe_MR/1.dcm"),))
+    assert "JaneDoe" not in str(bids_stem(series, b"key"))
+
+
 def test_validator_finds_no_error_in_input_and_derivatives(dataset, derivatives):
     for root in (dataset, derivatives):
         assert [issue for issue in validate(root) if issue.get("severity") == "error"] == []

@@ -56,6 +56,18 @@ def test_the_longest_diameter_runs_across_slices():
     assert lesion.longest_diameter_mm == pytest.approx(30.0, abs=1.0)
 
 
+def test_a_lesion_in_another_one_s_hole_is_counted_once():
+    shell = (slice(4, 16), slice(8, 32), slice(8, 32))
+    gap, core = (slice(6, 14), slice(11, 29), slice(11, 29)), (slice(8, 12), slice(15, 25), slice(15, 25))
+    segmentation = with_probability(blank(), (shell, 0.9), (gap, 0.0), (core, 0.9))
+    lesions = find_lesions(segmentation, CONFIG)
+    voxels = [{tuple(voxel) for voxel in lesion.voxels.tolist()} for lesion in lesions]
+    assert len(voxels) == 2
+    assert not voxels[0] & voxels[1]
+    # All that the shell encloses is one of the two.
+    assert len(voxels[0] | voxels[1]) == 12 * 24 * 24
+
+
 def test_lesions_are_numbered_from_head_to_foot_whatever_the_grids_direction():
     low = (slice(2, 5), slice(5, 12), slice(2, 9))
     high = (slice(10, 13), slice(5, 12), slice(28, 35))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from spinemets.config import SegmentationConfig
@@ -98,6 +99,22 @@ def test_a_known_offset_is_recovered_across_contrasts(shift_mm, angles_degrees):
     assert off_mm < 1.0
     assert off_degrees < 1.0
     assert "was moved by" in alignment.cautions[0]
+
+
+def test_a_series_that_hardly_meets_the_reference_does_not_end_the_study():
+    random = np.random.default_rng(3)
+    grid = Grid((15, 80, 80), np.diag([4.0, 2.0, 2.0, 1.0]))
+    # Images with nothing in common: the search leaves what overlaps.
+    first, second = (
+        Volume(
+            ndimage.gaussian_filter(random.random(grid.shape), (0.5, 3, 3)).astype(np.float32) * 1000,
+            shifted(grid, (shift_mm, 0, 0)),
+            Series("study", name, name, frame_of_reference_uid=name),
+        )
+        for name, shift_mm in (("a", 0), ("b", 44))
+    )
+    alignment = align(study(first, second), AUTO)
+    assert any("could not be aligned" in caution for caution in alignment.cautions)
 
 
 @pytest.mark.parametrize(("order", "flips"), [((1, 2, 0), (0, 2)), ((2, 0, 1), (1,)), ((2, 1, 0), (0, 1, 2))])

@@ -154,7 +154,11 @@ class ClassificationConfig(_Settings):
     )
     level_volume_mm3: float = Field(default=200.0, ge=0, description="... by this volume of it")
     review_level_confidence: float = Field(
-        default=0.8, ge=0, le=1, description="needs review where the main level's name is less sure"
+        default=0.8,
+        ge=0,
+        le=1,
+        description="needs review where the main level's name is less sure "
+        "(below levels.review_confidence a name is marked as uncertain)",
     )
     review_lesion_confidence: float = Field(
         default=0.5, ge=0, le=1, description="needs review where the lesion itself is less sure"

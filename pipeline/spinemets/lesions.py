@@ -60,7 +60,9 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
         inside = components[box] == label
         probabilities = segmentation.lesion_probability[around][box][inside]
         start = corner(around) + corner(box)
-        voxels = np.argwhere(ndimage.binary_fill_holes(inside)) + start
+        # What lies in its holes is its own, unless it is another lesion.
+        filled = ndimage.binary_fill_holes(inside) & (inside | (components[box] == 0))
+        voxels = np.argwhere(filled) + start
         evidence = gather_evidence(probabilities, grid.voxel_volume_mm3, series)
         sure = confidence(evidence, config)
         large = len(voxels) * grid.voxel_volume_mm3 >= config.minimum_volume_mm3

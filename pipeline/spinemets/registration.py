@@ -300,14 +300,17 @@ def _best_starts(fixed: Volume, moving: Volume, starts: list[RigidTransform]) ->
 
     def cost(start: RigidTransform) -> float:
         method.SetInitialTransform(start.to_itk())
-        return float(method.MetricEvaluate(*images))
+        try:
+            return float(method.MetricEvaluate(*images))
+        except RuntimeError:  # no sample meets the other image
+            return float("inf")
 
     reachable = [start for start in starts[1:] if coverage(moving.grid, fixed.grid, start).mean() >= 0.1]
     return [starts[0], *sorted(reachable, key=cost)[:2]]
 
 
 def _optimise(fixed: Volume, moving: Volume, start: RigidTransform, step_mm: float) -> RigidTransform:
-    """The nearest optimum of mutual information."""
+    """The nearest optimum of mutual information; the start where too little overlaps to look for one."""
     method = _mutual_information()
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=step_mm, minStep=0.01, numberOfIterations=80, relaxationFactor=0.6
@@ -315,7 +318,11 @@ def _optimise(fixed: Volume, moving: Volume, start: RigidTransform, step_mm: flo
     method.SetOptimizerScalesFromPhysicalShift()
     transform = start.to_itk(_centre_mm(fixed.grid))
     method.SetInitialTransform(transform, inPlace=True)
-    method.Execute(_float_image(fixed), _float_image(moving))
+    try:
+        method.Execute(_float_image(fixed), _float_image(moving))
+    except RuntimeError:
+        _log.debug("a registration was left where it began: no sample meets the other image")
+        return start
     return RigidTransform.from_itk(transform)
 
 

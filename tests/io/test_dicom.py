@@ -166,6 +166,38 @@ def test_dixon_images_in_one_series_are_parted_by_image_type(tmp_path, dicom):
     assert [v.series.weighting for v in study.volumes] == [Weighting.DIXON_WATER, Weighting.DIXON_FAT]
 
 
+@pytest.mark.parametrize("order", [("W", "F", "FF"), ("FF", "F", "W")])
+def test_what_can_be_used_of_a_mixed_series_is_used_whichever_file_comes_first(tmp_path, dicom, order):
+    for place, letters in enumerate(order):
+        dicom.classic(
+            tmp_path / str(place),
+            dicom.noise((6, 8, 8)),
+            tags={"ImageType": ["DERIVED", "PRIMARY", "DIXON", letters], "SeriesInstanceUID": "1.2.3.4"},
+        )
+    (listing,) = discover(tmp_path)
+    assert sorted((entry.series.weighting.value, entry.kept) for entry in listing.series)[:2] == [
+        ("Dixon-fat", True),
+        ("Dixon-water", True),
+    ]
+    (refused,) = (entry for entry in listing.series if not entry.kept)
+    assert (refused.slices, refused.reason) == (6, "a fat-fraction map, computed from another series")
+    weightings = [volume.series.weighting for volume in read(tmp_path).volumes]
+    assert weightings == [Weighting.DIXON_WATER, Weighting.DIXON_FAT]
+
+
+@pytest.mark.parametrize("uid", [None, "1.2.3.4"], ids=["no series UID", "one for all"])
+def test_two_sequences_that_no_uid_tells_apart_are_read_as_two(tmp_path, dicom, uid):
+    t1, t2 = dicom.noise((6, 10, 10), 1), dicom.noise((6, 8, 8), 2)
+    dicom.classic(tmp_path, t2, tags={"SeriesInstanceUID": uid})
+    tags = {"SeriesDescription": "T1 TSE sag", "SeriesNumber": 6, "EchoTime": 10, "RepetitionTime": 500}
+    for path in dicom.classic(tmp_path / "more", t1, tags={**tags, "SeriesInstanceUID": uid}):
+        path.rename(tmp_path / f"t1_{path.name}")
+    study = read(tmp_path)
+    assert [volume.series.description for volume in study.volumes] == ["T2 TSE sag", "T1 TSE sag"]
+    for volume, voxels in zip(study.volumes, (t2, t1), strict=True):
+        np.testing.assert_array_equal(volume.intensities, voxels)
+
+
 @pytest.mark.parametrize("keyword", ["TemporalPositionIdentifier", "AcquisitionNumber"])
 def test_repeated_volumes_in_one_series_are_parted(tmp_path, dicom, keyword):
     for number in (1, 2):

@@ -137,6 +137,15 @@ def test_of_two_series_of_one_weighting_the_one_with_more_slices_is_used(tmp_pat
     assert listing.series[1].reason == "second T2 series; series 4 (T2 TSE sag) is used: it has more slices"
 
 
+def test_a_second_series_in_another_frame_of_reference_is_named_prominently(tmp_path, dicom):
+    for number in (3, 4):
+        tags = {"SeriesNumber": number, "FrameOfReferenceUID": f"1.2.{number}"}
+        dicom.classic(tmp_path / str(number), dicom.noise(), tags=tags)
+    (listing,) = discover(tmp_path)
+    (caution,) = read_study(listing, ReadingConfig()).cautions
+    assert "may show another part of the spine: series 3 (T2 TSE sag)" in caution
+
+
 def test_a_repeated_series_replaces_the_first(tmp_path, dicom):
     for number in (3, 4):
         dicom.classic(tmp_path / str(number), dicom.noise(), tags={"SeriesNumber": number})

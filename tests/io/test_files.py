@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
+from spinemets.io import discover
 from spinemets.io.files import read_image, read_image_header
 from spinemets.volume import Grid
 
@@ -120,6 +121,18 @@ def test_metres_become_millimetres(tmp_path):
     image.set_sform(image.affine, code=1)
     nibabel.save(image, tmp_path / "a.nii.gz")
     assert read_image_header(tmp_path / "a.nii.gz").grid.spacing_mm == pytest.approx((4.0, 1.0, 1.0))
+
+
+def test_units_that_are_not_defined_cost_that_file_only(tmp_path):
+    for name in ("a_T1w", "b_T2w"):
+        save_nifti(tmp_path / f"{name}.nii", noise())
+    odd = bytearray((tmp_path / "a_T1w.nii").read_bytes())
+    odd[123] = 4
+    (tmp_path / "a_T1w.nii").write_bytes(bytes(odd))
+    with pytest.raises(UnreadableFileError, match=r"a_T1w\.nii: .*units 4 are not defined"):
+        read_image_header(tmp_path / "a_T1w.nii")
+    kept = [entry.kept for listing in discover(tmp_path) for entry in listing.series]
+    assert sorted(kept) == [False, True]
 
 
 def test_a_fourth_axis_of_one_is_dropped(tmp_path):

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
 
@@ -87,6 +88,18 @@ def test_the_disclaimer_and_the_cautions_come_before_the_findings(page):
 
 def test_reasons_for_review_are_given_in_words(page):
     assert page.text.count("It lies on the border of the dura") >= 2
+
+
+def test_a_lesion_says_that_its_level_s_name_is_uncertain(report):
+    finding = next(finding for finding in report.findings if finding.main_level is not None)
+    unsure = tuple(
+        replace(vertebra, confidence=0.75) if vertebra.level is finding.main_level else vertebra
+        for vertebra in report.vertebrae
+    )
+    for vertebrae, marked in ((report.vertebrae, False), (unsure, True)):
+        page = page_of(replace(report, vertebrae=vertebrae))
+        card = page.split(f'id="lesion-{finding.lesion.number}"')[1].split("</article>")[0]
+        assert ("uncertain" in card.split("Level's name")[1].split("</dd>")[0]) is marked
 
 
 def test_levels_series_and_rejections_are_listed(page):

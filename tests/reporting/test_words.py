@@ -36,6 +36,12 @@ def test_no_lesion_is_said_to_be_found_not_to_be_absent(make_report):
     assert any("not proof" in line for line in summary_lines(clean))
 
 
+def test_images_without_a_vertebra_are_not_said_to_be_clean(report):
+    nothing = build_report(report.study, report.segmentation, (), (), report.provenance)
+    (sentence,) = report_document(nothing).summary.sentences
+    assert sentence == "No vertebra was recognised in these images, so that no lesion was found says nothing."
+
+
 def test_a_lesion_far_from_any_vertebra_is_said_to_have_no_level(report):
     finding = replace(report.findings[0], levels=(), main_level=None, region=None)
     alone = build_report(report.study, report.segmentation, (), (finding,), report.provenance)

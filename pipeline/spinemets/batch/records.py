@@ -40,7 +40,7 @@ _PATIENCE_S = 20.0
 
 
 class State(Enum):
-    """How a study ended; skipped means that nothing in it is a spine MRI to analyse."""
+    """How a study ended; skipped means that none of its series can be used."""
 
     DONE = "done"
     FAILED = "failed"

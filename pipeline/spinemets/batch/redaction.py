@@ -50,7 +50,8 @@ def redact_message(text: str, study: PlannedStudy) -> str:
         text = _hide(
             text, [rf"(?<=[/\\]){re.escape(name)}(?:[/\\][^\s:'\"]*)?" for name in _packed_folders(study)]
         )
-        text = _hide(text, [_alone(name) for name in sorted(_own_names(study), key=len, reverse=True)])
+        names = (name for name in _own_names(study) if name.casefold() in text.casefold())
+        text = _hide(text, [_alone(name) for name in sorted(names, key=len, reverse=True)])
     return redact(text, study.private)
 
 
@@ -145,12 +146,13 @@ def _hide(text: str, patterns: Sequence[str]) -> str:
 
 def _own_names(study: PlannedStudy) -> set[str]:
     """The names of the study's own files, which may be those of a person."""
-    files = [study.source]
+    names = {study.source.name, image_stem(study.source)}
     if not isinstance(study.found, SpinemetsError):
-        # DICOM files have numbers for names, and their headers tell whose they are.
-        series = [entry.series for entry in study.found.series if not is_dicom_series(entry.series)]
-        files += [file for one in series for file in one.files]
-    return {name for file in files for name in (file.name, image_stem(file)) if name}
+        for series in (entry.series for entry in study.found.series):
+            own = {name for file in series.files for name in (file.name, image_stem(file))}
+            # Many DICOM files are called "12" or "T2": no person, and a word of many sentences.
+            names |= {name for name in own if len(name) >= _LONG} if is_dicom_series(series) else own
+    return names - {""}
 
 
 def _paths_in(text: str, study: PlannedStudy) -> list[str]:

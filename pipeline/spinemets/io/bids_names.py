@@ -13,6 +13,7 @@ import re
 from pathlib import PurePosixPath
 
 from spinemets.io.file_names import image_stem
+from spinemets.io.files import is_dicom_series
 from spinemets.volume import Series
 
 __all__ = ["bids_description", "bids_stem"]
@@ -42,7 +43,7 @@ def bids_stem(series: Series, key: bytes) -> PurePosixPath:
     'sub-8fd3e425c8/anat/sub-8fd3e425c8'
     """
     name = _NAME.fullmatch(image_stem(series.source))
-    if name is None:
+    if name is None or is_dicom_series(series):
         subject = f"sub-{hmac.new(key, series.study_uid.encode(), hashlib.sha256).hexdigest()[:10]}"
         return PurePosixPath(subject, "anat", subject)
     folders = [part for part in (name["subject"], name["session"]) if part]

@@ -134,6 +134,8 @@ def read_instance(path: Path) -> InstanceHeader:
 def _instance(path: Path, dataset: pydicom.Dataset) -> InstanceHeader:
     rows = _integer(dataset, "Rows") or 0
     acquisition = _acquisition(dataset)
+    number, description = _integer(dataset, "SeriesNumber"), acquisition.description or acquisition.protocol
+    folder = path.parent.resolve()
     slices: tuple[SliceHeader, ...] = ()
     if rows:
         enhanced = "PerFrameFunctionalGroupsSequence" in dataset
@@ -145,10 +147,11 @@ def _instance(path: Path, dataset: pydicom.Dataset) -> InstanceHeader:
     return InstanceHeader(
         path=path,
         sop_class=_text(dataset, "SOPClassUID"),
-        study_uid=_text(dataset, "StudyInstanceUID") or f"unnamed study in {path.parent.resolve()}",
-        series_uid=_text(dataset, "SeriesInstanceUID") or f"unnamed series in {path.parent.resolve()}",
-        series_number=_integer(dataset, "SeriesNumber"),
-        description=acquisition.description or acquisition.protocol,
+        study_uid=_text(dataset, "StudyInstanceUID") or f"unnamed study in {folder}",
+        series_uid=_text(dataset, "SeriesInstanceUID")
+        or f"unnamed series {number} {description} in {folder}",
+        series_number=number,
+        description=description,
         study_description=_text(dataset, "StudyDescription"),
         patient_id=_text(dataset, "PatientID"),
         study_date=_text(dataset, "StudyDate"),

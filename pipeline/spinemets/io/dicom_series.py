@@ -29,39 +29,56 @@ def list_dicom_series(instances: Sequence[InstanceHeader], config: ReadingConfig
     instances
         All of one study and series UID, in any order.
     """
-    first = next((instance for instance in instances if instance.slices), instances[0])
-    series = Series(
-        study_uid=first.study_uid,
-        series_uid=first.series_uid,
-        description=first.description,
-        number=first.series_number,
-        weighting=weighting_from_header(first.acquisition),
-        frame_of_reference_uid=first.frame_of_reference_uid,
-        modality=first.modality or "MR",
-        source=first.path if len(instances) == 1 else first.path.parent,
-        files=tuple(sorted({instance.path for instance in instances})),
-    )
-    excluded = _exclusion(first)
-    if excluded:
-        count = sum(len(instance.slices) for instance in instances)
-        return [SeriesListing(series, slices=count).rejected(*excluded)]
-    slices, cautions = _without_duplicates([header for instance in instances for header in instance.slices])
-    if not slices:
-        return [SeriesListing(series).rejected(Rejection.NOT_AN_IMAGE, "no image in any of its files")]
-    without_pixels = sum(not instance.slices for instance in instances)
-    if without_pixels:
+    with_images = [instance for instance in instances if instance.slices]
+    # Magnitude and phase, or water, fat and their ratio, may share one series: each is judged.
+    verdicts: dict[tuple[Rejection, str] | None, list[InstanceHeader]] = {}
+    for instance in with_images or instances:
+        verdicts.setdefault(_exclusion(instance), []).append(instance)
+    usable = verdicts.pop(None, [])
+    listings = [
+        SeriesListing(
+            _series(excluded[0], excluded), slices=sum(len(instance.slices) for instance in excluded)
+        ).rejected(*verdict)
+        for verdict, excluded in verdicts.items()
+        if verdict is not None
+    ]
+    slices, cautions = _without_duplicates([header for instance in usable for header in instance.slices])
+    without_pixels = len(instances) - len(with_images)
+    if usable and without_pixels:
         cautions += (f"{without_pixels} of the series' files hold no image and were passed over",)
-    acquisitions = {instance.path: instance for instance in instances}
-    listings = []
-    for words, stack in split_slices(slices):
+    acquisitions = {instance.path: instance for instance in usable}
+    for words, stack in split_slices(slices) if slices else ():
+        own = acquisitions[stack[0].path]
+        series = _series(own, usable)
         description = f"{series.description} [{words}]" if words else series.description
         part = replace(series, description=description, cautions=cautions)
-        listings.append(_list_stack(part, stack, acquisitions[stack[0].path], config))
+        listings.append(_list_stack(part, stack, own, config))
     return listings
 
 
+def _series(instance: InstanceHeader, instances: Sequence[InstanceHeader]) -> Series:
+    """What one of some instances says of their series."""
+    return Series(
+        study_uid=instance.study_uid,
+        series_uid=instance.series_uid,
+        description=instance.description,
+        number=instance.series_number,
+        weighting=weighting_from_header(instance.acquisition),
+        frame_of_reference_uid=instance.frame_of_reference_uid,
+        modality=instance.modality or "MR",
+        source=instance.path if len(instances) == 1 else instance.path.parent,
+        files=tuple(sorted({instance.path for instance in instances})),
+    )
+
+
 def _exclusion(instance: InstanceHeader) -> tuple[Rejection, str] | None:
-    """Why no image of this series can be used, judged from one of its headers."""
+    """Why no image of this file can be used.
+
+    Frames of several kinds in one file are judged when they have been parted.
+    """
+    acquisition = instance.acquisition
+    if len({header.image_type for header in instance.slices}) > 1:
+        acquisition = replace(acquisition, image_type=())
     if instance.sop_class.startswith(_SECONDARY_CAPTURE):
         return (
             Rejection.DERIVED,
@@ -75,12 +92,12 @@ def _exclusion(instance: InstanceHeader) -> tuple[Rejection, str] | None:
         return Rejection.NOT_AN_IMAGE, "no pixels in its files"
     if instance.samples > 1:
         return Rejection.UNSUPPORTED, "a colour image; grey values are needed"
-    if is_localiser(instance.acquisition):
+    if is_localiser(acquisition):
         return Rejection.LOCALISER, "a localiser"
-    derived = derived_exclusion(instance.acquisition)
+    derived = derived_exclusion(acquisition)
     if derived:
         return Rejection.DERIVED, f"{derived}, computed from another series"
-    contrast = contrast_exclusion(instance.acquisition)
+    contrast = contrast_exclusion(acquisition)
     if contrast:
         return Rejection.CONTRAST, f"contrast: {contrast}; T1, T2, STIR, PD or Dixon is needed"
     return None

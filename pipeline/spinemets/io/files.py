@@ -161,7 +161,7 @@ def _nifti_affine(
     except (ValueError, HeaderDataError):
         qform = None
     sform = header.get_sform() if int(header["sform_code"]) > 0 else None
-    scale = np.diag([_MM_PER_UNIT[header.get_xyzt_units()[0]]] * 3 + [1.0])
+    scale = np.diag([_mm_per_unit(path, header)] * 3 + [1.0])
     usable = [form for form in (sform, qform) if form is not None and _is_affine(form)]
     if usable:
         cautions: tuple[str, ...] = ()
@@ -177,6 +177,16 @@ def _nifti_affine(
         raise GeometryError(f"{path.name}: voxel sizes {spacing} and no orientation in the header")
     caution = "no orientation in the header; RAS assumed: left and right, and head and foot, may be wrong"
     return scale @ np.diag([*spacing, 1.0]), (caution,)
+
+
+def _mm_per_unit(path: Path, header: Any) -> float:
+    try:
+        return _MM_PER_UNIT[header.get_xyzt_units()[0]]
+    except KeyError:
+        code = int(header["xyzt_units"])
+        raise UnreadableFileError(
+            f"{path.name}: its NIfTI header is damaged (units {code} are not defined); write it again"
+        ) from None
 
 
 def _is_affine(form: npt.NDArray[np.float64]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,12 +15,14 @@ from spinemets.io.archives import unpacked
 from spinemets.io.dicom_pixels import read_stack
 from spinemets.io.files import read_image
 from spinemets.io.listing import Rejection, SeriesListing, StudyListing
-from spinemets.io.selection import select_series
+from spinemets.io.selection import select_series, share_frame
 from spinemets.volume import Plane, Study, Volume
 
 __all__ = ["read_study"]
 
 logger = logging.getLogger(__name__)
+
+_Key = tuple[tuple[Path, ...], tuple[int, ...]]
 
 
 def read_study(listing: StudyListing, config: ReadingConfig) -> Study:
@@ -42,7 +45,7 @@ def read_study(listing: StudyListing, config: ReadingConfig) -> Study:
 
 def _read_study(listing: StudyListing, config: ReadingConfig) -> Study:
     entries = tuple(_judged_again(entry, config) for entry in listing.series)
-    volumes: dict[tuple[str, str], Volume] = {}
+    volumes: dict[_Key, Volume] = {}
     while True:
         entries = select_series(entries, config)
         unread = next((entry for entry in entries if entry.kept and _key(entry) not in volumes), None)
@@ -78,8 +81,9 @@ def _judged_again(entry: SeriesListing, config: ReadingConfig) -> SeriesListing:
     return entry
 
 
-def _key(entry: SeriesListing) -> tuple[str, str]:
-    return entry.series.series_uid, entry.series.description
+def _key(entry: SeriesListing) -> _Key:
+    """What no two series share; a mixed series UID and its description may be those of several."""
+    return entry.series.files, entry.series.frames
 
 
 def _read_series(entry: SeriesListing) -> Volume:
@@ -114,6 +118,16 @@ def _study_cautions(listing: StudyListing, entries: Sequence[SeriesListing]) -> 
             f"other parts of the spine were imaged but are not part of this report: {', '.join(stations)}"
         )
     reference = entries[0].series
+    elsewhere = [
+        entry.series.name
+        for entry in entries
+        if entry.rejection is Rejection.DUPLICATE and not share_frame(entry.series, reference)
+    ]
+    if elsewhere:
+        cautions.append(
+            f"not part of this report, and may show another part of the spine: {', '.join(elsewhere)} "
+            "(another frame of reference)"
+        )
     if reference.plane is not Plane.SAGITTAL:
         cautions.append(
             f"no sagittal series: the {reference.plane.value} one is used, which shows levels less well"

@@ -20,9 +20,9 @@ import numpy as np
 
 from spinemets.config import ReadingConfig
 from spinemets.io.listing import Rejection, SeriesListing
-from spinemets.volume import Grid, Plane, Weighting
+from spinemets.volume import Grid, Plane, Series, Weighting
 
-__all__ = ["head_foot_extent", "select_series"]
+__all__ = ["head_foot_extent", "select_series", "share_frame"]
 
 _PREFERENCE = (
     Weighting.T2,
@@ -124,13 +124,17 @@ def _objection(
 
 def _shares_station(entry: SeriesListing, reference: SeriesListing) -> bool:
     one, other = entry.extent_mm, reference.extent_mm
-    same_frame = entry.series.frame_of_reference_uid == reference.series.frame_of_reference_uid
-    known_frames = entry.series.frame_of_reference_uid and reference.series.frame_of_reference_uid
-    if one is None or other is None or (known_frames and not same_frame):
+    if one is None or other is None or not share_frame(entry.series, reference.series):
         # Nothing says how different frames of reference lie to each other.
         return True
     shared = min(one[1], other[1]) - max(one[0], other[0])
     return shared >= _SAME_STATION_SHARE * min(_extent_mm(entry), _extent_mm(reference))
+
+
+def share_frame(one: Series, other: Series) -> bool:
+    """Whether two series may share a coordinate system: not where both say that it is another."""
+    frames = {one.frame_of_reference_uid, other.frame_of_reference_uid}
+    return "" in frames or len(frames) == 1
 
 
 def _better_by(twin: SeriesListing, entry: SeriesListing) -> str:

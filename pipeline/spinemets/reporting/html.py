@@ -71,6 +71,7 @@ def render_html(document: ReportDocument, pictures: Pictures, viewer: Mapping[st
             viewer=None if viewer is None else dict(viewer),
             overview=data_url(pictures.overview),
             pictures={number: data_url(content) for number, content in pictures.lesions.items()},
+            uncertain={record.level for record in document.levels if record.uncertain},
             column=column_map(document.levels, document.findings),
             compartments=[
                 (c.value, hex_colour(COMPARTMENT_COLOURS[c]), document.summary.by_compartment[c])

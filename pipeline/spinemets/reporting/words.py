@@ -75,7 +75,9 @@ def summary_sentences(findings: Sequence[FindingRecord], levels: Sequence[LevelR
 def _sentences(findings: Sequence[FindingRecord], levels: Sequence[LevelRecord]) -> Iterator[str]:
     visible = [record.level for record in levels]
     seen = f"in the visible spine, {level_span(visible)}" if visible else "in these images"
-    if not findings:
+    if not findings and not levels:
+        yield "No vertebra was recognised in these images, so that no lesion was found says nothing."
+    elif not findings:
         yield f"No lesion was found {seen}."
     elif len(findings) == 1:
         yield f"One lesion was found {seen}: {_place(findings[0])}, {_size(findings[0])}."

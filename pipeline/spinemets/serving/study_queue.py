@@ -2,7 +2,7 @@
 
     received ─→ ready ─→ running ─→ done ─→ sent
         ↑                   ├─────→ failed
-        │                   └─────→ skipped     nothing in it is a spine MRI to analyse
+        │                   └─────→ skipped     none of its series can be used
         └── new or changed images bring a study back from any state
 
 Each step is one transaction that the disk has before the method returns. Several threads and
