@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.channels import STRUCTURE_OF_CHANNEL
+from spinemets.divided_axis import join_divided_axis
 from spinemets.findings import InstanceEvidence, NetworkMaps, SourceMaps, SpineSegmentation
 from spinemets.instances import clean_anatomy, split_vertebrae
 from spinemets.registration import Alignment
@@ -50,12 +51,16 @@ def assemble(alignment: Alignment, seen: NetworkMaps) -> SpineSegmentation:
     bodies[maps.box] = maps.bodies
     lesion[maps.lesion_box] = maps.lesion
     vertebrae = split_vertebrae(anatomy, bodies, grid)
+    evidence = _level_evidence(vertebrae, maps)
+    joined = join_divided_axis(vertebrae, anatomy, grid, evidence[0].c2 if evidence else 0.0)
+    if joined is not vertebrae:
+        vertebrae, evidence = joined, _level_evidence(joined, maps)
     return SpineSegmentation(
         grid=grid,
         anatomy=anatomy,
         vertebrae=vertebrae,
         lesion_probability=_near_spine(lesion, anatomy, grid),
-        evidence=_level_evidence(vertebrae, maps),
+        evidence=evidence,
         volumes=alignment.volumes,
         cautions=(*alignment.cautions, *seen.cautions),
         execution=seen.execution,
