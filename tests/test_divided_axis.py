@@ -8,6 +8,7 @@ import pytest
 from phantoms import draw_phantom
 from spinemets.anatomy import Structure
 from spinemets.divided_axis import join_divided_axis
+from spinemets.volume import Grid
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,22 @@ def test_a_missing_disc_says_nothing_where_no_disc_is_seen(neck):
     halves = cut_axis(*neck)
     blind = np.where(anatomy == Structure.DISC, Structure.BACKGROUND, anatomy).astype(np.uint8)
     assert join_divided_axis(halves, blind, grid, 0.8) is halves
+
+
+def test_a_part_at_the_image_s_edge_is_left_alone(neck):
+    _, anatomy, grid = neck
+    halves = cut_axis(*neck)
+    along = int(np.abs(grid.affine[2, :3]).argmax())
+    body = np.argwhere((halves == 1) & (anatomy == Structure.VERTEBRAL_BODY))
+    upwards = grid.affine[2, along] > 0
+    end = int(np.median(body[:, along]))
+    shown = slice(None, end + 1) if upwards else slice(end, None)
+    index = tuple(shown if axis == along else slice(None) for axis in range(3))
+    origin = [0, 0, 0] if upwards else [end if axis == along else 0 for axis in range(3)]
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.to_world(origin)
+    parts = halves[index]
+    assert join_divided_axis(parts, anatomy[index], Grid(parts.shape, affine), 0.8) is parts
 
 
 @pytest.mark.parametrize("highest", [2, 4])

@@ -53,7 +53,8 @@ def join_divided_axis(vertebrae: Labels, anatomy: Labels, grid: Grid, axis_share
     numbers = vertebrae[tuple(voxels.T)]
     places = grid.to_world(voxels)
     bodies = [places[numbers == number] for number in range(1, count + 1)]
-    if not all(len(body) for body in bodies):
+    # Of a C2 at the image's edge too little may be seen, and of the disc below it as well.
+    if not all(len(body) for body in bodies) or _is_cut(voxels[numbers == 1], grid):
         return vertebrae
     discs = grid.to_world(voxels_of(anatomy == Structure.DISC))
     first, *others = _disc_voxels_between([body.mean(axis=0) for body in bodies], discs)
@@ -61,6 +62,12 @@ def join_divided_axis(vertebrae: Labels, anatomy: Labels, grid: Grid, axis_share
     if usual * grid.voxel_volume_mm3 < _LEAST_DISC_MM3 or first >= _LESS_DISC * usual:
         return vertebrae
     return np.where(vertebrae > 1, vertebrae - 1, vertebrae).astype(np.uint8)
+
+
+def _is_cut(voxels: npt.NDArray[np.intp], grid: Grid) -> bool:
+    """Whether voxels reach the image's head or foot end."""
+    along = int(np.abs(grid.affine[2, :3]).argmax())
+    return bool(np.isin(voxels[:, along], (0, grid.shape[along] - 1)).any())
 
 
 def _disc_voxels_between(centres_mm: Sequence[Array], discs_mm: Array) -> list[int]:
