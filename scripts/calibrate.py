@@ -101,11 +101,18 @@ def _read(path: Path, truths: Path) -> _Map:
     probability = np.asarray(image.dataobj, dtype=np.float32)
     report = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
     series = len(report["study"]["series"])
-    truth_path = truths / f"{path.parent.name}_lesions.nii.gz"
     truth: npt.NDArray[np.integer] = np.zeros(probability.shape, dtype=np.int32)
-    if truth_path.exists():
-        truth, _ = read_label_map(truth_path)
+    own = _truth_of(path.parent.name, truths)
+    if own is not None:
+        truth, _ = read_label_map(own)
     return _Map(probability, truth, float(np.prod(image.header.get_zooms()[:3])), series)
+
+
+def _truth_of(name: str, truths: Path) -> Path | None:
+    """The lesions of a result; the name of one of several files begins with that of their folder."""
+    paths = {path.name.removesuffix("_lesions.nii.gz"): path for path in truths.glob("*_lesions.nii.gz")}
+    fitting = [study for study in paths if name == study or name.endswith(f"_{study}")]
+    return paths[max(fitting, key=len)] if fitting else None
 
 
 if __name__ == "__main__":

@@ -40,6 +40,11 @@ def main() -> int:
             cases: Iterable[Case] = LAYOUTS[arguments.kind].find(arguments.folder)
         else:
             cases = [Case(name, name, {}) for name in _names(arguments.patients)]
+        cases = list(cases)
+        named = {*arguments.train, *arguments.validation, *arguments.test}
+        strange = sorted(named - {case.patient for case in cases})
+        if strange:
+            parser.error(f"no such patients in the data set: {', '.join(strange)}")
         split = draw_split(
             cases,
             {"validation": arguments.validation_share, "test": arguments.test_share},

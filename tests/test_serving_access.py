@@ -16,16 +16,18 @@ from types import SimpleNamespace
 
 import pydicom
 import pytest
+from pydantic import ValidationError
 from pydicom.uid import RLELossless
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
 from dicom_nodes import TITLE, association, free_port, running_orthanc, store
-from spinemets.errors import ConfigError, NetworkError
+from spinemets.errors import ConfigError, NetworkError, UnreadableFileError
 from spinemets.serving.inbox import Folders, Inbox
+from spinemets.serving.pulling import pull
 from spinemets.serving.receiver import Receiver
-from spinemets.serving.remotes import Query, connect
-from spinemets.serving.settings import LimitSettings, ServeSettings
+from spinemets.serving.remotes import Query, RemoteSeries, connect
+from spinemets.serving.settings import LimitSettings, ReceiveSettings, ServeSettings
 from spinemets.serving.study_queue import StudyQueue
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples/dicom"
@@ -77,6 +79,35 @@ def test_only_callers_on_the_list_may_connect(tmp_path):
 def test_any_caller_may_connect_where_that_is_asked_for(tmp_path):
     with listening(tmp_path, callers="any") as node:
         assert echo(node.port, "STRANGER")
+
+
+def test_an_empty_list_of_callers_is_refused():
+    with pytest.raises(ValidationError, match="callers"):
+        ReceiveSettings.model_validate({"callers": []})
+
+
+class HalfDamaged:
+    """A node with two studies, one of which it cannot give whole."""
+
+    def find(self, _: Query) -> tuple[RemoteSeries, ...]:
+        return RemoteSeries("1.2.1", "1.2.1.1", 3), RemoteSeries("1.2.2", "1.2.2.1", 3)
+
+    def retrieve(self, series: RemoteSeries, inbox: Inbox) -> None:
+        if series.study_uid == "1.2.1":
+            inbox.take(b"no DICOM file")
+        for path in IMAGES:
+            inbox.take(path.read_bytes())
+
+
+def test_a_damaged_instance_does_not_keep_other_studies_from_being_pulled(tmp_path):
+    queue = StudyQueue(Folders(tmp_path).queue)
+    inbox = Inbox(Folders(tmp_path), queue, LimitSettings(free_gib=0))
+    with pytest.raises(UnreadableFileError):
+        inbox.take(b"no DICOM file")
+    pulled = pull(HalfDamaged(), Query(), queue, inbox, 10)
+    assert pulled.retrieved == 1
+    assert len(pulled.failures) == 1
+    queue.close()
 
 
 def test_new_study_is_refused_while_the_queue_is_full(tmp_path):

@@ -119,6 +119,14 @@ def test_a_scan_of_unknown_weighting_is_refused_and_may_be_told(labelled, capsys
     assert (labelled / "out/studies/scan-implant0_T1w.nii.gz").exists()
 
 
+def test_a_scan_of_another_weighting_is_refused_with_the_way_out(labelled, capsys):
+    (labelled / "p01_T2w.nii.gz").rename(labelled / "p01_PDw.nii.gz")
+    arguments = ("implant", labelled / "p01_PDw.nii.gz", labelled / "anatomy.nii.gz", "-o", labelled / "out")
+    code, message = exit_code(capsys, *arguments)
+    assert code != 0
+    assert "T1, T2 or STIR, not as PD; pass --weighting" in message
+
+
 def test_labels_of_another_kind_are_refused_by_name(labelled, capsys):
     code, message = exit_code(
         capsys,

@@ -57,6 +57,18 @@ def test_a_fragment_inside_a_lesion_is_neither_found_nor_made_up():
     assert exam.false_positive_scores == ()
 
 
+def test_what_is_unknown_is_neither_missed_nor_made_up():
+    truth = line(n1=(0, 10), n255=(30, 60))
+    exam = match(line(n1=(0, 10), n2=(40, 50), n3=(70, 80)), truth, confidences={1: 0.9, 2: 0.8, 3: 0.7})
+    assert [(lesion.number, lesion.found_by) for lesion in exam.lesions] == [(1, 1)]
+    assert exam.false_positive_scores == (0.7,)
+
+
+def test_the_255th_lesion_is_one_where_it_is_known_as_such():
+    exam = match(line(), line(n255=(30, 60)), known={255: LesionTruth()})
+    assert [lesion.number for lesion in exam.lesions] == [255]
+
+
 def test_one_prediction_finds_two_lesions_that_it_joins():
     exam = match(line(n4=(0, 20)), line(n1=(0, 9), n2=(11, 20)), {4: 0.7})
     assert [(lesion.found_by, lesion.score) for lesion in exam.lesions] == [(4, 0.7), (4, 0.7)]

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -61,6 +62,14 @@ def test_an_exam_is_scored_in_every_respect():
     assert score.lesions.false_positive_scores == (0.6,)
     assert score.compartment_calls == (("extradural", "intramedullary"),)
     assert score.region_calls == (("lumbar", "lumbar"),)
+
+
+def test_the_sacrum_and_c1_are_no_levels_that_could_be_missed():
+    """A truth may part the sacrum, and C1 has no body; a result names neither so."""
+    others = {Level.C1: (8.0, 5.0, 19.0), Level.S1: (8.0, 5.0, 2.0), Level.S2: (8.0, 5.0, 0.0)}
+    truth = replace(truth_result(), level_centres_mm={**truth_result().level_centres_mm, **others})
+    found = replace(found_result(), level_centres_mm={Level.L3: (8.0, 6.0, 5.0), Level.S1: (8.0, 5.0, 1.0)})
+    assert [outcome.is_right for outcome in score_exam(found, truth, "p1").levels] == [True]
 
 
 def test_tables_hold_what_was_scored():

@@ -47,6 +47,11 @@ def test_a_patient_asked_for_in_two_parts_is_refused():
         draw_split([*cases(["a"], "train"), *cases(["a"], "test")], SHARES)
 
 
+def test_one_part_may_be_named_for_a_patient_of_two_subsets():
+    twice = [*cases(["a"], "train"), *cases(["a"], "test")]
+    assert draw_split(twice, SHARES, {"train": ["a"]}).train == {"a"}
+
+
 def run(monkeypatch, *arguments):
     monkeypatch.setattr("sys.argv", ["make_splits.py", *map(str, arguments)])
     return make_splits.main()
@@ -84,3 +89,11 @@ def test_what_is_no_split_is_refused(tmp_path, text, reason):
         path.write_text(text)
     with pytest.raises(ConfigError, match=reason):
         read_split(path)
+
+
+def test_the_script_refuses_a_patient_that_the_data_set_does_not_have(tmp_path, monkeypatch, capsys):
+    folder = bids(tmp_path / "data", ("amu01", "ucl02"))
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "spine_generic", folder, "-o", tmp_path / "split.json", "--test", "ucl02", "ucl2")
+    assert "no such patients in the data set: " in capsys.readouterr().err
+    assert not (tmp_path / "split.json").exists()

@@ -29,6 +29,8 @@ __all__ = [
 
 MINIMUM_IOU = 0.1
 MINIMUM_SHARE_INSIDE = 0.1
+UNKNOWN = 255
+_MOSTLY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +93,15 @@ def match_lesions(
     study
         The patient's and the study's name.
     predicted, truth
-        0 or a lesion's number, of one shape.
+        0 or a lesion's number, of one shape. 255 in a truth says that nothing is known there,
+        unless it is a lesion's number in ``known``.
     confidences
         By the number of a predicted lesion; 1 where it is absent.
     known
         By the number of a true lesion; nothing is known where it is absent.
     """
+    if UNKNOWN not in known:
+        predicted, truth = _where_known(predicted, truth)
     sizes_predicted, sizes_true, common = _overlaps(predicted, truth)
     found: dict[int, tuple[float, int]] = {}
     for (p, t), shared in common.items():
@@ -117,6 +122,19 @@ def match_lesions(
     made_up = [p for p, size in sizes_predicted.items() if inside[p] / size < MINIMUM_SHARE_INSIDE]
     scores = tuple(confidences.get(p, 1.0) for p in made_up)
     return ExamOutcome(patient=study[0], study=study[1], lesions=lesions, false_positive_scores=scores)
+
+
+def _where_known(
+    predicted: npt.NDArray[np.integer], truth: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+    """Both maps without what is unknown, and without predicted lesions that mostly lie there."""
+    unknown = truth == UNKNOWN
+    if not unknown.any():
+        return predicted, truth
+    numbers, sizes = np.unique(predicted[predicted > 0], return_counts=True)
+    hidden = np.array([int((predicted[unknown] == number).sum()) for number in numbers.tolist()])
+    dropped = numbers[hidden > _MOSTLY * sizes]
+    return np.where(np.isin(predicted, dropped), 0, predicted), np.where(unknown, 0, truth)
 
 
 def _overlaps(

@@ -122,6 +122,15 @@ class ExamScore:
     compartment_trust: tuple[CompartmentTrust, ...] = ()
 
 
+def _bodies(result: StudyResult) -> dict[VertebralLevel, PointMm]:
+    """Where the levels with a body of their own lie: C1 has none, and the sacrum is labelled as one."""
+    return {
+        level: centre
+        for level, centre in result.level_centres_mm.items()
+        if level is not VertebralLevel.C1 and level.region is not SpineRegion.SACRAL
+    }
+
+
 def score_exam(predicted: StudyResult, truth: StudyResult, patient: str) -> ExamScore:
     """Score one study against its truth.
 
@@ -136,7 +145,7 @@ def score_exam(predicted: StudyResult, truth: StudyResult, patient: str) -> Exam
             f"{truth.grid.shape}, or elsewhere in space; give the truth on the grid of the source series"
         )
     overlaps, surfaces = _structures(predicted, truth)
-    levels = match_levels(truth.study, truth.level_centres_mm, predicted.level_centres_mm)
+    levels = match_levels(truth.study, _bodies(truth), _bodies(predicted))
     calls = tuple(
         (predicted.level_confidences.get(outcome.predicted, 1.0), outcome.is_right)
         for outcome in levels

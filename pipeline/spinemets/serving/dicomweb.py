@@ -109,7 +109,8 @@ class WebRemote:
             if instance is None:
                 return
             buffer = BytesIO()
-            instance.save_as(buffer, enforce_file_format=True)
+            with self._told_as_network_error("retrieval"):
+                instance.save_as(buffer, enforce_file_format=True)
             inbox.take(buffer.getvalue())
 
     def send(self, paths: Sequence[Path]) -> None:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from spinemets.errors import NetworkError, OutOfRoomError
+from spinemets.errors import NetworkError, OutOfRoomError, UnreadableFileError
 from spinemets.serving.inbox import Inbox
 from spinemets.serving.remotes import Query, Remote, RemoteSeries
 from spinemets.serving.settings import PullSettings
@@ -60,7 +60,7 @@ def pull(remote: Remote, query: Query, queue: StudyQueue, inbox: Inbox, most_wai
         try:
             for one in series:
                 remote.retrieve(one, inbox)
-        except NetworkError as error:
+        except (NetworkError, UnreadableFileError) as error:
             failures.append(str(error))
         else:
             retrieved += 1

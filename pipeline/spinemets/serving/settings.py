@@ -126,7 +126,8 @@ class ReceiveSettings(_Settings):
     ae_title: AeTitle = "SPINEMETS"
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: _Port = 11112
-    callers: tuple[AeTitle, ...] | Literal["any"] = Field(
+    # An empty list would let everybody in (pynetdicom reads it as no check).
+    callers: Annotated[tuple[AeTitle, ...], Field(min_length=1)] | Literal["any"] = Field(
         description="AE titles that may connect, or the word any"
     )
     associations: int = Field(default=10, ge=1, description="connections at the same time, at most")

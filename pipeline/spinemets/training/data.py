@@ -59,7 +59,8 @@ class SampleStream(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """image, condition, allowed, lesion, spacing of one sample."""
-        torch.set_num_threads(1)
+        if torch.utils.data.get_worker_info() is not None:
+            torch.set_num_threads(1)
         step, place = divmod(self._start + index, self._recipe.batch_size)
         number = (step * self._size + self._rank) * self._recipe.batch_size + place
         rng = np.random.default_rng([self._recipe.seed, number])

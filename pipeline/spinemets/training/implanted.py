@@ -25,7 +25,7 @@ from spinemets.training.contrast import resemble
 from spinemets.training.scans import LabelledScan, bit
 from spinemets.volume import Weighting
 
-__all__ = ["write_implanted"]
+__all__ = ["IMPLANTED_WEIGHTINGS", "write_implanted"]
 
 _REGIONS = (
     (Channel.SACRUM, SpineRegion.SACRAL),
@@ -33,6 +33,7 @@ _REGIONS = (
     (Channel.THORACIC_BODY, SpineRegion.THORACIC),
 )
 _SUFFIXES: Mapping[Weighting, str] = {Weighting.T1: "T1w", Weighting.T2: "T2w", Weighting.T2_FS: "STIR"}
+IMPLANTED_WEIGHTINGS = tuple(_SUFFIXES)
 
 
 def write_implanted(

@@ -29,7 +29,7 @@ from spinemets.simulation.studies import (
 from spinemets.simulation.tissues import structure_of_tissue
 from spinemets.training.datasets import LAYOUTS, Case
 from spinemets.training.datasets.own_masks import read_anatomy
-from spinemets.training.implanted import write_implanted
+from spinemets.training.implanted import IMPLANTED_WEIGHTINGS, write_implanted
 from spinemets.training.scans import LabelledScan, read_spider
 from spinemets.volume import Grid, Weighting
 
@@ -98,10 +98,17 @@ def write_implants(
         raise UnsupportedInputError(
             f"{scan.subject}: its weighting is not known from its name; pass --scan-weighting"
         )
+    wanted = weightings or (scan.weighting,)
+    strange = [weighting.value for weighting in wanted if weighting not in IMPLANTED_WEIGHTINGS]
+    if strange:
+        raise UnsupportedInputError(
+            f"{scan.subject}: implants are written as T1, T2 or STIR, not as {', '.join(strange)}; "
+            "pass --weighting"
+        )
     for seed in seeds:
         name = f"{stem}-implant{seed}"
         rng = np.random.default_rng([seed, 21])
-        yield name, write_implanted(scan, out, name, weightings or (scan.weighting,), rng)
+        yield name, write_implanted(scan, out, name, wanted, rng)
 
 
 def read_labelled(image: Path, labels: Path, layout: str, weighting: Weighting) -> LabelledScan:

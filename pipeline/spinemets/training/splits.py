@@ -60,13 +60,12 @@ def draw_split(
                 raise ConfigError(f"patient {patient} is asked for in {parts[patient]} and in {part}")
     own: dict[str, Subset] = {}
     for case in cases:
-        subset = case.subset or _by_hash(case.patient, shares, seed)
+        subset = parts.get(case.patient) or case.subset or _by_hash(case.patient, shares, seed)
         if own.setdefault(case.patient, subset) != subset:
             raise ConfigError(
                 f"patient {case.patient} is in {own[case.patient]} and in {subset} of the data set; "
                 "name one part with --train, --validation or --test"
             )
-    own |= {patient: part for patient, part in parts.items() if patient in own}
     return Split(*(frozenset(p for p, part in own.items() if part == name) for name in _PARTS))
 
 

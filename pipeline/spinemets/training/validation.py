@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spinemets.anatomy import Structure
 from spinemets.channels import STRUCTURE_OF_CHANNEL, condition_vector
+from spinemets.evaluation.lesions import match_lesions
 from spinemets.findings import PointMm
 from spinemets.inference import Engine
 from spinemets.intensity import lesion_input, normalise
@@ -23,6 +24,7 @@ __all__ = ["validate_anatomy", "validate_lesions"]
 
 _SLICE_MM = 3.0
 _IMPLANTS_PER_SCAN = 4
+_COUNTS_FROM_MM3 = 500.0
 _GROUPS = {
     "vertebra": (Structure.VERTEBRAL_BODY, Structure.POSTERIOR_ELEMENTS),
     "disc": (Structure.DISC,),
@@ -48,20 +50,37 @@ def validate_anatomy(network: SpineUNet, scans: Sequence[LabelledScan]) -> dict[
 def validate_lesions(
     network: SpineUNet, anatomy: SpineUNet, scans: Sequence[LabelledScan]
 ) -> dict[str, float]:
-    """Sensitivity to implanted lesions of at least 0.5 mL, and false positives on the scans as they are."""
+    """Sensitivity to lesions of at least 0.5 mL, and false positives on the scans as they are.
+
+    The lesions are a scan's own where it has such, and implanted ones elsewhere.
+    """
     device = torch.device("cpu")
     engines = Engine(anatomy, device, torch.bfloat16), Engine(network, device, torch.bfloat16)
     found, total, false_alarms = 0, 0, 0
     for index, scan in enumerate(scans):
         image, structures, _, spacing = _thick(scan)
-        false_alarms += cc3d.connected_components(_lesions(engines, image, scan, spacing) > 0.5).max()
+        components = cc3d.connected_components(_lesions(engines, image, scan, spacing) > 0.5)
+        outcome = match_lesions(
+            ("", scan.subject),
+            components,
+            np.zeros_like(structures) if scan.lesions is None else scan.lesions[_middles(scan)],
+            voxel_volume_mm3=float(np.prod(spacing)),
+            confidences={},
+            known={},
+        )
+        false_alarms += len(outcome.false_positive_scores)
+        if scan.lesions is not None:
+            own = [lesion for lesion in outcome.lesions if lesion.volume_mm3 >= _COUNTS_FROM_MM3]
+            total += len(own)
+            found += sum(lesion.found_by is not None for lesion in own)
+            continue
         for implant in range(_IMPLANTS_PER_SCAN):
             rng = np.random.default_rng([77, index, implant])
             ill = implant_lesions(image, structures, spacing, scan.weighting, ImplantOptions(), rng)
             probability = _lesions(engines, ill.image, scan, spacing)
             for number in range(1, len(ill.compartments) + 1):
                 lesion = ill.lesions == number
-                if lesion.sum() * np.prod(spacing) >= 500:
+                if lesion.sum() * np.prod(spacing) >= _COUNTS_FROM_MM3:
                     total += 1
                     found += bool((probability[lesion] > 0.5).mean() > 0.1)
     return {
@@ -92,10 +111,21 @@ def _thick(
     scan: LabelledScan,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.uint16], PointMm]:
     """The scan with its slices averaged to about 3 mm; labels of each middle slice."""
-    factor = max(1, round(_SLICE_MM / scan.spacing_mm[0]))
+    factor = _thickness(scan)
     count = scan.image.shape[0] // factor
     image = np.asarray(scan.image[: count * factor], dtype=np.float32)
     image = image.reshape(count, factor, *image.shape[1:]).mean(axis=1)
-    middle = slice(factor // 2, count * factor, factor)
+    middle = _middles(scan)
     spacing = (scan.spacing_mm[0] * factor, scan.spacing_mm[1], scan.spacing_mm[2])
     return image, scan.structures[middle], scan.allowed[middle], spacing
+
+
+def _middles(scan: LabelledScan) -> slice:
+    """The middle one of every group of slices."""
+    factor = _thickness(scan)
+    return slice(factor // 2, scan.image.shape[0] // factor * factor, factor)
+
+
+def _thickness(scan: LabelledScan) -> int:
+    """How many slices are averaged into one."""
+    return max(1, round(_SLICE_MM / scan.spacing_mm[0]))
