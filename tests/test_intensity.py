@@ -136,6 +136,28 @@ def test_marrow_of_no_spread_scores_finite():
     assert torch.isfinite(marrow_score(torch.full_like(body, 0.4), body, SPACING_MM)).all()
 
 
+@pytest.mark.parametrize("bone", [Channel.POSTERIOR_ELEMENTS, Channel.SACRUM])
+def test_arches_and_sacrum_are_compared_with_themselves_too(marrow, bone):
+    image, other = marrow
+    bodies = torch.zeros_like(other)
+    bodies[..., : SHAPE[2] // 2] = other[..., : SHAPE[2] // 2]
+    arches = other - bodies
+    # Brighter than bodies all over by more than disease makes it darker in one place.
+    image = image + 1.0 * arches
+    spot = torch.zeros_like(other)
+    spot[0, 0][LESION] = 1
+    spot *= arches
+    image = image - 0.5 * spot
+    anatomy = torch.zeros(1, len(Channel), *SHAPE)
+    anatomy[:, Channel.LUMBAR_BODY], anatomy[:, bone] = bodies[:, 0], arches[:, 0]
+    planes = dict(zip(LESION_INPUTS, lesion_input(image, anatomy, SPACING_MM)[0], strict=True))
+    own, ill = planes["own marrow score"], spot[0, 0] > 0
+    assert float(planes["marrow score"][ill].median()) > 1
+    assert float(own[ill].median()) < -1
+    assert abs(float(own[(arches[0, 0] > 0) & ~ill].median())) < 0.2
+    assert not own[arches[0, 0] == 0].any()
+
+
 def test_the_lesion_input_is_in_the_order_of_its_names(marrow):
     image, body = marrow
     anatomy = torch.zeros(1, len(Channel), *SHAPE)

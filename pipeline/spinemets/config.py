@@ -116,16 +116,16 @@ class LesionConfig(_Settings):
         default=0.25, ge=0, le=1, description="components of weaker evidence are dropped"
     )
     confidence_shift: float = Field(
-        default=-2.036, description="log odds of a component being a lesion, plus ..."
+        default=-2.042, description="log odds of a component being a lesion, plus ..."
     )
     confidence_evidence: float = Field(
-        default=1.41, ge=0, description="... this for the mean log odds of its surer half of voxels, plus ..."
+        default=1.418, ge=0, description="... this for the mean log odds of its surer half of voxels, plus ..."
     )
     confidence_size: float = Field(
-        default=0.298, description="... this for the logarithm of its volume in ml, plus ..."
+        default=0.289, description="... this for the logarithm of its volume in ml, plus ..."
     )
     confidence_series: float = Field(
-        default=0.828, description="... this for the logarithm of the number of series"
+        default=0.654, description="... this for the logarithm of the number of series"
     )
 
 

@@ -10,7 +10,18 @@ from spinemets.channels import Channel
 
 __all__ = ["LESION_INPUTS", "lesion_input", "marrow_score", "normalise"]
 
-LESION_INPUTS = ("intensity", "marrow score", "body", "posterior", "disc", "sac", "cord", "sacrum")
+LESION_INPUTS = (
+    "intensity",
+    "marrow score",
+    "body",
+    "posterior",
+    "disc",
+    "sac",
+    "cord",
+    "sacrum",
+    "own marrow score",
+)
+_ARCHES = (Channel.POSTERIOR_ELEMENTS, Channel.SACRUM)
 
 _SUBSAMPLE = 200_000
 _SAMPLED = 60_000  # values are enough to find the densest part
@@ -44,26 +55,26 @@ def normalise(image: Tensor) -> Tensor:
     return standardised
 
 
-def marrow_score(image: Tensor, body: Tensor, spacing_mm: tuple[float, float, float]) -> Tensor:
+def marrow_score(image: Tensor, marrow: Tensor, spacing_mm: tuple[float, float, float]) -> Tensor:
     """How far each voxel is from the normal marrow around it, in robust standard deviations.
 
-    The reference is a smooth field through the vertebral bodies of this very scan, so that
-    coil fall-off and a patient's own marrow cancel; voxels far from the field's median are
-    left out of it, so that a lesion does not become its own reference.
+    The reference is a smooth field through the bone of this very scan, so that coil fall-off
+    and a patient's own marrow cancel; voxels far from the field's median are left out of it,
+    so that a lesion does not become its own reference.
 
     Parameters
     ----------
     image
         (1, 1, slices, rows, columns), float.
-    body
-        Probability of vertebral body, same shape.
+    marrow
+        Probability of the bone whose marrow is the reference, same shape.
 
     Returns
     -------
     Tensor
-        Same shape, clipped to [-8, 8]; zeros where the scan shows no body.
+        Same shape, clipped to [-8, 8]; zeros where the scan shows no such bone.
     """
-    weight = (body > 0.5).to(image.dtype)
+    weight = (marrow > 0.5).to(image.dtype)
     inside = image[weight > 0]
     if inside.numel() < 50:
         return torch.zeros_like(image)
@@ -81,7 +92,10 @@ def marrow_score(image: Tensor, body: Tensor, spacing_mm: tuple[float, float, fl
 
 
 def lesion_input(image: Tensor, anatomy: Tensor, spacing_mm: tuple[float, float, float]) -> Tensor:
-    """What the lesion network sees: the image, its marrow score and the anatomy.
+    """What the lesion network sees: the image, its marrow scores and the anatomy.
+
+    Marrow of arches and of the sacrum often looks unlike that of bodies, by more than disease
+    changes it. So these are compared with themselves as well.
 
     Parameters
     ----------
@@ -93,12 +107,16 @@ def lesion_input(image: Tensor, anatomy: Tensor, spacing_mm: tuple[float, float,
     Returns
     -------
     Tensor
-        (1, 8, slices, rows, columns), in the order of ``LESION_INPUTS``.
+        (1, 9, slices, rows, columns), in the order of ``LESION_INPUTS``.
     """
     body = anatomy[:, Channel.C2 : Channel.SACRUM].sum(dim=1, keepdim=True)
     score = marrow_score(image, body, spacing_mm) / 4
     rest = (Channel.POSTERIOR_ELEMENTS, Channel.DISC, Channel.THECAL_SAC, Channel.CORD, Channel.SACRUM)
-    return torch.cat((image, score, body, anatomy[:, list(rest)]), dim=1)
+    own = torch.zeros_like(score)
+    for channel in _ARCHES:
+        bone = anatomy[:, channel : channel + 1]
+        own = own + bone * marrow_score(image, bone, spacing_mm) / 4
+    return torch.cat((image, score, body, anatomy[:, list(rest)], own), dim=1)
 
 
 def _most_usual(values: Tensor) -> tuple[Tensor, Tensor]:
