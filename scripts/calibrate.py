@@ -19,10 +19,17 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from spinemets.anatomy import Structure
 from spinemets.config import LesionConfig
 from spinemets.errors import SpinemetsError
 from spinemets.evaluation.files import read_label_map
-from spinemets.training.calibration import find_candidates, fit_confidence, operating_points
+from spinemets.training.calibration import (
+    StudyCandidates,
+    find_candidates,
+    fit_confidence,
+    fit_cord,
+    operating_points,
+)
 from spinemets.training.data import read_validation
 from spinemets.training.offsets import fit_offsets
 from spinemets.training.recipe import load_recipe
@@ -40,6 +47,9 @@ def main() -> int:
         "pairs", type=Path, nargs="+", metavar="RESULTS TRUTHS", help="folders; further pairs may follow"
     )
     lesions.add_argument("--thresholds", type=float, nargs="+", default=[0.05, 0.1, 0.2])
+    lesions.add_argument(
+        "--cord", type=Path, nargs=2, metavar=("RESULTS", "TRUTHS"), help="studies that show the cord ill"
+    )
     lesions.set_defaults(run=_lesions)
     anatomy = commands.add_parser("anatomy", help="offsets of the anatomy logits")
     anatomy.add_argument("recipe", type=Path)
@@ -60,12 +70,12 @@ def _lesions(arguments: argparse.Namespace) -> None:
         raise ValueError("every folder of results needs its folder of truths")
     folders = zip(arguments.pairs[::2], arguments.pairs[1::2], strict=True)
     maps = [_read(path, truths) for results, truths in folders for path in _maps(results)]
+    spines = [_read(path, arguments.cord[1]) for path in _maps(arguments.cord[0])] if arguments.cord else []
     for threshold in arguments.thresholds:
-        studies = [
-            find_candidates(one.probability, one.truth, one.voxel_volume_mm3, threshold, series=one.series)
-            for one in maps
-        ]
+        studies = [one.candidates(threshold) for one in maps]
         config = fit_confidence(studies, LesionConfig(threshold=threshold))
+        if spines:
+            config = fit_cord([*studies, *(one.candidates(threshold) for one in spines)], config)
         fitted = {name: round(value, 3) for name, value in config.model_dump().items()}
         print(yaml.safe_dump({"lesions": fitted}, sort_keys=False))
         for point in operating_points(studies, config):
@@ -87,6 +97,17 @@ class _Map:
     truth: npt.NDArray[np.integer]
     voxel_volume_mm3: float
     series: int
+    cord: npt.NDArray[np.bool_]
+
+    def candidates(self, threshold: float) -> StudyCandidates:
+        return find_candidates(
+            self.probability,
+            self.truth,
+            self.voxel_volume_mm3,
+            threshold,
+            series=self.series,
+            cord=self.cord,
+        )
 
 
 def _maps(results: Path) -> list[Path]:
@@ -105,7 +126,9 @@ def _read(path: Path, truths: Path) -> _Map:
     own = _truth_of(path.parent.name, truths)
     if own is not None:
         truth, _ = read_label_map(own)
-    return _Map(probability, truth, float(np.prod(image.header.get_zooms()[:3])), series)
+    anatomy, _ = read_label_map(path.parent / "anatomy.nii.gz")
+    cord = anatomy == Structure.CORD
+    return _Map(probability, truth, float(np.prod(image.header.get_zooms()[:3])), series, cord)
 
 
 def _truth_of(name: str, truths: Path) -> Path | None:

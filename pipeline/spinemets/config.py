@@ -116,17 +116,20 @@ class LesionConfig(_Settings):
         default=0.25, ge=0, le=1, description="components of weaker evidence are dropped"
     )
     confidence_shift: float = Field(
-        default=-2.042, description="log odds of a component being a lesion, plus ..."
+        default=-2.059, description="log odds of a component being a lesion, plus ..."
     )
     confidence_evidence: float = Field(
-        default=1.418, ge=0, description="... this for the mean log odds of its surer half of voxels, plus ..."
+        default=1.426,
+        ge=0,
+        description="... this for the mean log odds of its surer half of voxels, plus ...",
     )
     confidence_size: float = Field(
-        default=0.289, description="... this for the logarithm of its volume in ml, plus ..."
+        default=0.283, description="... this for the logarithm of its volume in ml, plus ..."
     )
     confidence_series: float = Field(
-        default=0.654, description="... this for the logarithm of the number of series"
+        default=0.659, description="... this for the logarithm of the number of series, plus ..."
     )
+    confidence_cord: float = Field(default=2.305, description="... this where most of it lies in the cord")
 
 
 class ClassificationConfig(_Settings):

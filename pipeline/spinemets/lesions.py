@@ -40,8 +40,9 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
     """Find the lesions of a segmentation, ordered from head to foot.
 
     Holes that a lesion encloses belong to it. Its confidence comes from the probabilities of its
-    voxels, its size and the number of series (``confidence``). Its longest diameter is the
-    longest distance between two points of its surface, taken through the voxels' face centres.
+    voxels, its size, the number of series and whether it lies in the cord (``confidence``). Its
+    longest diameter is the longest distance between two points of its surface, taken through the
+    voxels' face centres.
 
     Returns
     -------
@@ -63,7 +64,8 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
         # What lies in its holes is its own, unless it is another lesion.
         filled = ndimage.binary_fill_holes(inside) & (inside | (components[box] == 0))
         voxels = np.argwhere(filled) + start
-        evidence = gather_evidence(probabilities, grid.voxel_volume_mm3, series)
+        in_cord = segmentation.anatomy[around][box][inside] == Structure.CORD
+        evidence = gather_evidence(probabilities, in_cord, grid.voxel_volume_mm3, series)
         sure = confidence(evidence, config)
         large = len(voxels) * grid.voxel_volume_mm3 >= config.minimum_volume_mm3
         if large and sure >= config.minimum_confidence:

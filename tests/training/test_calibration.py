@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from spinemets.training.calibration import (
     StudyCandidates,
     find_candidates,
     fit_confidence,
+    fit_cord,
     operating_points,
 )
 
@@ -29,6 +32,29 @@ def test_candidates_are_told_true_false_or_neither():
         True,
         None,
     ]
+
+
+def test_a_candidate_knows_whether_it_lies_in_the_cord():
+    probability = np.zeros((10, 40, 40), dtype=np.float32)
+    probability[2:8, 2:12, 2:12] = probability[2:8, 2:12, 28:38] = 0.8
+    cord = np.zeros(probability.shape, dtype=np.bool_)
+    cord[:, :14, :14] = True
+    study = find_candidates(probability, np.zeros(probability.shape, np.int32), 2.0, 0.4, cord=cord)
+    assert sorted(candidate.evidence.in_cord for candidate in study.candidates) == [False, True]
+
+
+def test_the_cord_s_weight_is_found_and_the_others_stay():
+    true = weighted(-0.5, 2.0, 0.6, 1.0).model_copy(update={"confidence_cord": 1.5})
+    ill = [
+        StudyCandidates((Candidate(replace(c.evidence, in_cord=True), c.is_lesion),), s.found_by)
+        for s in studies(3000, weighted(1.0, 2.0, 0.6, 1.0))
+        for c in s.candidates
+    ]
+    fitted = fit_cord(ill, true.model_copy(update={"confidence_cord": 0.0}))
+    assert fitted.confidence_cord == pytest.approx(1.5, abs=0.2)
+    assert fitted.model_copy(update={"confidence_cord": 1.5}) == true
+    with pytest.raises(ValueError, match="in the cord"):
+        fit_cord(studies(100, true), true)
 
 
 def studies(n: int, config: LesionConfig) -> list[StudyCandidates]:

@@ -14,11 +14,12 @@ import cc3d
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, optimize
-from scipy.special import log_expit
+from scipy.special import log_expit, logit
 
 from spinemets.confidence import Evidence, confidence, confidence_terms, gather_evidence
 from spinemets.config import LesionConfig
 from spinemets.evaluation.lesions import match_lesions
+from spinemets.volume import Mask
 
 __all__ = [
     "Candidate",
@@ -26,6 +27,7 @@ __all__ = [
     "StudyCandidates",
     "find_candidates",
     "fit_confidence",
+    "fit_cord",
     "operating_points",
 ]
 
@@ -75,6 +77,7 @@ def find_candidates(
     threshold: float,
     minimum_volumes_mm3: tuple[float, float] = (60.0, 1000.0),
     series: int = 1,
+    cord: Mask | None = None,
 ) -> StudyCandidates:
     """Components of a lesion map, each told whether it is a lesion by the rule of the evaluation.
 
@@ -88,6 +91,8 @@ def find_candidates(
         Smaller components are no candidates; smaller true lesions do not count.
     series
         Number of series that the map was fused from.
+    cord
+        Where the cord is, same shape; None where none is in view.
     """
     smallest, counts_from = minimum_volumes_mm3
     labels = cc3d.connected_components(probability >= threshold, connectivity=26)
@@ -107,7 +112,8 @@ def find_candidates(
         if touched and number not in real:
             continue
         place[number] = len(candidates)
-        evidence = gather_evidence(probability[box][inside], voxel_volume_mm3, series)
+        in_cord = np.zeros(int(inside.sum()), dtype=np.bool_) if cord is None else cord[box][inside]
+        evidence = gather_evidence(probability[box][inside], in_cord, voxel_volume_mm3, series)
         candidates.append(Candidate(evidence, number in real))
     found_by = tuple(
         None if lesion.found_by is None else place.get(lesion.found_by)
@@ -123,7 +129,8 @@ def fit_confidence(studies: Sequence[StudyCandidates], config: LesionConfig) -> 
     Returns
     -------
     LesionConfig
-        ``config`` with the fitted weights.
+        ``config`` with the fitted weights. That of the cord stays: its lesions are too few beside
+        those of bone, and have a fit of their own (``fit_cord``).
 
     Raises
     ------
@@ -135,13 +142,13 @@ def fit_confidence(studies: Sequence[StudyCandidates], config: LesionConfig) -> 
     Logistic regression; for the log odds alone it is that of Platt 1999, "Probabilistic outputs
     for support vector machines".
     """
-    candidates = [c for study in studies for c in study.candidates]
+    candidates = [c for study in studies for c in study.candidates if not c.evidence.in_cord]
     real = np.array([c.is_lesion for c in candidates], dtype=float)
     if len(candidates) < _MINIMUM_CANDIDATES or not 0 < real.mean() < 1:
         raise ValueError(
             f"{len(candidates)} candidates, {int(real.sum())} of them lesions, are too few to fit"
         )
-    terms = np.array([confidence_terms(c.evidence) for c in candidates])
+    terms = np.array([confidence_terms(c.evidence)[:4] for c in candidates])
 
     def loss(weights: npt.NDArray[np.float64]) -> float:
         log_odds = terms @ weights
@@ -157,6 +164,31 @@ def fit_confidence(studies: Sequence[StudyCandidates], config: LesionConfig) -> 
             "confidence_series": of_series,
         }
     )
+
+
+def fit_cord(studies: Sequence[StudyCandidates], config: LesionConfig) -> LesionConfig:
+    """``config`` with the cord's weight under which the outcomes of candidates in it are likeliest.
+
+    Raises
+    ------
+    ValueError
+        There are too few such candidates, or only true or only false ones.
+    """
+    candidates = [c for study in studies for c in study.candidates if c.evidence.in_cord]
+    real = np.array([c.is_lesion for c in candidates], dtype=float)
+    if len(candidates) < _MINIMUM_CANDIDATES or not 0 < real.mean() < 1:
+        raise ValueError(
+            f"{len(candidates)} candidates in the cord, {int(real.sum())} of them lesions, are too few to fit"
+        )
+    without = config.model_copy(update={"confidence_cord": 0.0})
+    others = logit([confidence(c.evidence, without) for c in candidates])
+
+    def loss(weight: float) -> float:
+        log_odds = others + weight
+        return -float((real * log_expit(log_odds) + (1 - real) * log_expit(-log_odds)).mean())
+
+    fitted = optimize.minimize_scalar(loss, bounds=(-10.0, 10.0), method="bounded")
+    return config.model_copy(update={"confidence_cord": float(fitted.x)})
 
 
 def operating_points(studies: Sequence[StudyCandidates], config: LesionConfig) -> list[OperatingPoint]:
