@@ -129,7 +129,7 @@ class LesionConfig(_Settings):
     confidence_series: float = Field(
         default=0.659, description="... this for the logarithm of the number of series, plus ..."
     )
-    confidence_cord: float = Field(default=2.305, description="... this where most of it lies in the cord")
+    confidence_cord: float = Field(default=1.3, description="... this where most of it lies in the cord")
 
 
 class ClassificationConfig(_Settings):
