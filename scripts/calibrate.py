@@ -22,7 +22,7 @@ import yaml
 from spinemets.anatomy import Structure
 from spinemets.config import LesionConfig
 from spinemets.errors import SpinemetsError
-from spinemets.evaluation.files import read_label_map
+from spinemets.evaluation.files import belongs_to, read_label_map
 from spinemets.training.calibration import (
     StudyCandidates,
     find_candidates,
@@ -132,9 +132,9 @@ def _read(path: Path, truths: Path) -> _Map:
 
 
 def _truth_of(name: str, truths: Path) -> Path | None:
-    """The lesions of a result; the name of one of several files begins with that of their folder."""
+    """The lesions of a result, where there are any."""
     paths = {path.name.removesuffix("_lesions.nii.gz"): path for path in truths.glob("*_lesions.nii.gz")}
-    fitting = [study for study in paths if name == study or name.endswith(f"_{study}")]
+    fitting = [study for study in paths if belongs_to(name, study)]
     return paths[max(fitting, key=len)] if fitting else None
 
 

@@ -13,6 +13,7 @@ from spinemets.atomic import atomic_write_text
 from spinemets.errors import GeometryError, NoUsableInputError, SpinemetsError
 from spinemets.evaluation.files import (
     StudyFiles,
+    belongs_to,
     find_studies,
     read_label_map,
     read_spider_prediction,
@@ -78,7 +79,7 @@ def results(results: Path, truths: Path, report: Path | None, output: Path | Non
 
 def _result_of(name: str, found: Mapping[str, StudyFiles], results: Path) -> StudyFiles:
     """The result of a study; those of a BIDS dataset begin with the dataset's name."""
-    fitting = [files for own, files in found.items() if own == name or own.endswith(f"_{name}")]
+    fitting = [files for own, files in found.items() if belongs_to(own, name)]
     if name in found or len(fitting) == 1:
         return found.get(name, fitting[0])
     raise NoUsableInputError(

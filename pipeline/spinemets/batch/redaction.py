@@ -50,7 +50,8 @@ def redact_message(text: str, study: PlannedStudy) -> str:
         text = _hide(
             text, [rf"(?<=[/\\]){re.escape(name)}(?:[/\\][^\s:'\"]*)?" for name in _packed_folders(study)]
         )
-        names = (name for name in _own_names(study) if name.casefold() in text.casefold())
+        folded = text.casefold()
+        names = [name for name in _own_names(study) if name.casefold() in folded]
         text = _hide(text, [_alone(name) for name in sorted(names, key=len, reverse=True)])
     return redact(text, study.private)
 

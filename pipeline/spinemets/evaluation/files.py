@@ -28,7 +28,14 @@ from spinemets.findings import PointMm
 from spinemets.io.label_values import VERSE_LABELS
 from spinemets.volume import Grid
 
-__all__ = ["StudyFiles", "find_studies", "read_label_map", "read_spider_prediction", "read_study_result"]
+__all__ = [
+    "StudyFiles",
+    "belongs_to",
+    "find_studies",
+    "read_label_map",
+    "read_spider_prediction",
+    "read_study_result",
+]
 
 _MAPS = ("anatomy", "levels", "lesions")
 _DOCUMENTS = ("report.json", "truth.json")
@@ -42,6 +49,15 @@ class StudyFiles:
     study: str
     maps: Mapping[str, Path]
     document: Path | None
+
+
+def belongs_to(result: str, study: str) -> bool:
+    """Whether a result is a study's, by their names; a folder of several files stands before them.
+
+    >>> belongs_to("studies_sub-055_ses-0", "sub-055_ses-0")
+    True
+    """
+    return result == study or result.endswith(f"_{study}")
 
 
 def read_label_map(path: Path) -> tuple[npt.NDArray[np.integer], Grid]:

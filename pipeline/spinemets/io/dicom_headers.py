@@ -135,7 +135,6 @@ def _instance(path: Path, dataset: pydicom.Dataset) -> InstanceHeader:
     rows = _integer(dataset, "Rows") or 0
     acquisition = _acquisition(dataset)
     number, description = _integer(dataset, "SeriesNumber"), acquisition.description or acquisition.protocol
-    folder = path.parent.resolve()
     slices: tuple[SliceHeader, ...] = ()
     if rows:
         enhanced = "PerFrameFunctionalGroupsSequence" in dataset
@@ -147,9 +146,9 @@ def _instance(path: Path, dataset: pydicom.Dataset) -> InstanceHeader:
     return InstanceHeader(
         path=path,
         sop_class=_text(dataset, "SOPClassUID"),
-        study_uid=_text(dataset, "StudyInstanceUID") or f"unnamed study in {folder}",
+        study_uid=_text(dataset, "StudyInstanceUID") or f"unnamed study in {path.parent.resolve()}",
         series_uid=_text(dataset, "SeriesInstanceUID")
-        or f"unnamed series {number} {description} in {folder}",
+        or f"unnamed series {number} {description} in {path.parent.resolve()}",
         series_number=number,
         description=description,
         study_description=_text(dataset, "StudyDescription"),

@@ -31,17 +31,15 @@ def list_dicom_series(instances: Sequence[InstanceHeader], config: ReadingConfig
     """
     with_images = [instance for instance in instances if instance.slices]
     # Magnitude and phase, or water, fat and their ratio, may share one series: each is judged.
-    verdicts: dict[tuple[Rejection, str] | None, list[InstanceHeader]] = {}
+    usable: list[InstanceHeader] = []
+    refused: dict[tuple[Rejection, str], list[InstanceHeader]] = {}
     for instance in with_images or instances:
-        verdicts.setdefault(_exclusion(instance), []).append(instance)
-    usable = verdicts.pop(None, [])
-    listings = [
-        SeriesListing(
-            _series(excluded[0], excluded), slices=sum(len(instance.slices) for instance in excluded)
-        ).rejected(*verdict)
-        for verdict, excluded in verdicts.items()
-        if verdict is not None
-    ]
+        verdict = _exclusion(instance)
+        (usable if verdict is None else refused.setdefault(verdict, [])).append(instance)
+    listings = []
+    for verdict, excluded in refused.items():
+        count = sum(len(instance.slices) for instance in excluded)
+        listings.append(SeriesListing(_series(excluded[0], excluded), slices=count).rejected(*verdict))
     slices, cautions = _without_duplicates([header for instance in usable for header in instance.slices])
     without_pixels = len(instances) - len(with_images)
     if usable and without_pixels:
