@@ -129,7 +129,7 @@ def phantom(out: Path, number: int, seed: int, **options: Any) -> int:
 def implant(image: Path, labels: Path, out: Path, number: int, seed: int, **options: Any) -> int:
     """Implant lesions into IMAGE, whose anatomy LABELS show.
 
-    The result has the slices of IMAGE and 1 mm in plane.
+    The result has the slices and the place of IMAGE, and 1 mm in plane.
     """
     from spinemets.io.file_names import image_stem
     from spinemets.io.weighting import weighting_from_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -89,3 +90,18 @@ def test_the_region_is_that_of_the_bone_and_left_open_where_an_arch_may_be_of_tw
     write_implanted(two, tmp_path, "case", [Weighting.T2], np.random.default_rng(1))
     (only,) = json.loads((tmp_path / "truth" / "case_T2w.json").read_text())["lesions"]
     assert only["region"] == region
+
+
+def test_what_is_written_lies_where_the_scan_lies(scan, tmp_path):
+    affine = np.diag((3.0, 1.0, 1.0, 1.0))
+    affine[:3, 3] = -40, 12.5, 300
+    write_implanted(replace(scan, affine=affine), tmp_path, "a_b", [Weighting.T2], np.random.default_rng(1))
+    written = (
+        nib.load(tmp_path / "studies" / "a_b_T2w.nii.gz"),
+        nib.load(tmp_path / "truth" / "a_b_T2w_lesions.nii.gz"),
+    )
+    assert all(np.allclose(file.affine, affine) for file in written)
+    masks = np.asarray(written[1].dataobj)
+    for row in json.loads((tmp_path / "truth" / "a_b_T2w.json").read_text())["lesions"]:
+        centre = np.argwhere(masks == row["lesion"]).mean(axis=0)
+        assert np.allclose(row["centroid_mm"], nib.affines.apply_affine(affine, centre), atol=0.06)

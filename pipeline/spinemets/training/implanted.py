@@ -23,7 +23,7 @@ from spinemets.instances import ARCH_SLOPE
 from spinemets.simulation.lesions import ImplantOptions, plan_lesions, render_lesions
 from spinemets.training.contrast import resemble
 from spinemets.training.scans import LabelledScan, bit
-from spinemets.volume import Weighting
+from spinemets.volume import Grid, Weighting
 
 __all__ = ["IMPLANTED_WEIGHTINGS", "write_implanted"]
 
@@ -46,15 +46,15 @@ def write_implanted(
     """Write one scan with lesions under ``folder/studies`` and their truth under ``folder/truth``.
 
     Every weighting shows the same lesions. One other than the scan's own is simulated from its
-    labels. Images lie on axes (left-right, back-front, foot-head), 1 mm in plane. The truth is
-    named after the study and, where there is one weighting only, after that too.
+    labels. Images lie where the scan lies, in its own slices, 1 mm in plane, their axes in RAS+
+    order. The truth is named after the study and, where there is one weighting only, after that too.
 
     Returns
     -------
     int
         How many lesions were implanted.
     """
-    affine = np.diag([*scan.spacing_mm, 1.0])
+    affine = np.diag([*scan.spacing_mm, 1.0]) if scan.affine is None else scan.affine
     studies, truths = folder / "studies", folder / "truth"
     studies.mkdir(parents=True, exist_ok=True)
     truths.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def write_implanted(
         _write(studies / f"{name}.nii.gz", np.clip(ill.image, 0, None).astype(np.float32), affine)
     truth = name if len(weightings) == 1 else study
     _write(truths / f"{truth}_lesions.nii.gz", plan.masks, affine)
-    facts = {"lesions": _facts(plan.masks, compartments, scan)}
+    facts = {"lesions": _facts(plan.masks, compartments, scan, Grid(plan.masks.shape, affine))}
     atomic_write_text(truths / f"{truth}.json", json.dumps(facts, indent=2) + "\n")
     return len(compartments)
 
@@ -83,7 +83,7 @@ def _write(path: Path, array: npt.NDArray[np.generic], affine: npt.NDArray[np.fl
 
 
 def _facts(
-    masks: npt.NDArray[np.uint8], compartments: Sequence[Compartment], scan: LabelledScan
+    masks: npt.NDArray[np.uint8], compartments: Sequence[Compartment], scan: LabelledScan, grid: Grid
 ) -> list[dict[str, object]]:
     """What is known of every lesion."""
     facts: list[dict[str, object]] = []
@@ -97,7 +97,7 @@ def _facts(
                 "lesion": number,
                 "compartment": compartment.value,
                 "region": region.value if region else None,
-                "centroid_mm": [round(float(c), 1) for c in voxels.mean(axis=0) * scan.spacing_mm],
+                "centroid_mm": [round(float(c), 1) for c in grid.to_world(voxels.mean(axis=0))],
                 "volume_mm3": round(float(len(voxels) * np.prod(scan.spacing_mm)), 1),
             }
         )

@@ -22,13 +22,14 @@ from spinemets.channels import Channel
 from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
 from spinemets.findings import PointMm
 from spinemets.sampling import resampling_matrix
-from spinemets.volume import Weighting
+from spinemets.volume import Grid, Weighting
 
 __all__ = [
     "ANY",
     "LabelledScan",
     "bit",
     "channels_of",
+    "finer_affine",
     "mark_sacrum",
     "read_sct",
     "read_spider",
@@ -66,6 +67,8 @@ class LabelledScan:
     lesions
         uint8, shape of the image: a lesion's number from 1, 0 none, 255 unknown. None where the
         person is taken to have none.
+    affine
+        float64, (4, 4): voxel indices to the file's RAS+ mm. None where the scan has no place.
     """
 
     subject: str
@@ -75,6 +78,7 @@ class LabelledScan:
     spacing_mm: PointMm
     weighting: Weighting
     lesions: Labels | None = None
+    affine: npt.NDArray[np.float64] | None = None
 
 
 def read_spider(image_path: Path, labels_path: Path, subject: str) -> LabelledScan:
@@ -93,7 +97,8 @@ def read_spider(image_path: Path, labels_path: Path, subject: str) -> LabelledSc
     -----
     Source: van der Graaf et al., Sci Data 2024, doi:10.1038/s41597-024-03090-w.
     """
-    image, labels, spacing = _load_pair(image_path, labels_path)
+    image, labels, grid = _load_pair(image_path, labels_path)
+    spacing, affine = grid.spacing_mm, finer_affine(grid, 1)
     for value, name in ((1, "vertebra"), (3, "spinal canal")):
         if not (labels == value).any():
             raise UnsupportedInputError(f"{labels_path}: no voxel is labelled {value} ({name}), as in SPIDER")
@@ -108,7 +113,9 @@ def read_spider(image_path: Path, labels_path: Path, subject: str) -> LabelledSc
     mark_sacrum(labels, structures, allowed, spacing_mm)
     tops = np.nonzero((labels == 1).any(axis=(0, 1)))[0]
     allowed[:, :, tops.max() + 1 :] = ANY
-    return LabelledScan(subject, image.astype(np.uint8), allowed, structures, spacing_mm, Weighting.T2)
+    return LabelledScan(
+        subject, image.astype(np.uint8), allowed, structures, spacing_mm, Weighting.T2, affine=affine
+    )
 
 
 def read_sct(image_path: Path, cord_path: Path, subject: str) -> LabelledScan:
@@ -125,7 +132,8 @@ def read_sct(image_path: Path, cord_path: Path, subject: str) -> LabelledScan:
     -----
     Source: Spinal Cord Toolbox, https://spinalcordtoolbox.com.
     """
-    image, cord, spacing = _load_pair(image_path, cord_path)
+    image, cord, grid = _load_pair(image_path, cord_path)
+    spacing = grid.spacing_mm
     if not (cord > 0.5).any():
         raise UnsupportedInputError(f"{cord_path}: no voxel is labelled cord")
     if max(abs(s - 1.0) for s in spacing) > 0.05:
@@ -153,21 +161,21 @@ def read_sct(image_path: Path, cord_path: Path, subject: str) -> LabelledScan:
 
 def _load_pair(
     image_path: Path, labels_path: Path
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], PointMm]:
-    """An image and its labels in RAS+ order, and their spacing in mm."""
-    (image, spacing), (labels, _) = _load(image_path), _load(labels_path)
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Grid]:
+    """An image and its labels in RAS+ order, and the image's grid."""
+    (image, grid), (labels, _) = _load(image_path), _load(labels_path)
     if image.shape != labels.shape:
         raise GeometryError(f"{labels_path}: shape {labels.shape} is not the image's, {image.shape}")
-    return image, labels, spacing
+    return image, labels, grid
 
 
-def _load(path: Path) -> tuple[npt.NDArray[np.float32], PointMm]:
+def _load(path: Path) -> tuple[npt.NDArray[np.float32], Grid]:
     try:
         file = nib.as_closest_canonical(nib.load(path))
     except (OSError, ImageFileError) as error:
         raise UnreadableFileError(f"{path}: cannot be read as NIfTI: {error}") from error
-    x, y, z = (float(s) for s in file.header.get_zooms()[:3])
-    return np.asarray(file.dataobj, dtype=np.float32), (x, y, z)
+    voxels = np.asarray(file.dataobj, dtype=np.float32)
+    return voxels, Grid(voxels.shape, np.asarray(file.affine, dtype=np.float64))
 
 
 def to_1_mm(
@@ -183,8 +191,7 @@ def to_1_mm(
         For labels.
     """
     for axis in (1, 2):
-        count = round(array.shape[axis] * spacing[axis])
-        offset = ((array.shape[axis] - 1) * spacing[axis] - (count - 1)) / 2
+        count, offset = _millimetres(array.shape[axis], spacing[axis])
         if nearest:
             places = np.rint((offset + np.arange(count)) / spacing[axis]).astype(int)
             array = np.take(array, places.clip(0, array.shape[axis] - 1), axis=axis)
@@ -192,6 +199,37 @@ def to_1_mm(
             matrix = resampling_matrix((array.shape[axis], spacing[axis]), (count, 1.0), offset)
             array = np.moveaxis(np.tensordot(matrix, array, axes=(1, axis)), 0, axis)
     return np.ascontiguousarray(array), (spacing[0], 1.0, 1.0)
+
+
+def finer_affine(
+    grid: Grid, joined: int, corner: tuple[int, int, int] = (0, 0, 0)
+) -> npt.NDArray[np.float64]:
+    """Voxel indices to mm of a scan of this grid, once it is at 1 mm in plane.
+
+    Parameters
+    ----------
+    joined
+        How many slices were made one.
+    corner
+        The first voxel that was kept of the scan at 1 mm.
+    """
+    (_, step_1, step_2), (_, count_1, count_2) = grid.spacing_mm, grid.shape
+    steps = np.array((joined, 1 / step_1, 1 / step_2))
+    starts = (
+        (joined - 1) / 2,
+        _millimetres(count_1, step_1)[1] / step_1,
+        _millimetres(count_2, step_2)[1] / step_2,
+    )
+    affine = grid.affine.copy()
+    affine[:3, :3] *= steps
+    affine[:3, 3] = grid.to_world(starts + steps * corner)
+    return affine
+
+
+def _millimetres(count: int, step_mm: float) -> tuple[int, float]:
+    """How many voxels of 1 mm stand for a line of voxels, and where the first lies, in mm from theirs."""
+    fine = round(count * step_mm)
+    return fine, ((count - 1) * step_mm - (fine - 1)) / 2
 
 
 def spider_structures(labels: npt.NDArray[np.float32], spacing_mm: PointMm) -> Labels:

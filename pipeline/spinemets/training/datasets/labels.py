@@ -20,7 +20,7 @@ from spinemets.anatomy import SpineRegion, Structure, VertebralLevel
 from spinemets.channels import Channel
 from spinemets.errors import UnsupportedInputError
 from spinemets.findings import PointMm
-from spinemets.training.datasets.volumes import RasImage, crop_to_spine, to_training_spacing
+from spinemets.training.datasets.volumes import RasImage, crop_to_spine, to_training_spacing, training_affine
 from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of
 from spinemets.volume import Mask, Weighting
 
@@ -176,7 +176,16 @@ def build_scan(
     allowed[unsure] |= BODIES & _levels_of(values, meanings)[unsure] | bit(Channel.POSTERIOR_ELEMENTS)
     allowed[(lesions > 0) & (values == 0)] = ANY
     truth = None if annotation.lesions is None else lesions
-    return LabelledScan(subject, to_bytes(voxels[box]), allowed, structures, spacing, weighting, truth)
+    return LabelledScan(
+        subject,
+        to_bytes(voxels[box]),
+        allowed,
+        structures,
+        spacing,
+        weighting,
+        truth,
+        training_affine(image.grid, box),
+    )
 
 
 def _mask(values: LabelMap, meanings: Mapping[int, Meaning], *parts: Part) -> Mask:

@@ -29,7 +29,7 @@ from spinemets.io.label_values import VERSE_LABELS
 from spinemets.io.weighting import weighting_from_name
 from spinemets.training.datasets.cases import Case, Layout, images_in, need_cases
 from spinemets.training.datasets.labels import BODIES, body_channels, to_bytes
-from spinemets.training.datasets.volumes import load_pair, to_training_spacing
+from spinemets.training.datasets.volumes import load_pair, to_training_spacing, training_affine
 from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of
 
 __all__ = ["LAYOUT", "number_lesions", "read_anatomy", "scan_of_lesions"]
@@ -115,7 +115,10 @@ def read_anatomy(case: Case) -> LabelledScan:
     voxels, spacing = to_training_spacing(image.voxels, image.grid.spacing_mm, labels=False)
     values, _ = to_training_spacing(anatomy, image.grid.spacing_mm, labels=True)
     structures, allowed = _anatomy(voxels.shape, values.astype(np.int32), None)
-    return LabelledScan(case.name, to_bytes(voxels), allowed, structures, spacing, case.weighting)
+    affine = training_affine(image.grid)
+    return LabelledScan(
+        case.name, to_bytes(voxels), allowed, structures, spacing, case.weighting, affine=affine
+    )
 
 
 def _check_structures(anatomy: LabelMap, path: Path) -> None:

@@ -20,7 +20,12 @@ from spinemets.channels import Channel
 from spinemets.errors import NoUsableInputError, UnsupportedInputError
 from spinemets.training.datasets.cases import Case, Layout, Subset, images_in, need_cases
 from spinemets.training.datasets.labels import Meaning, Part, check_values, to_bytes
-from spinemets.training.datasets.volumes import crop_to_spine, load_pair, to_training_spacing
+from spinemets.training.datasets.volumes import (
+    crop_to_spine,
+    load_pair,
+    to_training_spacing,
+    training_affine,
+)
 from spinemets.training.scans import (
     ANY,
     LabelledScan,
@@ -103,7 +108,10 @@ def read_case(case: Case) -> LabelledScan:
     tops = np.flatnonzero((three == 1).any(axis=(0, 1)))
     allowed[:, :, tops.max() + 1 :] = ANY
     subject = f"spider/{case.name}"
-    return LabelledScan(subject, to_bytes(voxels[box]), allowed, structures, spacing, case.weighting)
+    affine = training_affine(image.grid, box)
+    return LabelledScan(
+        subject, to_bytes(voxels[box]), allowed, structures, spacing, case.weighting, affine=affine
+    )
 
 
 def _three_classes(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:

@@ -13,10 +13,10 @@ from nibabel.filebasedimages import ImageFileError
 
 from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
 from spinemets.findings import PointMm
-from spinemets.training.scans import to_1_mm
+from spinemets.training.scans import finer_affine, to_1_mm
 from spinemets.volume import Grid
 
-__all__ = ["RasImage", "crop_to_spine", "load", "load_pair", "to_training_spacing"]
+__all__ = ["RasImage", "crop_to_spine", "load", "load_pair", "to_training_spacing", "training_affine"]
 
 Array = npt.NDArray[np.float32]
 
@@ -123,13 +123,25 @@ def to_training_spacing(
     Of joined slices the image keeps the mean, labels keep the middle slice.
     """
     voxels, (slice_mm, *_) = to_1_mm(array.astype(np.float32), spacing, nearest=labels)
-    factor = round(_SLICE_MM / slice_mm) if slice_mm < _THIN_MM else 1
-    if factor > 1 and len(voxels) >= factor:
+    factor = _joined(len(voxels), slice_mm)
+    if factor > 1:
         count = len(voxels) // factor
         stacked = voxels[: count * factor].reshape(count, factor, *voxels.shape[1:])
         voxels = stacked[:, factor // 2] if labels else stacked.mean(axis=1)
         slice_mm *= factor
     return np.ascontiguousarray(voxels), (slice_mm, 1.0, 1.0)
+
+
+def training_affine(grid: Grid, box: tuple[slice, slice, slice] | None = None) -> npt.NDArray[np.float64]:
+    """Voxel indices to mm of what ``to_training_spacing`` makes of a grid, or of a box of that."""
+    first = (0, 0, 0) if box is None else (box[0].start, box[1].start, box[2].start)
+    return finer_affine(grid, _joined(grid.shape[0], grid.spacing_mm[0]), first)
+
+
+def _joined(count: int, slice_mm: float) -> int:
+    """How many of so many slices become one."""
+    factor = round(_SLICE_MM / slice_mm) if slice_mm < _THIN_MM else 1
+    return factor if count >= factor else 1
 
 
 def crop_to_spine(known: npt.NDArray[np.bool_], spacing: PointMm) -> tuple[slice, slice, slice]:
