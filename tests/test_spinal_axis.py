@@ -67,3 +67,13 @@ def test_bodies_bridge_a_part_of_the_canal_that_was_not_labelled(lumbar_spine):
 
 def test_an_empty_label_map_has_no_axis(lumbar_spine):
     assert fit_spinal_axis(np.zeros((5, 5, 5), np.uint8), lumbar_spine.segmentation.grid) is None
+
+
+def test_a_canal_that_ends_behind_the_lowest_body_goes_on_as_it_went(lumbar_spine):
+    """The lowest heights of a tilted L5 show its front alone, which is no measure of the canal."""
+    grid, anatomy = lumbar_spine.segmentation.grid, lumbar_spine.segmentation.anatomy.copy()
+    canal = np.argwhere(np.isin(anatomy, (Structure.THECAL_SAC, Structure.CORD)))
+    end_mm = lumbar_spine.point("L5", 0.0)[2] - 10.0
+    anatomy[tuple(canal[grid.to_world(canal)[:, 2] < end_mm].T)] = Structure.BACKGROUND
+    axis = fit_spinal_axis(anatomy, grid)
+    assert abs(axis.project([lumbar_spine.point("S1", 0.0)])[0, 1]) < 8.0

@@ -8,6 +8,7 @@ the right. Knows nothing of instances, levels or lesions.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import cc3d
@@ -31,6 +32,7 @@ _EXTENSION_MM = 90.0  # straight beyond both ends: room for the dens above and t
 _MINIMUM_EXTENT_MM = 12.0
 _USUAL_CANAL_OFFSET_MM = (0.0, -24.0)  # canal centre from the body's, where no canal was seen
 _BODY_WEIGHT = 0.3  # of a height known from bodies alone, against one where the canal is seen
+_BODIES_BEYOND_MM = 40.0  # past the canal's ends: less is one tilted body, whose corner misleads
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,19 +142,36 @@ def _bin_centres(
 def _bridge(
     canal: dict[int, tuple[float, float, float]], bodies: dict[int, tuple[float, float, float]]
 ) -> tuple[Array, Array, Array]:
-    """Heights (n,), canal centres (n, 2) and weights (n,); bodies stand in for an unseen canal."""
+    """Heights (n,), canal centres (n, 2) and weights (n,); bodies stand in for an unseen canal.
+
+    Past its ends they do so only where they reach far: a little more than the canal is best
+    continued straight, as the lowest heights of a tilted L5 show its front alone.
+    """
     largest = max((count for _, _, count in canal.values()), default=0.0)
     canal = {key: value for key, value in canal.items() if value[2] > 0.05 * largest}
     both = canal.keys() & bodies.keys()
     gaps = np.array([np.subtract(canal[key][:2], bodies[key][:2]) for key in both])
     offset = np.median(gaps, axis=0) if len(gaps) else np.array(_USUAL_CANAL_OFFSET_MM)
     centres = {key: (*value[:2], 1.0) for key, value in canal.items()}
-    for key in bodies.keys() - canal.keys():
+    for key in _standing_in(canal.keys(), bodies.keys()):
         centres[key] = (bodies[key][0] + offset[0], bodies[key][1] + offset[1], _BODY_WEIGHT)
     keys = sorted(centres)
     table = np.array([centres[key] for key in keys]).reshape(-1, 3)
     heights = (np.array(keys, dtype=np.float64) + 0.5) * _BIN_MM
     return heights, table[:, :2], table[:, 2]
+
+
+def _standing_in(canal: Collection[int], bodies: Collection[int]) -> list[int]:
+    """The height bins whose bodies tell where an unseen canal is."""
+    if not canal:
+        return list(bodies)
+    far = _BODIES_BEYOND_MM / _BIN_MM
+    lowest, highest = min(canal), max(canal)
+    below = lowest - min(bodies, default=lowest) > far
+    above = max(bodies, default=highest) - highest > far
+    return [
+        key for key in bodies if key not in canal and (key > lowest or below) and (key < highest or above)
+    ]
 
 
 def _smooth(heights: Array, centres: Array, weights: Array, samples: Array) -> Array:
