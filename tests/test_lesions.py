@@ -156,6 +156,18 @@ def test_a_lesion_in_the_sac_is_compared_with_csf(scanned_spine):
     assert found.signals[0].appearance == "dark"
 
 
+@pytest.mark.parametrize(
+    ("level", "structure", "reference"),
+    [("L4", Structure.THECAL_SAC, "CSF"), ("T11", Structure.CORD, "cord")],
+)
+def test_a_lesion_of_the_canal_is_compared_with_what_it_lies_in(scanned_spine, level, structure, reference):
+    """Beside it, in thick slices, lies more bone than canal."""
+    phantom, _, t2, field = scanned_spine
+    segmentation = add_lesion(phantom.segmentation, phantom.point(level, 0.0), (7, 4, 6), structure)
+    (found,) = find_lesions(with_volume(segmentation, t2 * field, Weighting.T2), CONFIG)
+    assert [signal.reference for signal in found.signals] == [reference]
+
+
 def test_a_series_that_does_not_cover_the_lesion_says_nothing(scanned_spine):
     phantom, t1, _, _ = scanned_spine
     centre = phantom.point("L2", phantom.body_front_mm("L2"))

@@ -225,24 +225,26 @@ class Vertebra:
 
 @dataclass(frozen=True, slots=True)
 class SequenceSignal:
-    """A lesion's signal on one series, against the study's own normal marrow.
+    """A lesion's signal on one series, against the study's own normal tissue.
 
     Attributes
     ----------
     series_name, weighting
         The series, as ``Series.name`` and ``Weighting.value``.
     z_score
-        (lesion median - reference median) / reference robust spread; the reference is the
-        normal-looking marrow of the vertebral bodies (or the cord for an intramedullary
-        lesion, the CSF for an intradural one). NaN-free; None where there is no reference.
+        (lesion median - reference median) / reference robust spread. NaN-free; None where there
+        is no reference.
     appearance
         "dark", "similar" or "bright" relative to that reference; "unknown" without one.
+    reference
+        "marrow" of the vertebral bodies, or what else surrounds the lesion: "cord" or "CSF".
     """
 
     series_name: str
     weighting: str
     z_score: float | None
     appearance: str
+    reference: str = "marrow"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

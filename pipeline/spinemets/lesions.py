@@ -34,6 +34,11 @@ _MINIMUM_REFERENCE_VOXELS = 30
 _CLEAR_Z = 2.0
 _MAD_TO_SD = 1.4826
 _SHELL_MM = 3.0
+_REFERENCE_NAMES = {
+    Structure.VERTEBRAL_BODY: "marrow",
+    Structure.CORD: "cord",
+    Structure.THECAL_SAC: "CSF",
+}
 
 
 def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple[Lesion, ...]:
@@ -178,39 +183,41 @@ def _signals(
     lesion: Lesion, segmentation: SpineSegmentation, references: _References
 ) -> tuple[SequenceSignal, ...]:
     """One entry per series, against marrow, or cord or CSF where those surround the lesion."""
-    voxels = references.near(lesion, _surroundings(lesion, segmentation))
-    return tuple(_signal(lesion, volume, voxels) for volume in segmentation.volumes)
+    tissue = _surroundings(lesion, segmentation)
+    reference = _REFERENCE_NAMES[tissue], references.near(lesion, tissue)
+    return tuple(_signal(lesion, volume, reference) for volume in segmentation.volumes)
 
 
 def _surroundings(lesion: Lesion, segmentation: SpineSegmentation) -> Structure:
     """The tissue that a lesion is compared with: what most of its shell and itself is labelled."""
     grid = segmentation.grid
-    steps = max(1, round(_SHELL_MM / sorted(grid.spacing_mm)[1]))
-    low = np.maximum(lesion.voxels.min(axis=0) - steps - 1, 0)
-    high = np.minimum(lesion.voxels.max(axis=0) + steps + 2, grid.shape)
+    steps = np.ceil(_SHELL_MM / np.array(grid.spacing_mm)).astype(np.intp)
+    low = np.maximum(lesion.voxels.min(axis=0) - steps, 0)
+    high = np.minimum(lesion.voxels.max(axis=0) + steps + 1, grid.shape)
     box = tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
     mask = np.zeros(tuple(high - low), dtype=np.bool_)
     mask[tuple((lesion.voxels - low).T)] = True
-    shell = ndimage.binary_dilation(mask, ndimage.generate_binary_structure(3, 1), iterations=steps)
-    counts = np.bincount(segmentation.anatomy[box][shell & ~mask], minlength=len(Structure))
+    near = ndimage.distance_transform_edt(~mask, sampling=grid.spacing_mm) <= _SHELL_MM
+    counts = np.bincount(segmentation.anatomy[box][near], minlength=len(Structure))
     cord, sac = counts[Structure.CORD], counts[Structure.THECAL_SAC]
     if cord + sac <= 0.5 * counts.sum():
         return Structure.VERTEBRAL_BODY
     return Structure.CORD if cord > 0.4 * (cord + sac) else Structure.THECAL_SAC
 
 
-def _signal(lesion: Lesion, volume: Volume, reference: npt.NDArray[np.intp]) -> SequenceSignal:
+def _signal(lesion: Lesion, volume: Volume, reference: tuple[str, npt.NDArray[np.intp]]) -> SequenceSignal:
     """Robust z of the lesion's median; voxels of exactly 0 lie outside a resampled series."""
     name, weighting = volume.series.name, volume.series.weighting.value
+    tissue, voxels = reference
     own = volume.intensities[tuple(lesion.voxels.T)]
-    usual = volume.intensities[tuple(reference.T)]
+    usual = volume.intensities[tuple(voxels.T)]
     own, usual = own[own != 0], usual[usual != 0]
     if len(own) < 0.5 * len(lesion.voxels) or len(usual) < _MINIMUM_REFERENCE_VOXELS:
-        return SequenceSignal(name, weighting, None, "unknown")
+        return SequenceSignal(name, weighting, None, "unknown", tissue)
     middle = float(np.median(usual))
     spread = _MAD_TO_SD * float(np.median(np.abs(usual - middle)))
     if spread <= 0:
-        return SequenceSignal(name, weighting, None, "unknown")
+        return SequenceSignal(name, weighting, None, "unknown", tissue)
     z_score = (float(np.median(own)) - middle) / spread
     appearance = "bright" if z_score > _CLEAR_Z else "dark" if z_score < -_CLEAR_Z else "similar"
-    return SequenceSignal(name, weighting, z_score, appearance)
+    return SequenceSignal(name, weighting, z_score, appearance, tissue)
