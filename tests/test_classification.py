@@ -5,11 +5,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from phantoms import CANAL_RADII_MM, CORD_RADII_MM, add_lesion, draw_phantom
+from phantoms import CANAL_RADII_MM, CORD_RADII_MM, add_lesion, draw_phantom, ellipsoid
 from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
 from spinemets.classification import classify
 from spinemets.config import ClassificationConfig, LesionConfig, LevelConfig
-from spinemets.findings import ReviewTopic
+from spinemets.findings import ReviewTopic, SequenceSignal
 from spinemets.lesions import find_lesions
 from spinemets.levels import label_levels
 
@@ -234,6 +234,35 @@ def test_a_lesion_cut_sideways_alone_is_as_usual():
     assert not any("image's border" in reason for reason in found.review_reasons)
 
 
+def test_a_lesion_with_no_spine_around_it_needs_review():
+    phantom = spine_of("L3")
+    centre = phantom.point("L3", phantom.body_front_mm("L3"))
+    anatomy = phantom.segmentation.anatomy.copy()
+    anatomy[ellipsoid(phantom.segmentation.grid, centre, (20, 16, 16))] = Structure.BACKGROUND
+    emptied = replace(phantom.segmentation, anatomy=anatomy)
+    found = finding(phantom, add_lesion(emptied, centre, (8, 6, 6), Structure.BACKGROUND))
+    assert any("outside the spine" in reason for reason in found.review_reasons)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "appearance", "doubted"),
+    [("T1", "bright", True), ("T1", "dark", False), ("T1+Gd", "bright", False), ("T2", "bright", False)],
+)
+def test_a_lesion_brighter_than_marrow_on_t1_needs_review(weighting, appearance, doubted):
+    phantom = spine_of("L3")
+    centre = phantom.point("L3", phantom.body_front_mm("L3"))
+    segmentation = add_lesion(phantom.segmentation, centre, (7, 7, 7))
+    (lesion,) = find_lesions(segmentation, LesionConfig())
+    signal = SequenceSignal("series 1", weighting, 4.0, appearance)
+    found = classify(
+        replace(lesion, signals=(signal,)),
+        segmentation,
+        truly_named(phantom, segmentation),
+        ClassificationConfig(),
+    )
+    assert any("brighter than marrow" in reason for reason in found.review_reasons) is doubted
+
+
 def test_a_lesion_far_from_every_vertebra_has_no_level_and_needs_review():
     phantom = draw_phantom(highest="L4", seed=1)
     below = phantom.point("S1", 0.0, rise=2.9)
@@ -255,7 +284,7 @@ def test_without_any_spine_a_lesion_is_still_reported_for_review(lumbar_spine):
     found = classify(lesion, segmentation, (), ClassificationConfig())
     assert found.needs_review
     assert any("thecal sac was not found" in reason for reason in found.review_reasons)
-    assert found.review_topics == (ReviewTopic.LEVEL, ReviewTopic.COMPARTMENT)
+    assert set(found.review_topics) == {ReviewTopic.LEVEL, ReviewTopic.COMPARTMENT, ReviewTopic.EVIDENCE}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from spinemets.confidence import confidence, gather_evidence
 from spinemets.config import LesionConfig
 from spinemets.findings import Lesion, SequenceSignal, SpineSegmentation
 from spinemets.volume import Grid, Mask, Volume
-from spinemets.voxels import bounding_box, corner, voxels_of, widened
+from spinemets.voxels import bounding_box, corner, shell_of, voxels_of, widened
 
 __all__ = ["find_lesions"]
 
@@ -191,14 +191,9 @@ def _signals(
 def _surroundings(lesion: Lesion, segmentation: SpineSegmentation) -> Structure:
     """The tissue that a lesion is compared with: what most of its shell and itself is labelled."""
     grid = segmentation.grid
-    steps = np.ceil(_SHELL_MM / np.array(grid.spacing_mm)).astype(np.intp)
-    low = np.maximum(lesion.voxels.min(axis=0) - steps, 0)
-    high = np.minimum(lesion.voxels.max(axis=0) + steps + 1, grid.shape)
-    box = tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
-    mask = np.zeros(tuple(high - low), dtype=np.bool_)
-    mask[tuple((lesion.voxels - low).T)] = True
-    near = ndimage.distance_transform_edt(~mask, sampling=grid.spacing_mm) <= _SHELL_MM
-    counts = np.bincount(segmentation.anatomy[box][near], minlength=len(Structure))
+    box, shell = shell_of(lesion.voxels, grid.shape, grid.spacing_mm, _SHELL_MM)
+    around, own = segmentation.anatomy[box][shell], segmentation.anatomy[tuple(lesion.voxels.T)]
+    counts = np.bincount(np.concatenate([around, own]), minlength=len(Structure))
     cord, sac = counts[Structure.CORD], counts[Structure.THECAL_SAC]
     if cord + sac <= 0.5 * counts.sum():
         return Structure.VERTEBRAL_BODY

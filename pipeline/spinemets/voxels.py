@@ -11,10 +11,21 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from spinemets.volume import Mask
 
-__all__ = ["SAMPLED_VOXELS", "Box", "bounding_box", "corner", "grown", "thin_out", "voxels_of", "widened"]
+__all__ = [
+    "SAMPLED_VOXELS",
+    "Box",
+    "bounding_box",
+    "corner",
+    "grown",
+    "shell_of",
+    "thin_out",
+    "voxels_of",
+    "widened",
+]
 
 SAMPLED_VOXELS = 200_000  # at most, so that statistics of fine grids cost no more than of coarse ones
 
@@ -37,7 +48,7 @@ def bounding_box(mask: Mask) -> Box | None:
     return box
 
 
-def widened(box: Box, reach: Sequence[int], shape: Sequence[int]) -> Box:
+def widened(box: Sequence[slice], reach: Sequence[int], shape: Sequence[int]) -> Box:
     """A box with so many voxels more on both sides of each axis, within an array's shape.
 
     >>> widened((slice(1, 3), slice(5, 8)), (2, 2), (9, 9))
@@ -115,3 +126,29 @@ def grown(mask: Mask, reach: Sequence[int]) -> Mask:
             done += step
     result[room] = part
     return result
+
+
+def shell_of(
+    voxels: npt.NDArray[np.integer], shape: Sequence[int], spacing_mm: Sequence[float], reach_mm: float
+) -> tuple[Box, Mask]:
+    """What lies around a list of voxels within some millimetres: a box, and the mask in it.
+
+    Parameters
+    ----------
+    voxels
+        Indices, (n, axes); n is not 0.
+    shape, spacing_mm
+        Of the array that they lie in.
+
+    Examples
+    --------
+    >>> box, shell = shell_of(np.array([[1, 3]]), (3, 9), (4.0, 1.0), 2.0)
+    >>> box[1], shell[0].astype(int).tolist()
+    (slice(1, 6, None), [1, 1, 0, 1, 1])
+    """
+    reach = np.floor(reach_mm / np.asarray(spacing_mm)).astype(int).tolist()
+    ends = zip(voxels.min(axis=0).tolist(), voxels.max(axis=0).tolist(), strict=True)
+    box = widened([slice(first, last + 1) for first, last in ends], reach, shape)
+    inside = np.zeros([part.stop - part.start for part in box], dtype=np.bool_)
+    inside[tuple((voxels - corner(box)).T)] = True
+    return box, (ndimage.distance_transform_edt(~inside, sampling=spacing_mm) <= reach_mm) & ~inside

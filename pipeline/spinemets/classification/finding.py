@@ -14,8 +14,8 @@ from spinemets.classification.place import LevelsTouched, find_levels
 from spinemets.config import ClassificationConfig
 from spinemets.findings import Lesion, LesionFinding, ReviewTopic, SpineSegmentation, Vertebra
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
-from spinemets.volume import Grid
-from spinemets.voxels import voxels_of
+from spinemets.volume import Grid, Weighting
+from spinemets.voxels import shell_of, voxels_of
 
 __all__ = ["classify"]
 
@@ -24,6 +24,8 @@ Array = npt.NDArray[np.float64]
 _WINDOW_MM = 70.0  # of the column above and below a lesion that it is judged by
 _LESION_PROBABILITY = 0.5  # voxels of other lesions, which no outline may be fitted to
 _NEAR_CANAL_MM = 25.0
+_SHELL_MM = 3.0
+_OUTSIDE = 0.8  # of a lesion's voxels and of those around it, in no structure
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +50,8 @@ def classify(
     -------
     LesionFinding
         ``needs_review`` where the compartment is a near tie, the level's name or the lesion
-        itself is unsure, no vertebra or no canal is near, or the image's border cuts the lesion.
+        itself is unsure, no vertebra or no canal is near, the image's border cuts the lesion, it
+        seems to lie outside the spine, or is bright on T1.
     """
     scene = _look(lesion, segmentation)
     if scene is None:
@@ -60,7 +63,7 @@ def classify(
         opinion = judge_compartment(scene.lesion_mm, sac, cord, segmentation.grid, config)
         place = (scene.segmentation, scene.axis)
         levels = find_levels(scene.voxels, scene.lesion_mm, place, vertebrae, config)
-    doubts = _doubts(lesion, opinion, levels, config)
+    doubts = _doubts(lesion, opinion, levels, config) + _unlike_metastases(lesion, segmentation)
     if sac is None and (scene is None or _is_near_canal(scene)):
         guess = "The thecal sac was not found beside this lesion, so its compartment is a guess."
         doubts.append((ReviewTopic.COMPARTMENT, guess))
@@ -183,6 +186,29 @@ def _doubts(
         cut = "The lesion reaches the image's border, so its size is a lower limit."
         doubts.append((ReviewTopic.EXTENT, cut))
     return doubts
+
+
+def _unlike_metastases(lesion: Lesion, segmentation: SpineSegmentation) -> list[tuple[ReviewTopic, str]]:
+    """Where it lies and how bright it is, if metastases seldom lie there or are so bright."""
+    doubts: list[tuple[ReviewTopic, str]] = []
+    if _is_outside(lesion, segmentation):
+        outside = "Hardly any vertebra, disc or canal is in or around it; it may lie outside the spine."
+        doubts.append((ReviewTopic.EVIDENCE, outside))
+    t1 = [signal for signal in lesion.signals if signal.weighting == Weighting.T1.value]
+    if any(signal.appearance == "bright" and signal.reference == "marrow" for signal in t1):
+        bright = (
+            "It is brighter than marrow on T1, as fat, a haemangioma or blood is and metastases seldom are."
+        )
+        doubts.append((ReviewTopic.EVIDENCE, bright))
+    return doubts
+
+
+def _is_outside(lesion: Lesion, segmentation: SpineSegmentation) -> bool:
+    """Whether it lies in no structure and in nothing's place: what surrounds it is none either."""
+    grid, anatomy = segmentation.grid, segmentation.anatomy
+    box, shell = shell_of(lesion.voxels, grid.shape, grid.spacing_mm, _SHELL_MM)
+    parts = anatomy[tuple(lesion.voxels.T)], anatomy[box][shell]
+    return all((part == Structure.BACKGROUND).mean() > _OUTSIDE for part in parts if len(part))
 
 
 def _is_cut(lesion: Lesion) -> bool:

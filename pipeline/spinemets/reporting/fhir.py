@@ -91,14 +91,14 @@ def _study(document: ReportDocument) -> Resource:
 
 
 def _observation(document: ReportDocument, finding: FindingRecord, urls: dict[str, str]) -> Resource:
-    from spinemets.reporting.dicom.concepts import LESION_TYPES
+    from spinemets.reporting.dicom.concepts import LESION
 
     provenance = document.provenance
     observation: Resource = {
         "resourceType": "Observation",
         "status": "preliminary",
         "category": [{"coding": [{"system": _CATEGORIES, "code": "imaging", "display": "Imaging"}]}],
-        "code": _coded(LESION_TYPES[finding.compartment]),
+        "code": _coded(LESION),
         "subject": _subject(document),
         "derivedFrom": [{"reference": urls["study"]}],
         **_date(document, "effectiveDateTime"),

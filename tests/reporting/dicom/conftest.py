@@ -17,6 +17,7 @@ from spinemets.findings import (
     Lesion,
     LesionFinding,
     Provenance,
+    ReviewTopic,
     SpineSegmentation,
     StudyReport,
     Vertebra,
@@ -149,6 +150,7 @@ def _finding(number, study, points, fraction, radius_mm, level, compartment) -> 
         compartment_shares={compartment: 1.0},
         needs_review=number == 2,
         review_reasons=("It lies on the border of the cord.",) if number == 2 else (),
+        review_topics=(ReviewTopic.COMPARTMENT,) if number == 2 else (),
     )
 
 

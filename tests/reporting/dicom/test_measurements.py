@@ -44,6 +44,7 @@ def test_evaluations_tell_compartment_region_level_and_doubt(groups):
     assert told[0]["Spinal region"] == "Thoracic spine"
     assert told[0]["Vertebral level"] == "T12 vertebra"
     assert [entry["Needs review"] for entry in told] == ["No", "Yes"]
+    assert [entry.get("What the review is about") for entry in told] == [None, "compartment"]
 
 
 def test_each_lesion_is_sited_at_its_level(groups):

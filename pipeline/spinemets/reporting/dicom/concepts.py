@@ -13,7 +13,7 @@ from pydicom.sr.coding import Code
 from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
 
 __all__ = [
-    "LESION_TYPES",
+    "LESION",
     "OWN_SCHEME",
     "REGIONS",
     "STRUCTURES",
@@ -36,12 +36,8 @@ STRUCTURES: dict[Structure, tuple[Code, Code]] = {
 }
 """Category and type of each labelled structure."""
 
-LESION_TYPES: dict[Compartment, Code] = {
-    Compartment.EXTRADURAL: codes.SCT.BonyMetastasis,
-    Compartment.INTRADURAL_EXTRAMEDULLARY: codes.SCT.NeoplasmMetastatic,
-    Compartment.INTRAMEDULLARY: codes.SCT.NeoplasmMetastatic,
-}
-"""What a lesion is coded as; outside the dura nearly all metastases are of bone."""
+LESION: Code = codes.SCT.Lesion
+"""What every finding is coded as: whether it is a metastasis, a reader says."""
 
 REGIONS: dict[SpineRegion, Code] = {
     SpineRegion.CERVICAL: codes.SCT.CervicalSpine,

@@ -10,9 +10,10 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from spinemets import __version__
+from spinemets.anatomy import SpineRegion
 from spinemets.findings import Provenance, StudyReport
 from spinemets.reporting.dicom.concepts import (
-    LESION_TYPES,
+    LESION,
     OWN_SCHEME,
     REGIONS,
     compartment_concept,
@@ -33,6 +34,7 @@ _CONFIDENCE = own_concept("confidence", "Confidence that this is a lesion")
 _LEVEL_CONFIDENCE = own_concept("level-confidence", "Confidence of the level")
 _COMPARTMENT = own_concept("compartment", "Compartment")
 _REVIEW = own_concept("needs-review", "Needs review")
+_REVIEW_TOPIC = own_concept("review-topic", "What the review is about")
 _LEVEL = own_concept("level", "Vertebral level")
 _REGION = own_concept("region", "Spinal region")
 
@@ -128,7 +130,7 @@ def _groups(report: StudyReport, identifiers: Identifiers, lesions: Dataset | No
             tracking_identifier=_tracking(lesion_name(finding.lesion), identifiers),
             referenced_segment=_segment(lesions, number),
             finding_category=codes.SCT.MorphologicallyAbnormalStructure,
-            finding_type=LESION_TYPES[finding.compartment],
+            finding_type=LESION,
             algorithm_id=algorithm,
             finding_sites=_sites(finding),
             measurements=_measurements(finding),
@@ -177,10 +179,16 @@ def _evaluations(finding: FindingRecord) -> Sequence[sr.QualitativeEvaluation]:
     evaluations = [
         sr.QualitativeEvaluation(_COMPARTMENT, compartment_concept(finding.compartment)),
         sr.QualitativeEvaluation(_REVIEW, review),
+        *(
+            sr.QualitativeEvaluation(_REVIEW_TOPIC, own_concept(topic.value, topic.value))
+            for topic in finding.review_topics
+        ),
     ]
     if finding.level is not None:
-        # Names T13 and L6, too, which have no code of their own.
-        level = own_concept(finding.level.value, f"{finding.level.value} vertebra")
+        # Names T13 and L6, too, which have no code of their own; the sacrum is not divided.
+        sacral = finding.region is SpineRegion.SACRAL
+        meaning = "Sacrum, S1 or below" if sacral else f"{finding.level.value} vertebra"
+        level = own_concept(finding.level.value, meaning)
         evaluations.append(sr.QualitativeEvaluation(_LEVEL, level))
     if finding.region is not None:
         evaluations.append(sr.QualitativeEvaluation(_REGION, REGIONS[finding.region]))

@@ -19,7 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from spinemets import __version__
 from spinemets.anatomy import Structure
 from spinemets.findings import Provenance, StudyReport
-from spinemets.reporting.dicom.concepts import LESION_TYPES, STRUCTURES, level_concept
+from spinemets.reporting.dicom.concepts import LESION, STRUCTURES, level_concept
 from spinemets.reporting.dicom.equipment import MANUFACTURER, SERIES_NUMBERS
 from spinemets.reporting.dicom.identifiers import Identifiers, uid_of
 from spinemets.reporting.dicom.source import SourceSeries
@@ -136,7 +136,7 @@ def _lesion_segments(report: StudyReport) -> list[_Segment]:
             f"{lesion_name(finding.lesion.number)}, "
             f"{finding.main_level.value if finding.main_level else 'no level'}, {finding.compartment.value}",
             codes.SCT.MorphologicallyAbnormalStructure,
-            LESION_TYPES[finding.compartment],
+            LESION,
             tuple(part / 255 for part in COMPARTMENT_COLOURS[finding.compartment]),
             level_concept(finding.main_level) if finding.main_level else codes.SCT.Spine,
         )
