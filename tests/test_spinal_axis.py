@@ -76,4 +76,4 @@ def test_a_canal_that_ends_behind_the_lowest_body_goes_on_as_it_went(lumbar_spin
     end_mm = lumbar_spine.point("L5", 0.0)[2] - 10.0
     anatomy[tuple(canal[grid.to_world(canal)[:, 2] < end_mm].T)] = Structure.BACKGROUND
     axis = fit_spinal_axis(anatomy, grid)
-    assert abs(axis.project([lumbar_spine.point("S1", 0.0)])[0, 1]) < 8.0
+    assert abs(axis.project([lumbar_spine.point("S1", 0.0)])[0, 1]) < 10.0

@@ -32,7 +32,7 @@ _EXTENSION_MM = 90.0  # straight beyond both ends: room for the dens above and t
 _MINIMUM_EXTENT_MM = 12.0
 _USUAL_CANAL_OFFSET_MM = (0.0, -24.0)  # canal centre from the body's, where no canal was seen
 _BODY_WEIGHT = 0.3  # of a height known from bodies alone, against one where the canal is seen
-_BODIES_BEYOND_MM = 40.0  # past the canal's ends: less is one tilted body, whose corner misleads
+_TILTED_END_MM = 28.0  # of the bodies, where heights may show one side of a tilted body alone
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,8 +144,8 @@ def _bridge(
 ) -> tuple[Array, Array, Array]:
     """Heights (n,), canal centres (n, 2) and weights (n,); bodies stand in for an unseen canal.
 
-    Past its ends they do so only where they reach far: a little more than the canal is best
-    continued straight, as the lowest heights of a tilted L5 show its front alone.
+    Past its ends they do so but for their own last heights, which show the front of a tilted L5
+    alone: there the curve is best continued straight.
     """
     largest = max((count for _, _, count in canal.values()), default=0.0)
     canal = {key: value for key, value in canal.items() if value[2] > 0.05 * largest}
@@ -165,13 +165,10 @@ def _standing_in(canal: Collection[int], bodies: Collection[int]) -> list[int]:
     """The height bins whose bodies tell where an unseen canal is."""
     if not canal:
         return list(bodies)
-    far = _BODIES_BEYOND_MM / _BIN_MM
+    end = round(_TILTED_END_MM / _BIN_MM)
     lowest, highest = min(canal), max(canal)
-    below = lowest - min(bodies, default=lowest) > far
-    above = max(bodies, default=highest) - highest > far
-    return [
-        key for key in bodies if key not in canal and (key > lowest or below) and (key < highest or above)
-    ]
+    within = range(min(min(bodies) + end, lowest), max(max(bodies) - end, highest) + 1) if bodies else ()
+    return [key for key in bodies if key not in canal and key in within]
 
 
 def _smooth(heights: Array, centres: Array, weights: Array, samples: Array) -> Array:
