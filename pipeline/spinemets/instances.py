@@ -19,12 +19,13 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemets.anatomy import Structure
+from spinemets.arches import arch_drop_mm, pitch_at
 from spinemets.islands import clean_anatomy, cores_and_components
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.volume import Grid, Mask
 from spinemets.voxels import bounding_box, corner, thin_out, voxels_of
 
-__all__ = ["ARCH_SLOPE", "clean_anatomy", "split_vertebrae"]
+__all__ = ["clean_anatomy", "split_vertebrae"]
 
 Labels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float64]
@@ -49,7 +50,6 @@ _NECK = 0.5  # a blob's cross-section between two bodies against the lesser of t
 _DISC_NECK = 0.75  # the same, less the disc's, where a disc lies beside it
 _DISC_BESIDE = 0.15  # of the lesser body's cross-section
 _WIDE = 0.55  # a body's cross-section against the widest of a blob; the dens has 0.3-0.4 of C2's
-ARCH_SLOPE = 0.4  # mm down for each mm back: between lumbar 0.2 and mid-thoracic 0.8
 _ARCH_MAJORITY = 0.6
 _LEAST_WEIGHT = 0.05  # of a voxel labelled body, however improbable
 _MAXIMUM_INSTANCES = 250
@@ -368,11 +368,12 @@ def _find_sacrum(anatomy: Labels, grid: Grid, axis: SpinalAxis) -> tuple[Mask, f
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Boundaries:
-    """Heights along the axis, in mm, at which one vertebra ends and the next begins."""
+    """Heights along the axis, in mm, at which one vertebra ends and the next begins, and of their middles."""
 
     start_mm: float
     between_mm: tuple[float, ...]
     stop_mm: float
+    middles_mm: tuple[float, ...] = ()
 
     @classmethod
     def between(cls, pieces: list[_Piece], sacrum_top_mm: float) -> _Boundaries:
@@ -382,13 +383,14 @@ class _Boundaries:
         first, last = pieces[0], pieces[-1]
         reach = 0.5 * min(first.height_mm, _HEIGHT_PER_DEPTH * first.depth_mm)
         stop = min(last.bottom_mm + 0.5 * last.height_mm, sacrum_top_mm + 5.0)
-        return cls(first.top_mm - reach, tuple(np.maximum.accumulate(cuts)) if cuts else (), stop)
+        between = tuple(np.maximum.accumulate(cuts)) if cuts else ()
+        return cls(first.top_mm - reach, between, stop, tuple(piece.middle_mm for piece in pieces))
 
 
 def _assign_arches(
     instances: Labels, anatomy: Labels, grid: Grid, guide: tuple[SpinalAxis, _Boundaries]
 ) -> None:
-    """Write posterior elements to the vertebra of their height, followed up the arch's slope.
+    """Write posterior elements to the vertebra whose body lies where theirs should.
 
     A component that belongs mostly to one vertebra goes to it as a whole.
     """
@@ -399,7 +401,8 @@ def _assign_arches(
         return
     voxels = voxels_of(mask)
     where = axis.project(grid.to_world(voxels))
-    height = where[:, 0] - ARCH_SLOPE * np.maximum(0.0, -where[:, 1])
+    pitch = pitch_at(where[:, 0], np.array(bounds.middles_mm))
+    height = where[:, 0] - arch_drop_mm(-where[:, 1], where[:, 2], pitch)
     owner = np.digitize(height, bounds.between_mm) + 1
     owner[(height < bounds.start_mm) | (height > bounds.stop_mm)] = 0
     owner[(np.abs(where[:, 2]) > 60.0) | (where[:, 1] < -75.0) | (where[:, 1] > 45.0)] = 0

@@ -13,7 +13,7 @@ from spinemets.simulation import studies
 from spinemets.simulation.phantom import PhantomOptions, draw_spine
 from spinemets.simulation.rasterisation import rasterise
 from spinemets.simulation.studies import StudyOptions, draw_lesions, draw_study, field_of_view, truth_record
-from spinemets.simulation.tissues import structure_of_tissue
+from spinemets.simulation.tissues import code_of_level, structure_of_tissue
 from spinemets.volume import Grid, Weighting
 
 QUIET = PhantomOptions(numbering="usual", scoliosis_deg=1.0)
@@ -77,6 +77,19 @@ def test_the_record_says_what_the_maps_show(phantom):
         structures = structure_of_tissue(labels.tissue)[mask]
         assert (structures == 5).any() == (one["compartment"] == "intramedullary")
     assert {"T4", "T12"} <= {one["level"] for one in record["levels"]}
+
+
+def test_a_lesions_region_is_that_of_the_level_that_holds_most_of_it(phantom):
+    grid = Grid((13, 105, 100), field_of_view(phantom, "thoracic").affine @ np.diag([1, 2, 3, 1.0]))
+    (drawn,) = draw_lesions(phantom, grid, 1, (Compartment.EXTRADURAL,), np.random.default_rng(2))
+    labels = rasterise(replace(phantom, lesions=(drawn,)), grid)
+    lesion = np.zeros_like(labels.lesion)
+    t12, l1 = (np.argwhere(labels.vertebra == code_of_level(level)) for level in (Level.T12, Level.L1))
+    lesion[tuple(l1[:60].T)] = lesion[tuple(t12[:2].T)] = 1
+    record = truth_record(replace(phantom, lesions=(drawn,)), replace(labels, lesion=lesion))
+    (only,) = record["lesions"]
+    assert only["region"] == "lumbar"
+    assert only["levels"] == ["L1"]
 
 
 def test_every_sequence_shows_the_same_spine_and_equal_seeds_give_equal_studies(monkeypatch):

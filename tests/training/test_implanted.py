@@ -71,6 +71,8 @@ def test_the_truth_tells_volume_and_region(scan, tmp_path):
         (slice(40, 48), slice(80, 88), "thoracic"),
         (slice(2, 10), slice(20, 28), "lumbar"),  # an arch, whether it hangs down or not
         (slice(2, 10), slice(66, 74), None),  # behind L1, or behind T12 if it hangs down
+        (slice(16, 24), slice(40, 56), "lumbar"),  # in the canal
+        (slice(16, 24), slice(60, 82), None),  # in the canal, behind the disc between two regions
     ],
 )
 def test_the_region_is_that_of_the_bone_and_left_open_where_an_arch_may_be_of_two(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -57,6 +58,19 @@ def test_spider_bodies_are_parted_from_arches_at_the_canal(spider):
 def test_the_five_lowest_bodies_are_lumbar_and_the_next_is_thoracic(spider):
     assert [body_at(spider, number) for number in range(5)] == [bit(Channel.LUMBAR_BODY)] * 5
     assert body_at(spider, 5) == bit(Channel.THORACIC_BODY)
+
+
+def test_bodies_whose_labels_touch_are_counted_one_by_one(tiny, tmp_path):
+    for kind in ("T2w", "dseg"):
+        file = nib.load(tiny.folder / f"spider/sub-tiny_{kind}.nii.gz")
+        array = np.asarray(file.dataobj).copy()
+        if kind == "dseg":
+            # A bridge in front of the disc between the fifth and the sixth body.
+            array[6:8, 95:99, 232:248] = 1
+        nib.save(nib.Nifti1Image(array, file.affine), tmp_path / f"{kind}.nii.gz")
+    scan = read_spider(tmp_path / "T2w.nii.gz", tmp_path / "dseg.nii.gz", "touching")
+    assert body_at(scan, 4) == bit(Channel.LUMBAR_BODY)
+    assert body_at(scan, 5) == bit(Channel.THORACIC_BODY)
 
 
 def test_the_spider_canal_may_be_sac_or_cord(spider):

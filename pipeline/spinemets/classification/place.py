@@ -7,19 +7,21 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from spinemets.anatomy import Structure
+from spinemets.arches import arch_drop_mm, pitch_at
 from spinemets.config import ClassificationConfig
 from spinemets.findings import SpineSegmentation, Vertebra
-from spinemets.instances import ARCH_SLOPE
 from spinemets.spinal_axis import SpinalAxis
-from spinemets.voxels import SAMPLED_VOXELS, voxels_of
+from spinemets.voxels import SAMPLED_VOXELS, corner, voxels_of, widened
 
 __all__ = ["LevelsTouched", "find_levels"]
 
 Array = npt.NDArray[np.float64]
 
-_CANAL_RADIUS_MM = 8.0  # behind it, heights are followed up the slope of the arches
+_CANAL_RADIUS_MM = 9.0  # outside of it, what touches bone is that bone's; behind it lie arches
+_TOUCHING_MM = 8.0
 _BEYOND_END = 0.75  # body heights above the first and below the last vertebra that still count
 _REACH_MM = 65.0  # from the canal's centre
 
@@ -41,10 +43,10 @@ def find_levels(
 ) -> LevelsTouched:
     """Count a lesion's voxels by vertebra.
 
-    A voxel inside a vertebra counts for it. Any other counts for the vertebra at its height
-    along the canal, with the border between two in the middle of their disc; behind the canal
-    the height follows the slope of the arches. A level is touched by at least ``level_share`` of
-    the lesion or ``level_volume_mm3`` of it.
+    A voxel inside a vertebra counts for it, and one outside the canal for bone that it nearly
+    touches. Any other counts for the vertebra at its height along the canal, with the border
+    between two in the middle of their disc; behind the canal, for the one whose arch hangs down
+    there. A level is touched by at least ``level_share`` of the lesion or ``level_volume_mm3`` of it.
     """
     segmentation, axis = scene
     known = [vertebra.instance for vertebra in vertebrae]
@@ -53,6 +55,8 @@ def find_levels(
     row_of = np.full(256, -1, dtype=np.intp)
     row_of[known] = np.arange(len(known))
     owner = row_of[segmentation.vertebrae[tuple(lesion_voxels.T)]]
+    outside = (owner < 0) & (np.hypot(lesion_mm[:, 1], lesion_mm[:, 2]) > _CANAL_RADIUS_MM)
+    owner[outside] = _by_touch(lesion_voxels[outside], segmentation, row_of)
     loose = owner < 0
     owner[loose] = _by_height(lesion_mm[loose], segmentation, axis, row_of)
     counts = np.bincount(owner[owner >= 0], minlength=len(known))
@@ -66,6 +70,28 @@ def find_levels(
     return LevelsTouched(tuple(vertebrae[row] for row in np.flatnonzero(touched)), vertebrae[main])
 
 
+def _by_touch(
+    voxels: npt.NDArray[np.int32], segmentation: SpineSegmentation, row_of: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """Row of the nearest vertebra within ``_TOUCHING_MM`` of each voxel, or -1; shape (n, 3) to (n,)."""
+    nobody = np.full(len(voxels), -1, dtype=np.intp)
+    if not len(voxels):
+        return nobody
+    grid = segmentation.grid
+    reach = np.ceil(_TOUCHING_MM / np.array(grid.spacing_mm)).astype(int).tolist()
+    ends = zip(voxels.min(axis=0).tolist(), voxels.max(axis=0).tolist(), strict=True)
+    box = widened([slice(first, last + 1) for first, last in ends], reach, grid.shape)
+    rows = row_of[segmentation.vertebrae[box]]
+    if not (rows >= 0).any():
+        return nobody
+    distance, nearest = ndimage.distance_transform_edt(
+        rows < 0, sampling=grid.spacing_mm, return_indices=True
+    )
+    own = tuple((voxels - corner(box)).T)
+    owner = rows[tuple(index[own] for index in nearest)]
+    return np.where(distance[own] <= _TOUCHING_MM, owner, -1)
+
+
 def _by_height(
     where_mm: Array, segmentation: SpineSegmentation, axis: SpinalAxis, row_of: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.intp]:
@@ -76,7 +102,9 @@ def _by_height(
         return nobody
     rows = np.array([row for row, _, _ in extents])
     tops, bottoms = (np.array([extent[column] for extent in extents]) for column in (1, 2))
-    height = where_mm[:, 0] - ARCH_SLOPE * np.maximum(0.0, -where_mm[:, 1] - _CANAL_RADIUS_MM)
+    pitch = pitch_at(where_mm[:, 0], 0.5 * (tops + bottoms))
+    drop = arch_drop_mm(-where_mm[:, 1], where_mm[:, 2], pitch)
+    height = where_mm[:, 0] - np.where(-where_mm[:, 1] > _CANAL_RADIUS_MM, drop, 0.0)
     cuts = [0.5 * (bottom + top) for bottom, top in _facing_ends(tops, bottoms)]
     owner = rows[np.digitize(height, np.maximum.accumulate(cuts) if cuts else [])]
     above = tops[0] - _BEYOND_END * (bottoms[0] - tops[0])

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
+from spinemets.config import ClassificationConfig
 from spinemets.findings import PointMm
 from spinemets.io.label_values import VERSE_LABELS
 from spinemets.simulation.acquisition import acquire
@@ -193,18 +194,31 @@ def truth_record(phantom: SpinePhantom, labels: PhantomLabels) -> dict[str, obje
         mask = labels.lesion == number
         if not mask.any():
             continue
-        touched = sorted({LEVEL_OF_CODE[int(code)] for code in np.unique(labels.vertebra[mask]) if code})
+        touched, main = _levels_of(labels.vertebra[mask], labels.grid.voxel_volume_mm3)
         centre = labels.grid.to_world(np.argwhere(mask)).mean(axis=0)
-        nearest = min(centroids.items(), key=lambda entry: abs(entry[1][2] - float(centre[2])))[0]
-        region: SpineRegion = (touched[0] if touched else nearest).region
+        if main is None:
+            main = min(centroids.items(), key=lambda entry: abs(entry[1][2] - float(centre[2])))[0]
+        region: SpineRegion = main.region
         lesions.append(
             {
                 "lesion": number,
                 "compartment": lesion.compartment.value,
-                "levels": [level.value for level in touched] or [nearest.value],
+                "levels": [level.value for level in touched] or [main.value],
                 "region": region.value,
                 "centroid_mm": [round(float(value), 1) for value in centre],
                 "volume_mm3": round(float(mask.sum()) * labels.grid.voxel_volume_mm3),
             }
         )
     return {"levels": levels, "lesions": lesions}
+
+
+def _levels_of(codes: Labels, voxel_mm3: float) -> tuple[list[VertebralLevel], VertebralLevel | None]:
+    """The levels that a lesion touches, by the shares that a report goes by, and the one that holds most of it."""
+    counts = np.bincount(codes[codes > 0], minlength=256)
+    if not counts.any():
+        return [], None
+    limits = ClassificationConfig()
+    enough = (counts >= limits.level_share * len(codes)) | (counts * voxel_mm3 >= limits.level_volume_mm3)
+    enough[counts.argmax()] = True
+    touched = sorted(LEVEL_OF_CODE[int(code)] for code in np.flatnonzero(enough & (counts > 0)))
+    return touched, LEVEL_OF_CODE[int(counts.argmax())]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
@@ -19,11 +21,12 @@ import numpy.typing as npt
 from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.atomic import atomic_write_text
 from spinemets.channels import Channel
-from spinemets.instances import ARCH_SLOPE
 from spinemets.simulation.lesions import ImplantOptions, plan_lesions, render_lesions
+from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.training.contrast import resemble
 from spinemets.training.scans import LabelledScan, bit
 from spinemets.volume import Grid, Weighting
+from spinemets.voxels import SAMPLED_VOXELS, voxels_of
 
 __all__ = ["IMPLANTED_WEIGHTINGS", "write_implanted"]
 
@@ -32,6 +35,10 @@ _REGIONS = (
     (Channel.LUMBAR_BODY, SpineRegion.LUMBAR),
     (Channel.THORACIC_BODY, SpineRegion.THORACIC),
 )
+_CANAL = (Structure.THECAL_SAC, Structure.CORD)
+_UNSURE_MM = 8.0  # half a disc and 3 mm: so near to a border, readers differ
+_PROCESS_MM = 10.0  # that upper articular processes stand above their body's middle
+_STEEPEST = 0.4  # mm down for each mm back, of lumbar and lower thoracic arches
 _SUFFIXES: Mapping[Weighting, str] = {Weighting.T1: "T1w", Weighting.T2: "T2w", Weighting.T2_FS: "STIR"}
 IMPLANTED_WEIGHTINGS = tuple(_SUFFIXES)
 
@@ -87,11 +94,12 @@ def _facts(
 ) -> list[dict[str, object]]:
     """What is known of every lesion."""
     facts: list[dict[str, object]] = []
+    spine = _Spine.of(scan, grid)
     for number, compartment in enumerate(compartments, start=1):
         voxels = np.argwhere(masks == number)
         if not len(voxels):
             continue
-        region = _region(scan, voxels)
+        region = _region(scan, voxels, spine)
         facts.append(
             {
                 "lesion": number,
@@ -104,36 +112,58 @@ def _facts(
     return facts
 
 
-def _region(scan: LabelledScan, voxels: npt.NDArray[np.intp]) -> SpineRegion | None:
+def _region(scan: LabelledScan, voxels: npt.NDArray[np.intp], spine: _Spine | None) -> SpineRegion | None:
     """The region of a lesion's body or sacrum, else that of its height; None where it may be either of two.
 
-    Labels do not tell whose an arch is, and it reaches down behind the next body.
+    In the canal the border between two regions is the middle of their disc, and a lesion that
+    lies on both sides has none. Labels do not tell whose an arch is: it reaches down behind the
+    next body, and its upper processes stand behind the one above.
     """
     allowed = scan.allowed[tuple(voxels.T)]
     votes = [int((allowed == bit(channel)).sum()) for channel, _ in _REGIONS]
     if sum(votes) > 0.5 * len(voxels):
         return _REGIONS[int(np.argmax(votes))][1]
-    here = _region_at(scan, float(voxels[:, 2].mean()))
-    above = _region_at(scan, float(voxels[:, 2].mean() + _arch_drop(scan, voxels)))
-    return here if here is above else None
+    if spine is None:
+        return None
+    along, front, _ = spine.axis.project(spine.grid.to_world(voxels)).T
+    if np.isin(scan.structures[tuple(voxels.T)], _CANAL).mean() > 0.5:
+        regions = [spine.region_at(float(height)) for height in np.quantile(along, (0.2, 0.5, 0.8))]
+        regions += [spine.region_at(float(np.median(along)) + shift) for shift in (-_UNSURE_MM, _UNSURE_MM)]
+    else:
+        drop = max(_PROCESS_MM, _STEEPEST * float(-np.median(front)))
+        middle = float(np.median(along))
+        regions = [spine.region_at(middle + shift) for shift in (_PROCESS_MM, -drop)]
+    return regions[0] if len(set(regions)) == 1 else None
 
 
-def _arch_drop(scan: LabelledScan, voxels: npt.NDArray[np.intp]) -> float:
-    """By how much bone so far behind the canal may hang below its own body, in voxels."""
-    canal = np.isin(scan.structures, (Structure.THECAL_SAC, Structure.CORD))
-    beside = np.nonzero(canal[:, :, voxels[:, 2].min() : voxels[:, 2].max() + 1])[1]
-    if not len(beside):
-        return 0.0
-    behind_mm = (beside.mean() - voxels[:, 1].mean()) * scan.spacing_mm[1]
-    return float(ARCH_SLOPE * max(0.0, behind_mm) / scan.spacing_mm[2])
+@dataclass(frozen=True, slots=True, eq=False)
+class _Spine:
+    """The canal's curve, and the heights along it where one region ends and the next begins."""
 
+    axis: SpinalAxis
+    grid: Grid
+    borders_mm: tuple[tuple[float, SpineRegion], ...]
+    lowest: SpineRegion
 
-def _region_at(scan: LabelledScan, height: float) -> SpineRegion | None:
-    """Known where the scan is lumbar: the region of the lowest numbered body at or below a height."""
-    lowest: dict[SpineRegion, float] = {}
-    for channel, region in _REGIONS:
-        heights = np.nonzero((scan.allowed == bit(channel)).any(axis=(0, 1)))[0]
-        if heights.size:
-            lowest[region] = float(heights.min())
-    below = [region for region, least in lowest.items() if least <= height]
-    return max(below, key=lambda region: lowest[region]) if below else None
+    @classmethod
+    def of(cls, scan: LabelledScan, grid: Grid) -> _Spine | None:
+        """None where the labels show neither a curve nor a body whose region is known."""
+        axis = fit_spinal_axis(scan.structures, grid)
+        if axis is None:
+            return None
+        extents = []
+        for channel, region in _REGIONS:
+            voxels = voxels_of(scan.allowed == bit(channel), SAMPLED_VOXELS)
+            if len(voxels):
+                along = axis.project(grid.to_world(voxels))[:, 0]
+                top, bottom = np.quantile(along, (0.005, 0.995)).tolist()
+                extents.append((top, bottom, region))
+        extents.sort()
+        if not extents:
+            return None
+        borders = tuple((0.5 * (upper[1] + lower[0]), upper[2]) for upper, lower in pairwise(extents))
+        return cls(axis, grid, borders, extents[-1][2])
+
+    def region_at(self, along_mm: float) -> SpineRegion:
+        """The region of a height along the canal."""
+        return next((region for border, region in self.borders_mm if along_mm < border), self.lowest)

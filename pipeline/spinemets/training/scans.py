@@ -21,6 +21,7 @@ from spinemets.anatomy import Structure
 from spinemets.channels import Channel
 from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
 from spinemets.findings import PointMm
+from spinemets.instances import split_vertebrae
 from spinemets.sampling import resampling_matrix
 from spinemets.volume import Grid, Weighting
 
@@ -109,7 +110,7 @@ def read_spider(image_path: Path, labels_path: Path, subject: str) -> LabelledSc
     allowed[np.isin(structures, (Structure.THECAL_SAC, Structure.CORD))] = bit(
         Channel.THECAL_SAC, Channel.CORD
     )
-    _number_bodies(structures, allowed)
+    _number_bodies(structures, allowed, Grid(structures.shape, affine))
     mark_sacrum(labels, structures, allowed, spacing_mm)
     tops = np.nonzero((labels == 1).any(axis=(0, 1)))[0]
     allowed[:, :, tops.max() + 1 :] = ANY
@@ -270,15 +271,11 @@ def channels_of(structures: Labels) -> npt.NDArray[np.uint16]:
     return table[structures]
 
 
-def _number_bodies(structures: Labels, allowed: Allowed) -> None:
-    """The five lowest bodies are lumbar, those above thoracic."""
-    bodies, count = _components(structures == Structure.VERTEBRAL_BODY)
-    if not count:
-        return
-    centres = ndimage.center_of_mass(bodies > 0, bodies, range(1, count + 1))
-    order = np.argsort([z for _, _, z in centres])
-    for label in order[5:] + 1:
-        allowed[bodies == label] = bit(Channel.THORACIC_BODY)
+def _number_bodies(structures: Labels, allowed: Allowed, grid: Grid) -> None:
+    """The five lowest bodies are lumbar, those above thoracic; labels of two may touch."""
+    instances = split_vertebrae(structures, None, grid)
+    thoracic = (instances > 0) & (instances <= int(instances.max()) - 5)
+    allowed[thoracic & (structures == Structure.VERTEBRAL_BODY)] = bit(Channel.THORACIC_BODY)
 
 
 def mark_sacrum(
