@@ -2,8 +2,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from spinemets.anatomy import VertebralLevel
 from spinemets.findings import StudyReport
 from spinemets.reporting import build_report
+from spinemets.volume import Weighting
 
 
 def rebuild(report: StudyReport, **changes):
@@ -51,3 +55,44 @@ def test_any_iterable_of_findings_becomes_a_tuple_in_its_order(report):
     rebuilt = rebuild(report, findings=iter(report.findings), vertebrae=iter(report.vertebrae))
     assert rebuilt.findings == report.findings
     assert rebuilt.vertebrae == report.vertebrae
+
+
+def unrecognised(report: StudyReport) -> list[str]:
+    return [caution for caution in report.cautions if "no vertebra was recognised" in caution]
+
+
+def test_spine_beyond_the_recognised_vertebrae_is_a_caution(report):
+    # T11, T12 and L1 are 30 mm each, and the canal goes on for 10 mm above them.
+    (above,) = unrecognised(rebuild(report, vertebrae=report.vertebrae[3:]))
+    assert above.startswith("The image shows about 10 cm of spine above L2 in which no vertebra was ")
+    (below,) = unrecognised(rebuild(report, vertebrae=report.vertebrae[:4]))
+    assert "cm of spine below L2" in below
+
+
+def test_a_vertebra_that_the_edge_cuts_is_not_called_missed(report):
+    assert not unrecognised(report)
+    assert not unrecognised(rebuild(report, vertebrae=report.vertebrae[1:]))
+
+
+@pytest.mark.parametrize("level", [VertebralLevel.C1, VertebralLevel.C2])
+def test_no_vertebra_is_expected_above_c2(report, level):
+    highest = replace(report.vertebrae[3], level=level)
+    assert not unrecognised(rebuild(report, vertebrae=(highest, *report.vertebrae[4:])))
+
+
+@pytest.mark.parametrize(
+    ("weighting", "words"),
+    [
+        (Weighting.UNKNOWN, "its weighting was not recognised, so the networks were told no weighting"),
+        (Weighting.DIXON_IN_PHASE, "the networks know no Dixon-in-phase weighting"),
+        (Weighting.DIXON_WATER, ""),
+        (Weighting.T2, ""),
+    ],
+)
+def test_a_series_whose_weighting_the_networks_were_not_told_is_a_caution(report, weighting, words):
+    first, *others = report.study.volumes
+    told = replace(first, series=replace(first.series, weighting=weighting))
+    rebuilt = rebuild(report, study=replace(report.study, volumes=(told, *others)))
+    cautions = [caution for caution in rebuilt.cautions if "were told" in caution]
+    assert len(cautions) == bool(words)
+    assert all(caution.startswith("series 3 (T2 TSE sag): ") and words in caution for caution in cautions)

@@ -102,6 +102,28 @@ def test_a_lesion_says_that_its_level_s_name_is_uncertain(report):
         assert ("uncertain" in card.split("Level's name")[1].split("</dd>")[0]) is marked
 
 
+def test_an_uncertain_level_is_marked_wherever_a_finding_is_named(report):
+    # L5 is uncertain, and lesion 4 lies in it.
+    source = page_of(report)
+    row = source.split('<a href="#lesion-4">4</a>')[-1].split("</tr>")[0]
+    title = source.split('id="lesion-4-title">')[1].split("</h3>")[0]
+    button = source.split('data-finding="3">')[1].split("</button>")[0]
+    assert "<strong>L5?</strong>" in row
+    assert title.startswith("Lesion 4: L5?, ")
+    assert button == "4 · L5?"
+    assert "L2?" not in source
+
+
+def test_a_badge_says_what_a_reader_must_decide(page):
+    assert "needs review: compartment" in page.text
+
+
+def test_a_card_says_where_in_the_series_to_look(source):
+    card = source.split('id="lesion-2"')[1].split("</article>")[0]
+    assert "slices 3-7 of 15, left of the midline" in card
+    assert "<dt>Probability that it is a lesion</dt><dd>77" in card
+
+
 def test_levels_series_and_rejections_are_listed(page):
     for words in (
         "T11",
@@ -169,7 +191,7 @@ def test_without_scripts_the_page_says_where_to_look(page):
 
 def test_a_page_without_lesions_says_so(make_report):
     page = Page(page_of(make_report(lesions=False)))
-    assert "No lesion was found in the visible spine, T11 to S1." in page.text
+    assert "No lesion was found among the recognised vertebrae, T11 to S1." in page.text
     assert "not proof" in page.text
     assert "lesions" not in page.ids
 

@@ -34,16 +34,16 @@ def pdf(report, tmp_path_factory):
     return write_report(usual, tmp_path_factory.mktemp("pdf"), ReportConfig(formats=("pdf",))).pdf
 
 
-def test_usual_study_takes_two_tagged_pages(pdf):
+def test_usual_study_takes_three_tagged_pages(pdf):
     told = dict(line.split(":", 1) for line in poppler("pdfinfo", pdf).splitlines() if ":" in line)
-    assert told["Pages"].strip() == "2"
+    assert told["Pages"].strip() == "3"
     assert told["Tagged"].strip() == "yes"
     assert told["Title"].strip() == "Spine MRI lesion report"
     assert told["JavaScript"].strip() == "no"
 
 
 @pytest.mark.usefixtures("pdf")
-def test_doubtful_study_with_cautions_and_three_sequences_takes_two_pages_too(report, tmp_path):
+def test_doubtful_study_with_cautions_and_three_sequences_takes_three_pages_too(report, tmp_path):
     signals = tuple(
         SequenceSignal(f"series {number} ({name} TSE sag)", name, -4.2, "dark")
         for number, name in enumerate(("T2", "T1", "STIR/T2FS"), start=2)
@@ -68,7 +68,7 @@ def test_doubtful_study_with_cautions_and_three_sequences_takes_two_pages_too(re
     )
     study = replace(report, findings=doubtful, cautions=cautions)
     path = write_report(study, tmp_path, ReportConfig(formats=("pdf",))).pdf
-    assert re.search(r"Pages:\s+2\n", poppler("pdfinfo", path))
+    assert re.search(r"Pages:\s+3\n", poppler("pdfinfo", path))
 
 
 def test_every_font_is_embedded(pdf):
@@ -91,6 +91,28 @@ def test_text_says_what_the_report_says(pdf, report):
 def test_pictures_are_in_it(pdf):
     # Two lesions and the overview.
     assert len(poppler("pdfimages", "-list", pdf).splitlines()[2:]) >= 3
+
+
+def test_pictures_of_lesions_are_large_enough_to_be_read(pdf):
+    """Columns 5 and 13 of poppler's list: pixels down, and how many of them come to an inch."""
+    rows = [line.split() for line in poppler("pdfimages", "-f", 3, "-list", pdf).splitlines()[2:]]
+    pictures = [row for row in rows if row[2] == "image"]
+    assert len(pictures) == 2
+    for row in pictures:
+        width_mm, height_mm = (25.4 * int(row[3]) / int(row[12]), 25.4 * int(row[4]) / int(row[13]))
+        assert height_mm > 100 or width_mm > 120
+
+
+def test_levels_with_their_other_names_and_rejected_series_are_printed(pdf):
+    text = " ".join(poppler("pdftotext", "-layout", pdf, "-").split())
+    assert "L5? 61 %, or L6 37 %" in text
+    assert "series 1 (localizer)" in text
+    assert "not used: a localiser" in text
+
+
+def test_a_lesions_place_in_the_series_is_printed(pdf):
+    text = " ".join(poppler("pdftotext", pdf, "-").split())
+    assert "slices 3-7 of 15, left of the midline" in text
 
 
 def test_missing_weasyprint_is_an_output_error_that_says_what_to_do(report, tmp_path, monkeypatch):

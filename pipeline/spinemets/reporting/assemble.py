@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from spinemets.channels import condition_vector
 from spinemets.findings import LesionFinding, Provenance, SpineSegmentation, StudyReport, Vertebra
-from spinemets.volume import Study
+from spinemets.reporting.extent import extent_cautions
+from spinemets.volume import Study, Weighting
 
-__all__ = ["build_report"]
+__all__ = ["NO_LESION", "build_report"]
 
 NO_LESION = "No lesion was found. That is not proof that there is none."
 NO_VERTEBRA = "No vertebra was recognised, so no finding has a level; check that this is a spine MRI."
+UNTOLD = "{}: {}, so the networks were told no weighting; what they find there is less sure."
 DUPLICATED = "The level {} was given to more than one vertebra; check the numbering of the whole column."
 
 
@@ -42,6 +45,8 @@ def _cautions(
     for volume in study.volumes:
         for caution in volume.series.cautions:
             yield f"{volume.series.name}: {caution}"
+        if not condition_vector(volume.series.weighting).any():
+            yield UNTOLD.format(volume.series.name, _untold(volume.series.weighting))
     yield from segmentation.cautions
     if not vertebrae:
         yield NO_VERTEBRA
@@ -49,5 +54,13 @@ def _cautions(
     for level in dict.fromkeys(names):
         if names.count(level) > 1:
             yield DUPLICATED.format(level.value)
+    yield from extent_cautions(segmentation, vertebrae)
     if not findings:
         yield NO_LESION
+
+
+def _untold(weighting: Weighting) -> str:
+    """Why the networks' condition cannot say what a series is weighted by."""
+    if weighting is Weighting.UNKNOWN:
+        return "its weighting was not recognised"
+    return f"the networks know no {weighting.value} weighting"

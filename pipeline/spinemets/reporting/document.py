@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
-from spinemets.anatomy import Compartment, SpineRegion
+from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
 from spinemets.config import LevelConfig
 from spinemets.findings import LesionFinding, PointMm, Provenance, StudyReport, Vertebra
+from spinemets.reporting.places import LesionPlace, lesion_places
 from spinemets.reporting.schema import (
     AlternativeRecord,
     FindingRecord,
@@ -28,7 +29,7 @@ from spinemets.reporting.schema import (
     StudyRecord,
     SummaryRecord,
 )
-from spinemets.reporting.words import summary_sentences
+from spinemets.reporting.words import is_doubtful, rounded_probability, summary_sentences, uncertain_levels
 from spinemets.volume import Study, Volume
 
 __all__ = ["OVERVIEW_NAME", "hash_identifier", "overlay_name", "report_document", "review_confidence"]
@@ -81,7 +82,12 @@ def report_document(
         Of the hashes; None for a new one, so that nothing links the document to any other.
     """
     levels = tuple(_level(vertebra, review_confidence(report)) for vertebra in report.vertebrae)
-    findings = tuple(_finding(finding, with_pictures) for finding in report.findings)
+    uncertain = uncertain_levels(levels)
+    places = lesion_places(report)
+    findings = tuple(
+        _finding(finding, uncertain, places[finding.lesion.number], with_pictures)
+        for finding in report.findings
+    )
     return ReportDocument(
         study=_study(report.study, identifiers, secrets.token_bytes() if key is None else key),
         summary=_summary(findings, levels),
@@ -127,10 +133,10 @@ def _series(volume: Volume, identifier: str, *, keep: bool, reference: bool) -> 
 def _level(vertebra: Vertebra, review_confidence: float) -> LevelRecord:
     return LevelRecord(
         level=vertebra.level,
-        confidence=round(vertebra.confidence, 4),
+        confidence=rounded_probability(vertebra.confidence),
         uncertain=vertebra.confidence < review_confidence,
         alternatives=tuple(
-            AlternativeRecord(level=other.level, probability=round(other.probability, 4))
+            AlternativeRecord(level=other.level, probability=rounded_probability(other.probability))
             for other in vertebra.alternatives
         ),
         centroid_mm=_point(vertebra.centroid_mm),
@@ -138,13 +144,19 @@ def _level(vertebra: Vertebra, review_confidence: float) -> LevelRecord:
     )
 
 
-def _finding(finding: LesionFinding, with_pictures: bool) -> FindingRecord:
+def _finding(
+    finding: LesionFinding,
+    uncertain: frozenset[VertebralLevel],
+    place: LesionPlace,
+    with_pictures: bool,
+) -> FindingRecord:
     lesion = finding.lesion
     return FindingRecord(
         lesion=lesion.number,
         level=finding.main_level,
         levels=finding.levels,
-        level_confidence=round(finding.level_confidence, 4),
+        level_confidence=rounded_probability(finding.level_confidence),
+        level_uncertain=not uncertain.isdisjoint(finding.levels),
         region=finding.region,
         compartment=finding.compartment,
         compartment_probabilities=_all_compartments(finding.compartment_probabilities),
@@ -153,7 +165,12 @@ def _finding(finding: LesionFinding, with_pictures: bool) -> FindingRecord:
         volume_ml=round(lesion.volume_mm3 / 1000, 6),
         longest_diameter_mm=round(lesion.longest_diameter_mm, 3),
         centroid_mm=_point(lesion.centroid_mm),
-        confidence=round(lesion.confidence, 4),
+        slice_first=place.slice_first,
+        slice_last=place.slice_last,
+        slice_count=place.slice_count,
+        instance_number=place.instance_number,
+        side=place.side,
+        confidence=rounded_probability(lesion.confidence),
         signal=tuple(
             SignalRecord(
                 series=signal.series_name,
@@ -176,6 +193,7 @@ def _summary(findings: tuple[FindingRecord, ...], levels: tuple[LevelRecord, ...
     regions = Counter(finding.region for finding in findings)
     return SummaryRecord(
         lesions=len(findings),
+        lesions_doubtful=sum(is_doubtful(finding) for finding in findings),
         needs_review=sum(finding.needs_review for finding in findings),
         total_volume_mm3=round(total_mm3, 3),
         total_volume_ml=round(total_mm3 / 1000, 6),
@@ -212,7 +230,7 @@ def review_confidence(report: StudyReport) -> float:
 
 
 def _all_compartments(values: Mapping[Compartment, float]) -> dict[Compartment, float]:
-    return {compartment: round(values.get(compartment, 0.0), 4) for compartment in Compartment}
+    return {compartment: rounded_probability(values.get(compartment, 0.0)) for compartment in Compartment}
 
 
 def _point(point_mm: PointMm) -> PointMm:

@@ -19,7 +19,18 @@ from spinemets.reporting.column import column_map
 from spinemets.reporting.page import content_policy, data_url, new_environment, packaged_text
 from spinemets.reporting.palette import COMPARTMENT_COLOURS, hex_colour
 from spinemets.reporting.schema import FindingRecord, ReportDocument, SignalRecord
-from spinemets.reporting.words import level_names, level_span, percent, volume_text
+from spinemets.reporting.words import (
+    lesion_count,
+    level_name,
+    level_names,
+    level_span,
+    percent,
+    place_text,
+    review_text,
+    slices_text,
+    uncertain_levels,
+    volume_text,
+)
 
 __all__ = ["BarPart", "Pictures", "render_html"]
 
@@ -71,7 +82,7 @@ def render_html(document: ReportDocument, pictures: Pictures, viewer: Mapping[st
             viewer=None if viewer is None else dict(viewer),
             overview=data_url(pictures.overview),
             pictures={number: data_url(content) for number, content in pictures.lesions.items()},
-            uncertain={record.level for record in document.levels if record.uncertain},
+            uncertain=uncertain_levels(document.levels),
             column=column_map(document.levels, document.findings),
             compartments=[
                 (c.value, hex_colour(COMPARTMENT_COLOURS[c]), document.summary.by_compartment[c])
@@ -89,8 +100,13 @@ def _environment() -> Environment:
         volume=lambda volume_mm3: _unbroken(volume_text(volume_mm3)),
         signal=_signal_text,
         bar=_bar,
+        lesions=lesion_count,
+        level=level_name,
         levels=level_names,
         span=level_span,
+        place=place_text,
+        slices=slices_text,
+        review=review_text,
     )
     return environment
 

@@ -23,17 +23,19 @@ __all__ = [
     "RejectedSeriesRecord",
     "ReportDocument",
     "SeriesRecord",
+    "Side",
     "SignalRecord",
     "StudyRecord",
     "SummaryRecord",
     "json_schema_text",
 ]
 
-SCHEMA_VERSION: Literal["1.1"] = "1.1"
+SCHEMA_VERSION: Literal["1.2"] = "1.2"
 DISCLAIMER = "Research use only. Not a medical device."
 
 Probability = float
 Point = tuple[float, float, float]
+Side = Literal["right", "left", "midline", "both"]
 
 
 class _Record(BaseModel):
@@ -81,7 +83,7 @@ class AlternativeRecord(_Record):
 
 
 class LevelRecord(_Record):
-    """One visible vertebra."""
+    """One recognised vertebra."""
 
     level: VertebralLevel
     confidence: Probability = Field(ge=0, le=1)
@@ -107,6 +109,7 @@ class FindingRecord(_Record):
     level: VertebralLevel | None = Field(description="the level that holds most of the lesion")
     levels: tuple[VertebralLevel, ...] = Field(description="every level it touches, head to foot")
     level_confidence: Probability = Field(ge=0, le=1)
+    level_uncertain: bool = Field(description="true where the name of one of its levels is uncertain")
     region: SpineRegion | None
     compartment: Compartment
     compartment_probabilities: dict[Compartment, Probability]
@@ -117,6 +120,16 @@ class FindingRecord(_Record):
     volume_ml: float = Field(ge=0)
     longest_diameter_mm: float = Field(ge=0)
     centroid_mm: Point = Field(description="RAS+ mm")
+    slice_first: int = Field(ge=1, description="of the reference series, in the order of its slices")
+    slice_last: int = Field(ge=1)
+    slice_count: int = Field(ge=1, description="slices of the reference series")
+    instance_number: int | None = Field(
+        description="DICOM: InstanceNumber of the slice that holds most of the lesion, "
+        "or its frame, from 1, in a multi-frame object; null for image files"
+    )
+    side: Side | None = Field(
+        description="of the spinal canal's midline, as the patient has it; null where no spine was recognised"
+    )
     confidence: Probability = Field(ge=0, le=1, description="probability that this is a lesion")
     signal: tuple[SignalRecord, ...]
     needs_review: bool
@@ -129,6 +142,7 @@ class SummaryRecord(_Record):
     """The findings in numbers and in words."""
 
     lesions: int
+    lesions_doubtful: int = Field(description="of them those with a confidence below 0.5")
     needs_review: int
     total_volume_mm3: float
     total_volume_ml: float
@@ -159,7 +173,7 @@ class ProvenanceRecord(_Record):
 class ReportDocument(_Record):
     """The whole of ``report.json``."""
 
-    schema_version: Literal["1.1"] = SCHEMA_VERSION
+    schema_version: Literal["1.2"] = SCHEMA_VERSION
     disclaimer: str = DISCLAIMER
     study: StudyRecord
     summary: SummaryRecord

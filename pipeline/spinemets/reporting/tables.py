@@ -10,10 +10,12 @@ from pathlib import Path
 from spinemets.anatomy import Compartment
 from spinemets.atomic import atomic_write_bytes
 from spinemets.findings import StudyReport
+from spinemets.reporting.assemble import NO_LESION
 from spinemets.reporting.document import report_document
 from spinemets.reporting.schema import FindingRecord
 
 __all__ = [
+    "CAUTION_BREAK",
     "FINDING_COLUMNS",
     "REPORT_COLUMNS",
     "Row",
@@ -24,16 +26,21 @@ __all__ = [
 ]
 
 Row = Mapping[str, object]
+CAUTION_BREAK = " | "
+"""Between the sentences of ``caution_texts``."""
 
 REPORT_COLUMNS = (
     "lesions",
+    "lesions_doubtful",
     *(f"lesions_{compartment.value}" for compartment in Compartment),
     "needs_review",
+    "highest_confidence",
     "total_volume_mm3",
     "levels_seen",
     "levels_uncertain",
     "levels_involved",
     "cautions",
+    "caution_texts",
 )
 
 FINDING_COLUMNS = (
@@ -42,6 +49,7 @@ FINDING_COLUMNS = (
     "level",
     "levels",
     "level_confidence",
+    "level_uncertain",
     "region",
     "compartment",
     *(f"probability_{compartment.value}" for compartment in Compartment),
@@ -50,6 +58,11 @@ FINDING_COLUMNS = (
     "x_mm",
     "y_mm",
     "z_mm",
+    "slice_first",
+    "slice_last",
+    "slice_count",
+    "instance_number",
+    "side",
     "confidence",
     "needs_review",
     "review_topics",
@@ -61,15 +74,20 @@ def report_row(report: StudyReport) -> Row:
     """What a study's row tells of its report: the values of ``REPORT_COLUMNS``."""
     document = report_document(report)
     summary = document.summary
+    # That nothing was found is said by the number of lesions.
+    cautions = [caution for caution in document.cautions if caution != NO_LESION]
     values = (
         summary.lesions,
+        summary.lesions_doubtful,
         *(summary.by_compartment[compartment] for compartment in Compartment),
         summary.needs_review,
+        max((finding.confidence for finding in document.findings), default=None),
         summary.total_volume_mm3,
         " ".join(record.level.value for record in document.levels),
         " ".join(record.level.value for record in document.levels if record.uncertain),
         " ".join(level.value for level in summary.levels_involved),
-        len(document.cautions),
+        len(cautions),
+        CAUTION_BREAK.join(cautions),
     )
     return dict(zip(REPORT_COLUMNS, values, strict=True))
 
@@ -86,12 +104,18 @@ def _finding_row(study: str, finding: FindingRecord) -> Row:
         finding.level.value if finding.level else "",
         " ".join(level.value for level in finding.levels),
         finding.level_confidence,
+        finding.level_uncertain,
         finding.region.value if finding.region else "",
         finding.compartment.value,
         *(finding.compartment_probabilities[compartment] for compartment in Compartment),
         finding.volume_mm3,
         finding.longest_diameter_mm,
         *finding.centroid_mm,
+        finding.slice_first,
+        finding.slice_last,
+        finding.slice_count,
+        finding.instance_number,
+        finding.side,
         finding.confidence,
         finding.needs_review,
         " ".join(topic.value for topic in finding.review_topics),

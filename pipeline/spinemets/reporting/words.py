@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from spinemets.anatomy import VertebralLevel
-from spinemets.reporting.schema import FindingRecord, LevelRecord
+from spinemets.reporting.schema import FindingRecord, LevelRecord, Side, SummaryRecord
 
 __all__ = [
+    "DOUBTFUL_BELOW",
+    "is_doubtful",
     "join_words",
+    "lesion_count",
+    "level_name",
     "level_names",
     "level_span",
     "percent",
+    "place_text",
+    "review_text",
+    "rounded_probability",
+    "slices_text",
     "summary_sentences",
+    "uncertain_levels",
     "volume_text",
 ]
+
+DOUBTFUL_BELOW = 0.5
+"""A lesion less sure than this is more likely none."""
+
+Levels = Collection[VertebralLevel]
+
+
+def rounded_probability(probability: float) -> float:
+    """A probability in four digits; 0 or 1 only where it is exactly that.
+
+    >>> rounded_probability(0.93412), rounded_probability(0.99999), rounded_probability(1.0)
+    (0.9341, 0.9999, 1.0)
+    """
+    rounded = round(float(probability), 4)
+    return min(max(rounded, 0.0001), 0.9999) if 0 < probability < 1 else rounded
 
 
 def percent(probability: float) -> str:
@@ -23,6 +47,7 @@ def percent(probability: float) -> str:
     >>> percent(0.934), percent(0.9996), percent(0.002), percent(1.0)
     ('93 %', '> 99 %', '< 1 %', '100 %')
     """
+    probability = rounded_probability(probability)
     if 0.995 <= probability < 1:
         return "> 99 %"
     if 0 < probability < 0.005:
@@ -50,21 +75,78 @@ def join_words(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def level_span(levels: Sequence[VertebralLevel]) -> str:
+def uncertain_levels(levels: Sequence[LevelRecord]) -> frozenset[VertebralLevel]:
+    """The levels whose names are uncertain."""
+    return frozenset(record.level for record in levels if record.uncertain)
+
+
+def level_name(level: VertebralLevel, uncertain: Levels) -> str:
+    """A level's name, with a question mark where it is one of the uncertain ones.
+
+    >>> level_name(VertebralLevel.L2, {VertebralLevel.L2})
+    'L2?'
+    """
+    return f"{level.value}?" if level in uncertain else level.value
+
+
+def level_span(levels: Sequence[VertebralLevel], uncertain: Levels = ()) -> str:
     """The first and last of some levels, head to foot.
 
-    >>> level_span([VertebralLevel.T10, VertebralLevel.L1, VertebralLevel.S1])
-    'T10 to S1'
+    >>> level_span([VertebralLevel.T10, VertebralLevel.L1, VertebralLevel.S1], {VertebralLevel.T10})
+    'T10? to S1'
     """
     if not levels:
         return "none recognised"
-    first, last = min(levels), max(levels)
-    return first.value if first is last else f"{first.value} to {last.value}"
+    first, last = (level_name(level, uncertain) for level in (min(levels), max(levels)))
+    return first if first == last else f"{first} to {last}"
 
 
-def level_names(finding: FindingRecord) -> str:
+def level_names(finding: FindingRecord, uncertain: Levels) -> str:
     """The levels of a finding, or that there are none."""
-    return join_words([level.value for level in finding.levels]) or "no level"
+    return join_words([level_name(level, uncertain) for level in finding.levels]) or "no level"
+
+
+def slices_text(finding: FindingRecord) -> str:
+    """The slices of a finding: "slices 5-9"."""
+    first, last = finding.slice_first, finding.slice_last
+    return f"slice {first}" if first == last else f"slices {first}-{last}"
+
+
+def place_text(finding: FindingRecord) -> str:
+    """Where to look for a finding in the reference series: "slices 5-9 of 13, right of the midline"."""
+    words = f"{slices_text(finding)} of {finding.slice_count}"
+    if finding.instance_number is not None:
+        words = f"{words}, most in image {finding.instance_number}"
+    return f"{words}, {_SIDES[finding.side]}" if finding.side else words
+
+
+_SIDES: dict[Side, str] = {
+    "right": "right of the midline",
+    "left": "left of the midline",
+    "midline": "in the midline",
+    "both": "on both sides of the midline",
+}
+
+
+def review_text(finding: FindingRecord) -> str:
+    """What a reader is asked to decide: "needs review: level, evidence"; empty where nothing is."""
+    if not finding.needs_review:
+        return ""
+    topics = ", ".join(topic.value for topic in finding.review_topics)
+    return f"needs review: {topics}" if topics else "needs review"
+
+
+def is_doubtful(finding: FindingRecord) -> bool:
+    """Whether a finding is more likely no lesion than one."""
+    return finding.confidence < DOUBTFUL_BELOW
+
+
+def lesion_count(summary: SummaryRecord) -> str:
+    """How many lesions, the doubtful ones apart: "2 likely, 4 doubtful"."""
+    likely, doubtful = summary.lesions - summary.lesions_doubtful, summary.lesions_doubtful
+    if likely and doubtful:
+        return f"{likely} likely, {doubtful} doubtful"
+    return f"{doubtful} doubtful" if doubtful else str(likely)
 
 
 def summary_sentences(findings: Sequence[FindingRecord], levels: Sequence[LevelRecord]) -> tuple[str, ...]:
@@ -73,30 +155,58 @@ def summary_sentences(findings: Sequence[FindingRecord], levels: Sequence[LevelR
 
 
 def _sentences(findings: Sequence[FindingRecord], levels: Sequence[LevelRecord]) -> Iterator[str]:
-    visible = [record.level for record in levels]
-    seen = f"in the visible spine, {level_span(visible)}" if visible else "in these images"
+    uncertain = uncertain_levels(levels)
+    span = level_span([record.level for record in levels], uncertain)
+    seen = f"among the recognised vertebrae, {span}" if levels else "in these images"
     if not findings and not levels:
         yield "No vertebra was recognised in these images, so that no lesion was found says nothing."
     elif not findings:
         yield f"No lesion was found {seen}."
     elif len(findings) == 1:
-        yield f"One lesion was found {seen}: {_place(findings[0])}, {_size(findings[0])}."
+        yield f"{_one(findings[0])} was found {seen}: {_described(findings[0], uncertain)}."
     else:
-        total = volume_text(sum(finding.volume_mm3 for finding in findings))
-        yield f"{len(findings)} lesions were found {seen}, {total} in total: {_counts(findings)}."
-        largest = max(findings, key=lambda finding: finding.volume_mm3)
-        yield f"The largest is lesion {largest.lesion}: {_place(largest)}, {_size(largest)}."
+        yield from _several(findings, uncertain, seen)
     review = [str(finding.lesion) for finding in findings if finding.needs_review]
     if review:
         noun, verb = ("Lesion", "needs") if len(review) == 1 else ("Lesions", "need")
         yield f"{noun} {join_words(review)} {verb} a reader's decision."
-    uncertain = [record.level.value for record in levels if record.uncertain]
-    if uncertain and len(uncertain) == len(levels):
-        yield "The names of all visible levels are uncertain."
-    elif uncertain:
-        yield f"The level {'name' if len(uncertain) == 1 else 'names'} {join_words(uncertain)} " + (
-            "is uncertain." if len(uncertain) == 1 else "are uncertain."
+    names = [record.level.value for record in levels if record.uncertain]
+    if names and len(names) == len(levels):
+        yield "The names of all recognised levels are uncertain."
+    elif names:
+        noun, verb = ("name", "is") if len(names) == 1 else ("names", "are")
+        yield f"The level {noun} {join_words(names)} {verb} uncertain."
+
+
+def _several(findings: Sequence[FindingRecord], uncertain: Levels, seen: str) -> Iterator[str]:
+    likely = [finding for finding in findings if not is_doubtful(finding)]
+    doubtful = [finding for finding in findings if is_doubtful(finding)]
+    if likely and doubtful:
+        yield (
+            f"{len(findings)} possible lesions were found {seen}: {len(likely)} likely "
+            f"({_total(likely)}) and {len(doubtful)} doubtful (confidence below "
+            f"{percent(DOUBTFUL_BELOW)}; {_total(doubtful)})."
         )
+        yield f"By compartment: {_counts(findings)}."
+    else:
+        noun = "lesions" if likely else f"doubtful lesions (confidence below {percent(DOUBTFUL_BELOW)})"
+        yield f"{len(findings)} {noun} were found {seen}, {_total(findings)} in total: {_counts(findings)}."
+    largest = max(likely or doubtful, key=lambda finding: finding.volume_mm3)
+    if len(likely) == 1:
+        yield f"The likely one is lesion {largest.lesion}: {_described(largest, uncertain)}."
+    else:
+        kind = "largest likely one" if likely and doubtful else "largest"
+        yield f"The {kind} is lesion {largest.lesion}: {_described(largest, uncertain)}."
+
+
+def _one(finding: FindingRecord) -> str:
+    if is_doubtful(finding):
+        return f"One doubtful lesion (confidence {percent(finding.confidence)})"
+    return "One lesion"
+
+
+def _total(findings: Sequence[FindingRecord]) -> str:
+    return volume_text(sum(finding.volume_mm3 for finding in findings))
 
 
 def _counts(findings: Sequence[FindingRecord]) -> str:
@@ -104,11 +214,9 @@ def _counts(findings: Sequence[FindingRecord]) -> str:
     return join_words([f"{compartments.count(c)} {c.value}" for c in dict.fromkeys(compartments)])
 
 
-def _place(finding: FindingRecord) -> str:
+def _described(finding: FindingRecord, uncertain: Levels) -> str:
+    place = f"at {level_names(finding, uncertain)}"
     if not finding.levels:
-        return f"{finding.compartment.value}, with no recognised vertebra near it"
-    return f"{finding.compartment.value} at {level_names(finding)}"
-
-
-def _size(finding: FindingRecord) -> str:
-    return f"{volume_text(finding.volume_mm3)}, longest diameter {finding.longest_diameter_mm:.0f} mm"
+        place = "with no recognised vertebra near it"
+    size = f"{volume_text(finding.volume_mm3)}, longest diameter {finding.longest_diameter_mm:.0f} mm"
+    return f"{finding.compartment.value}{' ' if finding.levels else ', '}{place}, {size}"
