@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from spinemets.reporting.batch_page import BatchEntry, render_batch_page, write_thumbnail
+from spinemets.reporting.tables import report_row
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -22,6 +23,8 @@ CHROMIUM = next(
 
 INTERACTION = """
 const seen = {};
+const sorted = document.querySelector("th[aria-sort]");
+seen.sorted = `${sorted.textContent} ${sorted.ariaSort}`;
 const shownRows = () => [...document.querySelectorAll("tbody tr:not([hidden]) th")];
 const names = () => shownRows().map((cell) => cell.textContent);
 const set = (id, change) => {
@@ -37,7 +40,14 @@ head("Lesions").click();
 seen.downwards = names();
 set("search", (box) => { box.value = "damaged"; });
 seen.searched = names();
+for (const word of ["t1", "T12", "c7", "study-3c7", "extradural"]) {
+  set("search", (box) => { box.value = word; });
+  seen[word] = names();
+}
 set("search", (box) => { box.value = ""; });
+set("with-review", (box) => { box.checked = true; });
+seen.review = names();
+set("with-review", (box) => { box.checked = false; });
 set("state", (list) => { list.value = "done"; });
 set("with-lesions", (box) => { box.checked = true; });
 seen.filtered = names();
@@ -54,7 +64,7 @@ def entry(folder: Path, study: str, state: str = "done", reason: str = "", **sum
 
 @pytest.fixture
 def page(tmp_path):
-    """Four studies, one of them with a picture and a hostile name."""
+    """Five studies, one of them with a picture and a hostile name."""
     hostile = tmp_path / "<b>&'\"#1"
     hostile.mkdir()
     (hostile / "report.html").write_text("report")
@@ -65,8 +75,19 @@ def page(tmp_path):
             tmp_path, hostile.name, lesions=2, needs_review=1, total_volume_mm3=2500.0, levels_involved="L2"
         ),
         entry(tmp_path, "broken", "failed", "<i>damaged</i>"),
-        entry(tmp_path, "many", lesions=12, needs_review=0, total_volume_mm3=100.0),
-        entry(tmp_path, "none", lesions=0, needs_review=0, total_volume_mm3=0.0),
+        entry(
+            tmp_path,
+            "many",
+            lesions=12,
+            lesions_doubtful=2,
+            lesions_extradural=12,
+            needs_review=0,
+            highest_confidence=0.874,
+            total_volume_mm3=100.0,
+            levels_involved="T1 T10",
+        ),
+        entry(tmp_path, "none", lesions=0, needs_review=0, total_volume_mm3=0.0, levels_uncertain="L5"),
+        entry(tmp_path, "study-3c7e2", lesions=0, levels_involved="T12", cautions=2, caution_texts="A. | B."),
     ]
     path = tmp_path / "index.html"
     path.write_text(render_batch_page(entries), encoding="utf-8")
@@ -85,6 +106,24 @@ def test_page_holds_its_pictures_and_links_the_reports(page):
         assert small.size == (213, 160)
 
 
+def test_page_tells_doubtful_lesions_compartments_and_cautions(page):
+    rows = page.read_text().split("<tr ")
+    many, unsure = (next(row for row in rows if f">{name}<" in row) for name in ("many", "study-3c7e2"))
+    assert '<td data-value="12">12, 2 doubtful<br><span class="muted">12 extradural</span></td>' in many
+    assert ">87 %</td>" in many
+    assert (
+        '<td data-value="2">2<br><span class="muted">A.</span><br><span class="muted">B.</span></td>'
+        in unsure
+    )
+
+
+def test_that_no_lesion_was_found_is_no_caution_of_a_study(make_report):
+    row = report_row(make_report(lesions=False))
+    assert (row["cautions"], row["caution_texts"]) == (1, "the study holds no post-contrast series")
+    assert row["highest_confidence"] is None
+    assert report_row(make_report())["highest_confidence"] == 0.87
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="tool missing: chromium")
 @pytest.mark.xdist_group("browser")
 def test_page_is_searched_filtered_and_sorted_under_its_own_policy(page, tmp_path):
@@ -99,10 +138,17 @@ def test_page_is_searched_filtered_and_sorted_under_its_own_policy(page, tmp_pat
     seen = json.loads(unescape(re.search(r'data-seen="([^"]*)"', done.stdout).group(1)))
     hostile = "<b>&'\"#1"
     assert seen == {
-        "all": [hostile, "broken", "many", "none"],
-        "upwards": ["none", hostile, "many", "broken"],
-        "downwards": ["many", hostile, "none", "broken"],
+        "sorted": "Study ascending",
+        "all": [hostile, "broken", "many", "none", "study-3c7e2"],
+        "upwards": ["none", "study-3c7e2", hostile, "many", "broken"],
+        "downwards": ["many", hostile, "none", "study-3c7e2", "broken"],
         "searched": ["broken"],
+        "t1": ["many"],
+        "T12": ["study-3c7e2"],
+        "c7": [],
+        "study-3c7": ["study-3c7e2"],
+        "extradural": ["many"],
+        "review": [hostile, "none"],
         "filtered": ["many", hostile],
-        "shown": "2 of 4 studies shown",
+        "shown": "2 of 5 studies shown",
     }

@@ -15,9 +15,12 @@ from urllib.parse import quote
 from markupsafe import Markup
 from PIL import Image
 
+from spinemets.anatomy import Compartment
 from spinemets.atomic import atomic_write_bytes
 from spinemets.reporting.document import OVERVIEW_NAME
 from spinemets.reporting.page import content_policy, data_url, new_environment, packaged_text
+from spinemets.reporting.tables import CAUTION_BREAK
+from spinemets.reporting.words import percent
 
 __all__ = ["THUMBNAIL_NAME", "BatchEntry", "render_batch_page", "write_thumbnail"]
 
@@ -56,6 +59,28 @@ class BatchEntry:
         name = next((name for name in ("report.html", "report.json") if (self.folder / name).is_file()), "")
         return quote(f"{self.study}/{name}")
 
+    @property
+    def is_for_review(self) -> bool:
+        """Whether a reader must decide about a finding or about the levels' names."""
+        return bool(self.summary.get("needs_review") or self.summary.get("levels_uncertain"))
+
+    @property
+    def compartments(self) -> str:
+        """How many lesions lie in each compartment: "2 extradural, 1 intramedullary"."""
+        counts = {c.value: self.summary.get(f"lesions_{c.value}") for c in Compartment}
+        return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+    @property
+    def highest_confidence(self) -> float | None:
+        """Of its lesions; None where there is none."""
+        value = self.summary.get("highest_confidence")
+        return value if isinstance(value, float) else None
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a reader must know of its report, in sentences."""
+        return tuple(filter(None, str(self.summary.get("caution_texts") or "").split(CAUTION_BREAK)))
+
 
 def write_thumbnail(folder: Path) -> None:
     """Write a small copy of a result folder's overview, where it has one.
@@ -80,17 +105,15 @@ def render_batch_page(entries: Sequence[BatchEntry]) -> str:
     """The page over all studies of an output folder."""
     style = packaged_text("templates", "report.css") + packaged_text("templates", "batch.css")
     script = packaged_text("templates", "batch.js")
-    return (
-        new_environment()
-        .get_template("batch.html.j2")
-        .render(
-            entries=entries,
-            counts=Counter(entry.state for entry in entries),
-            pictures={entry.study: _picture(entry) for entry in entries[:_MOST_PICTURES]},
-            policy=content_policy(style, (script,)),
-            style=Markup(style),
-            script=Markup(script),
-        )
+    environment = new_environment()
+    environment.filters["percent"] = percent
+    return environment.get_template("batch.html.j2").render(
+        entries=entries,
+        counts=Counter(entry.state for entry in entries),
+        pictures={entry.study: _picture(entry) for entry in entries[:_MOST_PICTURES]},
+        policy=content_policy(style, (script,)),
+        style=Markup(style),
+        script=Markup(script),
     )
 
 

@@ -7,12 +7,19 @@ const onlyLesions = document.getElementById("with-lesions");
 const onlyReview = document.getElementById("with-review");
 const shown = document.getElementById("shown");
 
+// "t1" is the level and not the beginning of "t10", nor a piece of a hashed name.
+const level = /^[ctls]\d{1,2}$/;
+
+function holds(row, word) {
+  if (!level.test(word)) return row.dataset.text.includes(word);
+  return row.dataset.levels.split(" ").includes(word) || row.dataset.text.split(/[^a-z0-9]+/).includes(word);
+}
+
 function filter() {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
   let count = 0;
   for (const row of body.rows) {
-    const text = row.dataset.text;
-    const fits = words.every((word) => text.includes(word))
+    const fits = words.every((word) => holds(row, word))
       && (!state.value || row.dataset.state === state.value)
       && (!onlyLesions.checked || Number(row.dataset.lesions) > 0)
       && (!onlyReview.checked || Number(row.dataset.review) > 0);
