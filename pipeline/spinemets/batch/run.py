@@ -228,8 +228,8 @@ class _Registrar:
         # An input that was named and gave nothing at all is a mistake, not a study to pass over.
         named = isinstance(study.found, SpinemetsError)
         traceback = redact_message(failure.traceback, study)
-        level = logging.DEBUG if failure.on_purpose else logging.ERROR
-        _log.log(level, "%s: stopped while %s\n%s", study.key, failure.stage.value, traceback)
+        # Whoever watches is told the reason; the traceback is kept in a file.
+        _log.debug("%s: stopped while %s\n%s", study.key, failure.stage.value, traceback)
         earlier = set_aside(study, self._book.folder)
         skipped = failure.error in _NOT_A_SPINE and failure.stage is Stage.READING and not named
         return {
@@ -254,7 +254,8 @@ class _Registrar:
 
 def _result_fields(result: StudyResult) -> dict[str, object]:
     return {
-        # Nothing in a row is a person's: its words are those of the report's own vocabulary.
+        # Nothing in a row is a person's: its words are the report's own, and what its cautions say of
+        # files and headers was hidden when the study was read.
         "summary": dict(result.summary),
         "findings": tuple(dict(row) for row in result.findings),
         "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
