@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from spinemets.reporting.overlays import plane_through
-from spinemets.reporting.planes import body_axes, inside, sample
+from spinemets.reporting.planes import body_axes, inside, native_slice, sample
 from spinemets.volume import Grid, Plane
 
 ORIENTATIONS = list(product(permutations(range(3)), product((False, True), repeat=3)))
@@ -107,3 +108,18 @@ def test_labels_are_sampled_by_equality_not_by_value():
     assert sample(labels, grid, between, label=2) == pytest.approx(0.5)
     assert sample(labels, grid, between, label=4) == 0
     assert sample(labels, grid, between, nearest=True)[0] in (2, 6)
+
+
+@pytest.mark.parametrize(("order", "flips"), [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, True, False))])
+def test_an_acquired_slice_is_counted_as_the_grid_does_and_a_reformat_is_none(make_report, order, flips):
+    grid = make_report(order=order, flips=flips, series=1, lesions=False).segmentation.grid
+    axes, index = body_axes(grid), [5, 5, 5]
+    index[order.index(0)] = 3
+    centre = grid.to_world(index)
+    planes = {kind: plane_through(axes, kind, centre, (40, 40), 0.5) for kind in Plane}
+    assert native_slice(grid, planes[Plane.SAGITTAL]) == (4, 15)
+    assert native_slice(grid, planes[Plane.CORONAL]) is None
+    between = replace(
+        planes[Plane.SAGITTAL], origin_mm=planes[Plane.SAGITTAL].origin_mm + 2.0 * axes.directions[0]
+    )
+    assert native_slice(grid, between) is None

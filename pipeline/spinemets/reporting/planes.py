@@ -17,10 +17,21 @@ from scipy import ndimage
 
 from spinemets.volume import Grid, Plane
 
-__all__ = ["ORIENTATION_LETTERS", "BodyAxes", "PicturePlane", "body_axes", "inside", "sample"]
+__all__ = [
+    "ORIENTATION_LETTERS",
+    "BodyAxes",
+    "PicturePlane",
+    "body_axes",
+    "inside",
+    "native_slice",
+    "sample",
+]
 
 Array = npt.NDArray[np.float64]
 Picture = npt.NDArray[np.float32]
+
+# In slices; a sheared grid's slices are met a little beside their middle.
+_OFF_SLICE = 0.1
 
 # Left, right, top and bottom edge of a picture.
 ORIENTATION_LETTERS = {
@@ -119,6 +130,21 @@ def body_axes(grid: Grid) -> BodyAxes:
     corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in grid.shape])).reshape(3, -1).T
     along = grid.to_world(corners) @ directions.T
     return BodyAxes(directions, along.min(axis=0), along.max(axis=0), spacing[list(order)])
+
+
+def native_slice(grid: Grid, plane: PicturePlane) -> tuple[int, int] | None:
+    """Which acquired slice a picture shows, from 1 in the grid's order, and of how many.
+
+    None where the picture is a reformat.
+    """
+    if grid.plane is not plane.kind or plane.row_shift_mm is not None:
+        return None
+    axis = int(np.abs((grid.affine[:3, :3] / grid.spacing_mm).T @ plane.normal).argmax())
+    middle = plane.points_mm()[plane.size[1] // 2, plane.size[0] // 2]
+    place = float(grid.to_index(middle)[axis])
+    if abs(place - round(place)) > _OFF_SLICE:
+        return None
+    return round(place) + 1, grid.shape[axis]
 
 
 def sample(
