@@ -1,11 +1,11 @@
-"""Marks on a picture: outlines, letters, a scale bar, a legend.
+"""Marks on a picture: outlines, letters, a scale bar.
 
 Knows pixels and colours only; where things lie in the body is decided by the caller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,6 +18,8 @@ __all__ = [
     "BACKDROP",
     "FONT_SIZE",
     "Outline",
+    "Sheet",
+    "Spot",
     "display_window",
     "draw_orientation",
     "draw_outline",
@@ -27,15 +29,23 @@ __all__ = [
     "grey_picture",
     "text_width",
     "to_image",
+    "write_where_free",
 ]
 
 Colour = tuple[int, int, int]
 ColourPicture = npt.NDArray[np.float32]
+# Column and row of a text, and Pillow's anchor, as "lm" for left and middle.
+Spot = tuple[float, float, str]
+# Rows and columns.
+Box = tuple[slice, slice]
 
 BACKDROP: Colour = (24, 28, 34)
 FONT_SIZE = 14
 _MUTED: Colour = (205, 210, 216)
 _SCALE_BARS_MM = (100, 50, 20, 10, 5, 2, 1)
+_RIM, _CLEAR = 2, 4
+_DASH = 7
+_EDGE, _LETTER_STEP = 6, 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +57,27 @@ class Outline:
     fill
         Opacity of the region inside, 0 to leave it untouched.
     dashed
-        For what lies outside the shown slice.
+        For what is doubtful.
     """
 
     colour: Colour
     width_px: float = 1.6
     fill: float = 0.0
     dashed: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sheet:
+    """An image, and which of its pixels letters must leave free.
+
+    Attributes
+    ----------
+    taken
+        Shape (height, width); whatever is written takes its place.
+    """
+
+    image: Image.Image
+    taken: npt.NDArray[np.bool_]
 
 
 def display_window(intensities: npt.NDArray[np.float32]) -> tuple[float, float]:
@@ -86,19 +110,14 @@ def draw_outline(picture: ColourPicture, region: npt.NDArray[np.float32], outlin
     depth = depth[1:-1, 1:-1]
     half = outline.width_px / 2
     line = np.clip(half + 0.5 - np.abs(depth - np.sign(depth) * 0.5), 0, 1)
+    colours = np.broadcast_to(np.array(outline.colour, dtype=np.float32), picture.shape)
     if outline.dashed:
-        line = line * _dashes(mask)
+        # Dark gaps, so that the border can be followed over bright fluid too.
+        rows, columns = np.indices(mask.shape)
+        gap = ((columns + 2 * rows) // _DASH % 2 == 1) & (line > 0)
+        colours = np.where(gap[..., None], np.float32(0), colours)
     alpha = np.maximum(line, outline.fill * mask)[..., None].astype(np.float32)
-    return np.asarray(picture * (1 - alpha) + alpha * np.array(outline.colour, dtype=np.float32))
-
-
-def _dashes(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Rays from the region's centre that cut its border into dashes of about 5 pixels."""
-    rows, columns = np.nonzero(mask)
-    y, x = np.indices(mask.shape)
-    angle = np.arctan2(y - rows.mean(), x - columns.mean()) / (2 * np.pi) + 0.5
-    pairs = max(4, round(2 * np.sqrt(np.pi * mask.sum()) / 10))
-    return np.asarray((angle * pairs) % 1 < 0.55)
+    return np.asarray(picture * (1 - alpha) + alpha * colours)
 
 
 def to_image(picture: ColourPicture) -> Image.Image:
@@ -136,28 +155,76 @@ def draw_text(
 ) -> None:
     """Write a text with a dark rim; ``anchor`` is Pillow's, as "lm" for left and middle."""
     ImageDraw.Draw(image).text(
-        place, text, fill=colour, font=_font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0)
+        place, text, fill=colour, font=_font(size), anchor=anchor, stroke_width=_RIM, stroke_fill=(0, 0, 0)
     )
 
 
-def draw_orientation(image: Image.Image, letters: Sequence[str]) -> None:
-    """Write the letters of the left, right, top and bottom edge."""
-    width, height = image.size
+def write_where_free(
+    sheet: Sheet, text: str, spots: Iterable[Spot], colour: Colour = _MUTED, *, at_all_costs: bool = False
+) -> None:
+    """Write a text at the first spot where it covers nothing and does not run off the image.
+
+    Parameters
+    ----------
+    at_all_costs
+        Where no spot is free, write it at the first one that lies on the image, rather than not.
+    """
+    on_image = [(spot, box) for spot in spots if _holds(sheet, box := _text_box(sheet, text, spot))]
+    free = [(spot, box) for spot, box in on_image if not sheet.taken[box].any()]
+    chosen = free or (on_image if at_all_costs else [])
+    if chosen:
+        (column, row, anchor), box = chosen[0]
+        draw_text(sheet.image, (column, row), text, colour, anchor=anchor)
+        sheet.taken[tuple(slice(max(0, part.start - _CLEAR), part.stop + _CLEAR) for part in box)] = True
+
+
+def _text_box(sheet: Sheet, text: str, spot: Spot) -> Box:
+    """Rows and columns that a text covers."""
+    column, row, anchor = spot
+    left, top, right, bottom = ImageDraw.Draw(sheet.image).textbbox(
+        (column, row), text, font=_font(FONT_SIZE), anchor=anchor, stroke_width=_RIM
+    )
+    return slice(int(top), int(np.ceil(bottom))), slice(int(left), int(np.ceil(right)))
+
+
+def _holds(sheet: Sheet, box: Box) -> bool:
+    return all(
+        part.start >= 0 and part.stop <= size for part, size in zip(box, sheet.taken.shape, strict=True)
+    )
+
+
+def draw_orientation(sheet: Sheet, letters: Sequence[str]) -> None:
+    """Write the letters of the left, right, top and bottom edge, as near to its middle as is free."""
+    width, height = sheet.image.size
     left, right, top, bottom = letters
-    draw_text(image, (6, height / 2), left, anchor="lm")
-    draw_text(image, (width - 6, height / 2), right, anchor="rm")
-    draw_text(image, (width / 2, 5), top, anchor="mt")
-    draw_text(image, (width / 2, height - 5), bottom, anchor="mb")
+    rows, columns = _from_the_middle(height), _from_the_middle(width)
+    write_where_free(sheet, left, [(_EDGE, row, "lm") for row in rows], at_all_costs=True)
+    write_where_free(sheet, right, [(width - _EDGE, row, "rm") for row in rows], at_all_costs=True)
+    write_where_free(sheet, top, [(column, _EDGE, "mt") for column in columns], at_all_costs=True)
+    write_where_free(sheet, bottom, [(column, height - _EDGE, "mb") for column in columns], at_all_costs=True)
 
 
-def draw_scale_bar(image: Image.Image, pixel_mm: float) -> None:
-    """Draw the longest round length that fits a third of the width, at the bottom right."""
-    width, height = image.size
+def _from_the_middle(length: int) -> list[float]:
+    """Places along an edge, the middle first."""
+    steps = range(int(length / 2 / _LETTER_STEP))
+    return [length / 2 + sign * step * _LETTER_STEP for step in steps for sign in ((1, -1) if step else (1,))]
+
+
+def draw_scale_bar(sheet: Sheet, pixel_mm: float) -> None:
+    """Draw the longest round length that fits a third of the width, at the bottom right, else left."""
+    width, height = sheet.image.size
     length_mm = next((mm for mm in _SCALE_BARS_MM if mm / pixel_mm <= width / 3), _SCALE_BARS_MM[-1])
-    start, end, base = width - 10 - round(length_mm / pixel_mm), width - 10, height - 10
-    draw = ImageDraw.Draw(image)
+    words, length = f"{length_mm} mm", round(length_mm / pixel_mm)
+    extent = max(length, text_width(words)) + 2 * _EDGE
+    rows = slice(max(0, height - 36), height)
+    right, left = slice(max(0, width - 10 - extent), width), slice(0, 10 + extent)
+    on_the_left = bool(sheet.taken[rows, right].any() and not sheet.taken[rows, left].any())
+    end = 10 + max(length, text_width(words)) if on_the_left else width - 10
+    start, base = end - length, height - 10
+    draw = ImageDraw.Draw(sheet.image)
     for colour, stroke in (((0, 0, 0), 4), ((255, 255, 255), 2)):
         draw.line([(start, base), (end, base)], fill=colour, width=stroke)
         for x in (start, end):
             draw.line([(x, base - 4), (x, base + 4)], fill=colour, width=stroke)
-    draw_text(image, (end, base - 7), f"{length_mm} mm", anchor="rb", size=13)
+    draw_text(sheet.image, (end, base - 7), words, anchor="rb", size=13)
+    sheet.taken[rows, left if on_the_left else right] = True

@@ -16,16 +16,16 @@ from spinemets.findings import LesionFinding, StudyReport
 from spinemets.reporting.drawing import BACKDROP, draw_text, fit_text
 from spinemets.reporting.overview import draw_overview
 from spinemets.reporting.palette import COMPARTMENT_COLOURS
-from spinemets.reporting.panels import draw_legend, panel, with_caption
+from spinemets.reporting.panels import draw_legend, legend_width, panel, slice_words, with_caption
 from spinemets.reporting.planes import BodyAxes, PicturePlane
-from spinemets.reporting.scene import Scene, make_scene
+from spinemets.reporting.scene import WEAK_EVIDENCE_NOTE, Scene, has_weak_evidence, lesion_label, make_scene
 from spinemets.reporting.words import percent, volume_text
 from spinemets.volume import Plane
 
 __all__ = ["KeyImage", "Overlays", "draw_key_images", "draw_lesion", "draw_overlays", "plane_through"]
 
 _GAP = 6
-_SAGITTAL_SIZE, _REFORMAT_SIZE = (336, 450), (280, 211)
+_SAGITTAL_SIZE, _REFORMAT_SIZE, _OTHER_SIZE, _KEY_SIZE = (336, 450), (280, 211), (314, 314), (400, 450)
 _PIXELS_PER_MM = 3.0
 # What a lesion may take of a panel's side before the panel shows more at a smaller scale.
 _LARGEST_SHARE = 0.7
@@ -48,7 +48,7 @@ class Overlays:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyImage:
-    """One outlined slice through a lesion, 8-bit RGB, as an archive can keep it."""
+    """One outlined slice through a lesion under its label, 8-bit RGB, as an archive can keep it."""
 
     plane: PicturePlane
     image: Image.Image
@@ -60,8 +60,11 @@ def draw_key_images(report: StudyReport, uncertain_below: float = 0.8) -> dict[i
     pictures = {}
     for finding in report.findings:
         number = finding.lesion.number
-        planes = [_lesion_plane(scene, finding, kind) for kind in (Plane.SAGITTAL, Plane.AXIAL)]
-        pictures[number] = tuple(KeyImage(plane, panel(scene, plane, named=[number])) for plane in planes)
+        planes = [_lesion_plane(scene, finding, kind, _KEY_SIZE) for kind in (Plane.SAGITTAL, Plane.AXIAL)]
+        label = lesion_label(scene, finding)
+        pictures[number] = tuple(
+            KeyImage(plane, with_caption(panel(scene, plane), label)) for plane in planes
+        )
     return pictures
 
 
@@ -80,18 +83,20 @@ def draw_overlays(report: StudyReport, uncertain_below: float = 0.8) -> Overlays
 
 def draw_lesion(scene: Scene, finding: LesionFinding) -> Image.Image:
     """One lesion: the sagittal slice without and with marks, axial, coronal, other series."""
-    planes = {kind: _lesion_plane(scene, finding, kind) for kind in Plane}
-    rows = [_main_row(scene, finding, planes), *_other_series(scene, planes[Plane.SAGITTAL])]
-    width = max(row.width for row in rows)
+    rows = [_main_row(scene, finding), *_other_series(scene, finding)]
+    notes = [WEAK_EVIDENCE_NOTE] if any(map(has_weak_evidence, scene.report.findings)) else []
+    width = max(legend_width(notes) + 12, *(row.width for row in rows))
     height = _HEADING_HEIGHT + sum(row.height + _GAP for row in rows) + _LEGEND_HEIGHT
     card = Image.new("RGB", (width, height), BACKDROP)
     colour = COMPARTMENT_COLOURS[finding.compartment]
-    draw_text(card, (6, _HEADING_HEIGHT / 2), fit_text(_heading(finding), width - 12, 16), colour, size=16)
+    draw_text(
+        card, (6, _HEADING_HEIGHT / 2), fit_text(_heading(scene, finding), width - 12, 16), colour, size=16
+    )
     top = _HEADING_HEIGHT
     for row in rows:
         card.paste(row, (0, top))
         top += row.height + _GAP
-    draw_legend(card, (6, top + _LEGEND_HEIGHT // 2 - _GAP // 2))
+    draw_legend(card, (6, top + _LEGEND_HEIGHT // 2 - _GAP // 2), notes)
     return card
 
 
@@ -112,12 +117,11 @@ def plane_through(
     return PicturePlane(kind, corner, rightward, downward, size, pixel_mm)
 
 
-def _lesion_plane(scene: Scene, finding: LesionFinding, kind: Plane) -> PicturePlane:
+def _lesion_plane(scene: Scene, finding: LesionFinding, kind: Plane, size: tuple[int, int]) -> PicturePlane:
     """Through the lesion's voxel nearest to its centre, so that a curved lesion is met too."""
     lesion = finding.lesion
     points = lesion.grid.to_world(lesion.voxels)
     centre = points[np.linalg.norm(points - np.array(lesion.centroid_mm), axis=1).argmin()]
-    size = _SAGITTAL_SIZE if kind is Plane.SAGITTAL else _REFORMAT_SIZE
     extent = np.ptp(points @ scene.axes.directions.T, axis=0) + scene.axes.spacing_mm
     across, along, normal = _LAYOUT[kind]
     middle = (points @ scene.axes.directions.T).mean(axis=0)
@@ -128,14 +132,16 @@ def _lesion_plane(scene: Scene, finding: LesionFinding, kind: Plane) -> PictureP
     )
 
 
-def _main_row(scene: Scene, finding: LesionFinding, planes: Mapping[Plane, PicturePlane]) -> Image.Image:
-    name, number = _series_name(scene, 0), finding.lesion.number
-    sagittal, axial, coronal = (planes[kind] for kind in (Plane.SAGITTAL, Plane.AXIAL, Plane.CORONAL))
-    plain = with_caption(panel(scene, sagittal, marks=False), f"Sagittal{_reformat(scene, sagittal)}: {name}")
-    marked = with_caption(panel(scene, sagittal, named=[number]), "Same slice, outlined")
+def _main_row(scene: Scene, finding: LesionFinding) -> Image.Image:
+    sagittal = _lesion_plane(scene, finding, Plane.SAGITTAL, _SAGITTAL_SIZE)
+    where = f"Sagittal{slice_words(scene, sagittal)}: {_series_name(scene, 0)}"
+    plain = with_caption(panel(scene, sagittal, marks=False), where)
+    marked = with_caption(panel(scene, sagittal), "Same slice, outlined")
+    axial = _lesion_plane(scene, finding, Plane.AXIAL, _REFORMAT_SIZE)
+    coronal = _lesion_plane(scene, finding, Plane.CORONAL, _REFORMAT_SIZE)
     right = [
-        with_caption(panel(scene, axial), f"Axial{_reformat(scene, axial)}"),
-        with_caption(panel(scene, coronal), f"Coronal{_reformat(scene, coronal)}"),
+        with_caption(panel(scene, axial), f"Axial{slice_words(scene, axial)}"),
+        with_caption(panel(scene, coronal), f"Coronal{slice_words(scene, coronal)}; levels at body height"),
     ]
     row = Image.new("RGB", (2 * (plain.width + _GAP) + right[0].width, plain.height), BACKDROP)
     row.paste(plain, (0, 0))
@@ -145,13 +151,14 @@ def _main_row(scene: Scene, finding: LesionFinding, planes: Mapping[Plane, Pictu
     return row
 
 
-def _other_series(scene: Scene, sagittal: PicturePlane) -> list[Image.Image]:
+def _other_series(scene: Scene, finding: LesionFinding) -> list[Image.Image]:
     """The same sagittal slice on the study's other series, in one row; none if there are none."""
     others = range(1, min(len(scene.windows), 1 + _MOST_OTHER_SERIES))
     if not others:
         return []
+    plane = _lesion_plane(scene, finding, Plane.SAGITTAL, _OTHER_SIZE)
     images = [
-        with_caption(panel(scene, _central_part(sagittal), volume=rank), _series_name(scene, rank))
+        with_caption(panel(scene, plane, volume=rank), f"Same slice: {_series_name(scene, rank)}")
         for rank in others
     ]
     row = Image.new("RGB", (sum(image.width + _GAP for image in images) - _GAP, images[0].height), BACKDROP)
@@ -160,25 +167,16 @@ def _other_series(scene: Scene, sagittal: PicturePlane) -> list[Image.Image]:
     return [row]
 
 
-def _central_part(plane: PicturePlane) -> PicturePlane:
-    """The middle of a picture at the size that three side by side need."""
-    (width, height), size = plane.size, (314, 314)
-    return plane.part(((width - size[0]) // 2, (height - size[1]) // 2), size)
-
-
-def _reformat(scene: Scene, plane: PicturePlane) -> str:
-    return "" if scene.report.segmentation.grid.plane is plane.kind else " reformat"
-
-
 def _series_name(scene: Scene, rank: int) -> str:
     return scene.report.segmentation.volumes[rank].series.name
 
 
-def _heading(finding: LesionFinding) -> str:
-    levels = ", ".join(level.value for level in finding.levels) or "no level"
-    probability = percent(finding.compartment_probabilities[finding.compartment])
+def _heading(scene: Scene, finding: LesionFinding) -> str:
+    levels = ", ".join(scene.level_names[level] for level in finding.levels) or "no level"
+    compartment = percent(finding.compartment_probabilities[finding.compartment])
     return (
-        f"Lesion {finding.lesion.number}   {levels}   {finding.compartment.value} {probability}   "
+        f"Lesion {finding.lesion.number}   {levels}   "
+        f"lesion {percent(finding.lesion.confidence)} · {finding.compartment.value} {compartment}   "
         f"{volume_text(finding.lesion.volume_mm3)}   {finding.lesion.longest_diameter_mm:.0f} mm"
         + ("   needs review" if finding.needs_review else "")
     )

@@ -9,11 +9,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from spinemets.findings import LesionFinding
 from spinemets.reporting.drawing import (
     BACKDROP,
     Outline,
-    draw_orientation,
     draw_outline,
     draw_scale_bar,
     draw_text,
@@ -23,17 +21,34 @@ from spinemets.reporting.drawing import (
     to_image,
 )
 from spinemets.reporting.palette import COMPARTMENT_COLOURS, CORD_COLOUR, SAC_COLOUR
-from spinemets.reporting.panels import draw_legend, draw_levels, draw_patch, with_caption
-from spinemets.reporting.planes import ORIENTATION_LETTERS, PicturePlane, inside, sample
-from spinemets.reporting.scene import Scene, lesion_patch
+from spinemets.reporting.panels import (
+    draw_legend,
+    draw_letters,
+    draw_levels,
+    draw_patch,
+    legend_width,
+    lesion_outline,
+    lesion_sheet,
+    slice_words,
+    with_caption,
+)
+from spinemets.reporting.planes import PicturePlane, inside, sample
+from spinemets.reporting.scene import (
+    WEAK_EVIDENCE_NOTE,
+    LesionPatch,
+    Scene,
+    has_weak_evidence,
+    lesion_label,
+    lesion_patch,
+)
 from spinemets.volume import Plane
 
 __all__ = ["draw_overview", "midline_plane"]
 
 _LARGEST_HEIGHT, _LARGEST_WIDTH, _LARGEST_SCALE = 900, 460, 3.0
 _MARGIN_FRONT_MM, _MARGIN_BACK_MM, _MARGIN_ENDS_MM = 40.0, 30.0, 12.0
-_LABELS_WIDTH, _LABEL_STEP, _GAP, _LEGEND_HEIGHT = 250, 19, 6, 28
-_LEAST_WIDTH = 780
+_LABEL_STEP, _GAP, _LEGEND_HEIGHT = 19, 6, 28
+_LEADER_LENGTH = 20
 # A lesion whose section is smaller than this share of its shadow lies mostly beside the slice.
 _LEAST_SECTION = 0.5
 
@@ -41,27 +56,38 @@ Array = npt.NDArray[np.float64]
 
 
 def draw_overview(scene: Scene) -> Image.Image:
-    """The spine's midline without and with marks; lesions beside it are dashed."""
+    """The spine's midline without and with marks; lesions beside it are outlined without a tint."""
     plane = midline_plane(scene)
     grid, points = scene.report.segmentation.grid, plane.points_mm()
     values = sample(scene.report.segmentation.volumes[0].intensities, grid, points)
     grey = grey_picture(values, inside(grid, points), scene.windows[0])
-    plain = to_image(grey)
-    draw_orientation(plain, ORIENTATION_LETTERS[Plane.SAGITTAL])
+    cut, beside = _lesion_patches(scene, plane)
+    plain = lesion_sheet(to_image(grey), [*cut, *beside])
     draw_scale_bar(plain, plane.pixel_mm)
-    marked, projected = _marked(scene, plane, grey)
-    name = scene.report.segmentation.volumes[0].series.name
-    curved = " (curved along the canal)" if plane.row_shift_mm is not None else ""
-    left = with_caption(plain, f"Midline{curved}: {name}")
-    middle = with_caption(marked, "Levels and lesions")
-    width = max(left.width + middle.width + 2 * _GAP + _LABELS_WIDTH, _LEAST_WIDTH)
-    picture = Image.new("RGB", (width, left.height + _LEGEND_HEIGHT), BACKDROP)
-    picture.paste(left, (0, 0))
-    picture.paste(middle, (left.width + _GAP, 0))
-    corner = (left.width + _GAP, left.height - plane.size[1])
-    _label_lesions(picture, scene, plane, corner)
-    draw_legend(picture, (6, picture.height - _LEGEND_HEIGHT // 2), projected=projected)
+    draw_letters(plain, scene, plane)
+    marked = _marked(scene, plane, grey, cut, beside)
+    notes = _notes(scene, beside)
+    labels = max((text_width(lesion_label(scene, f)) for f in scene.report.findings), default=0)
+    panels_width = plain.image.width + _GAP + marked.width
+    width = max(panels_width + _LEADER_LENGTH + labels + 2 * _GAP, legend_width(notes) + 2 * _GAP)
+    body = Image.new("RGB", (width, plain.image.height + _LEGEND_HEIGHT), BACKDROP)
+    body.paste(plain.image, (0, 0))
+    body.paste(marked, (plain.image.width + _GAP, 0))
+    draw_legend(body, (_GAP, body.height - _LEGEND_HEIGHT // 2), notes)
+    picture = with_caption(body, _caption(scene, plane))
+    _label_lesions(picture, scene, plane, (plain.image.width + _GAP, picture.height - body.height))
     return picture
+
+
+def _caption(scene: Scene, plane: PicturePlane) -> str:
+    curved = plane.row_shift_mm is not None
+    where = ", curved along the canal" if curved else slice_words(scene, plane)
+    return f"Midline{where}: {scene.report.segmentation.volumes[0].series.name}"
+
+
+def _notes(scene: Scene, beside: list[LesionPatch]) -> list[str]:
+    notes = [WEAK_EVIDENCE_NOTE] if any(map(has_weak_evidence, scene.report.findings)) else []
+    return [*notes, "not tinted: beside the shown slice"] if beside else notes
 
 
 def midline_plane(scene: Scene) -> PicturePlane:
@@ -120,28 +146,41 @@ def _lateral_course(scene: Scene, heights: Array) -> Array:
     return np.asarray(np.interp(heights, at, smooth))
 
 
-def _marked(scene: Scene, plane: PicturePlane, grey: npt.NDArray[np.float32]) -> tuple[Image.Image, bool]:
-    """The picture with outlines, levels and numbers, and whether any lesion is projected."""
-    grid, points = scene.report.segmentation.grid, plane.points_mm()
-    picture = draw_outline(grey, sample(scene.sac, grid, points), Outline(SAC_COLOUR, 1.0))
-    picture = draw_outline(picture, sample(scene.cord, grid, points), Outline(CORD_COLOUR, 1.0))
-    projected = False
+def _lesion_patches(scene: Scene, plane: PicturePlane) -> tuple[list[LesionPatch], list[LesionPatch]]:
+    """What the picture cuts of the lesions, and the shadows of those that lie mostly beside it."""
+    cut, beside = [], []
     for finding in scene.report.findings:
-        colour = COMPARTMENT_COLOURS[finding.compartment]
         section = lesion_patch(scene, plane, finding)
         shadow = lesion_patch(scene, plane, finding, projected=True)
         if section is None or shadow is None:
             continue
         if (section.region >= 0.5).sum() < _LEAST_SECTION * (shadow.region >= 0.5).sum():
-            projected = True
-            draw_patch(picture, shadow, Outline(colour, width_px=2.0, dashed=True))
+            beside.append(shadow)
         if section.is_seen:
-            draw_patch(picture, section, Outline(colour, width_px=2.0, fill=0.15))
-    image = to_image(picture)
-    draw_levels(image, scene, plane)
-    draw_orientation(image, ORIENTATION_LETTERS[Plane.SAGITTAL])
-    draw_scale_bar(image, plane.pixel_mm)
-    return image, projected
+            cut.append(section)
+    return cut, beside
+
+
+def _marked(
+    scene: Scene,
+    plane: PicturePlane,
+    grey: npt.NDArray[np.float32],
+    cut: list[LesionPatch],
+    beside: list[LesionPatch],
+) -> Image.Image:
+    """The picture with outlines and levels."""
+    grid, points = scene.report.segmentation.grid, plane.points_mm()
+    picture = draw_outline(grey, sample(scene.sac, grid, points), Outline(SAC_COLOUR, 1.0))
+    picture = draw_outline(picture, sample(scene.cord, grid, points), Outline(CORD_COLOUR, 1.0))
+    for patch in beside:
+        draw_patch(picture, patch, lesion_outline(patch.finding))
+    for patch in cut:
+        draw_patch(picture, patch, lesion_outline(patch.finding, fill=0.25))
+    sheet = lesion_sheet(to_image(picture), [*cut, *beside])
+    draw_scale_bar(sheet, plane.pixel_mm)
+    draw_levels(sheet, scene, plane)
+    draw_letters(sheet, scene, plane)
+    return sheet.image
 
 
 def _label_lesions(picture: Image.Image, scene: Scene, plane: PicturePlane, corner: tuple[int, int]) -> None:
@@ -150,23 +189,18 @@ def _label_lesions(picture: Image.Image, scene: Scene, plane: PicturePlane, corn
     findings = sorted(places, key=lambda finding: places[finding][1])
     capacity = max(1, plane.size[1] // _LABEL_STEP)
     rows = _spread([places[f][1] for f in findings[:capacity]], _LABEL_STEP, plane.size[1])
-    column = corner[0] + plane.size[0] + _GAP + 14
+    column = corner[0] + plane.size[0] + _LEADER_LENGTH
     draw = ImageDraw.Draw(picture)
     for finding, row in zip(findings[:capacity], rows, strict=True):
         x, y = places[finding]
         colour = COMPARTMENT_COLOURS[finding.compartment]
         target = (corner[0] + np.clip(x, 0, plane.size[0]), corner[1] + np.clip(y, 0, plane.size[1]))
         draw.line([target, (column - 4, corner[1] + row)], fill=colour, width=1)
-        text = fit_text(_label(finding), picture.width - column - 4)
+        text = fit_text(lesion_label(scene, finding), picture.width - column - 4)
         draw_text(picture, (column, corner[1] + row), text, colour)
     if len(findings) > capacity:
         more = f"and {len(findings) - capacity} more, see the table"
         draw_text(picture, (picture.width - 6 - text_width(more), corner[1] - 10), more)
-
-
-def _label(finding: LesionFinding) -> str:
-    level = finding.main_level.value if finding.main_level else "no level"
-    return f"{finding.lesion.number}  {level}  {finding.compartment.value}"
 
 
 def _spread(wanted: list[float], step: float, height: float) -> list[float]:

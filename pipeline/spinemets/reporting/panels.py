@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
-from spinemets.anatomy import Compartment
-from spinemets.findings import Vertebra
+from spinemets.anatomy import Compartment, SpineRegion
+from spinemets.findings import LesionFinding, Vertebra
 from spinemets.reporting.drawing import (
     BACKDROP,
     FONT_SIZE,
     Outline,
+    Sheet,
+    Spot,
     draw_orientation,
     draw_outline,
     draw_scale_bar,
@@ -22,6 +25,7 @@ from spinemets.reporting.drawing import (
     grey_picture,
     text_width,
     to_image,
+    write_where_free,
 )
 from spinemets.reporting.palette import (
     COMPARTMENT_COLOURS,
@@ -30,20 +34,39 @@ from spinemets.reporting.palette import (
     SAC_COLOUR,
     UNCERTAIN_COLOUR,
 )
-from spinemets.reporting.planes import ORIENTATION_LETTERS, PicturePlane, inside, sample
-from spinemets.reporting.scene import LesionPatch, Scene, lesion_patch
+from spinemets.reporting.planes import ORIENTATION_LETTERS, PicturePlane, inside, native_slice, sample
+from spinemets.reporting.scene import LesionPatch, Scene, has_weak_evidence, lesion_patch
 from spinemets.volume import Plane
 
-__all__ = ["draw_legend", "draw_levels", "draw_patch", "panel", "with_caption"]
+__all__ = [
+    "draw_legend",
+    "draw_letters",
+    "draw_levels",
+    "draw_patch",
+    "legend_width",
+    "lesion_outline",
+    "lesion_sheet",
+    "panel",
+    "slice_words",
+    "with_caption",
+]
 
 _CAPTION_HEIGHT = 22
 _LEAST_VISIBLE_ROWS = 12
+_MARGIN, _BODY_GAP = 4, 6
+_NAME_GAP = 7
+# The last instance can be the whole sacrum; S1 is its upper part.
+_S1_HEIGHT_MM = 30.0
+_LEGEND = (
+    *((compartment.value, COMPARTMENT_COLOURS[compartment]) for compartment in Compartment),
+    ("thecal sac", SAC_COLOUR),
+    ("cord", CORD_COLOUR),
+)
+_LEGEND_SIZE, _LEGEND_BOX, _LEGEND_GAP = FONT_SIZE - 1, 16, 16
 
 
-def panel(
-    scene: Scene, plane: PicturePlane, *, volume: int = 0, marks: bool = True, named: Iterable[int] = ()
-) -> Image.Image:
-    """Draw one slice with its orientation letters and scale bar.
+def panel(scene: Scene, plane: PicturePlane, *, volume: int = 0, marks: bool = True) -> Image.Image:
+    """Draw one slice with its orientation letters and scale bar, none of which covers a lesion.
 
     Parameters
     ----------
@@ -51,28 +74,25 @@ def panel(
         Which of the segmentation's volumes is shown.
     marks
         Whether outlines, level names and lesion numbers are drawn.
-    named
-        Numbers of the lesions that are labelled with their compartment too.
     """
     grid = scene.report.segmentation.grid
     points = plane.points_mm()
     values = sample(scene.report.segmentation.volumes[volume].intensities, grid, points)
     picture = grey_picture(values, inside(grid, points), scene.windows[volume])
-    shown = seen_lesions(scene, plane) if marks else []
+    shown = seen_lesions(scene, plane)
     if marks:
         picture = draw_outline(picture, sample(scene.sac, grid, points), Outline(SAC_COLOUR, 1.0))
         picture = draw_outline(picture, sample(scene.cord, grid, points), Outline(CORD_COLOUR, 1.0))
-    for patch in shown:
-        colour = COMPARTMENT_COLOURS[patch.finding.compartment]
-        draw_patch(picture, patch, Outline(colour, width_px=2.0, fill=0.13))
-    image = to_image(picture)
-    if marks and plane.kind is not Plane.AXIAL:
-        draw_levels(image, scene, plane)
-    for patch in shown:
-        _name_lesion(image, patch, in_words=patch.finding.lesion.number in set(named))
-    draw_orientation(image, ORIENTATION_LETTERS[plane.kind])
-    draw_scale_bar(image, plane.pixel_mm)
-    return image
+        for patch in shown:
+            draw_patch(picture, patch, lesion_outline(patch.finding, fill=0.13))
+    sheet = lesion_sheet(to_image(picture), shown)
+    draw_scale_bar(sheet, plane.pixel_mm)
+    if marks:
+        for patch in shown:
+            _write_number(sheet, patch)
+        draw_levels(sheet, scene, plane)
+    draw_letters(sheet, scene, plane)
+    return sheet.image
 
 
 def seen_lesions(scene: Scene, plane: PicturePlane) -> list[LesionPatch]:
@@ -88,48 +108,105 @@ def draw_patch(picture: npt.NDArray[np.float32], patch: LesionPatch, outline: Ou
     picture[part] = draw_outline(picture[part], patch.region, outline)
 
 
-def draw_levels(image: Image.Image, scene: Scene, plane: PicturePlane) -> None:
-    """Write each level's name in front of its body, with a question mark where uncertain."""
+def lesion_outline(finding: LesionFinding, fill: float = 0.0) -> Outline:
+    """A lesion's outline in its compartment's colour, dashed where the evidence is weak."""
+    colour = COMPARTMENT_COLOURS[finding.compartment]
+    return Outline(colour, width_px=2.0, fill=fill, dashed=has_weak_evidence(finding))
+
+
+def lesion_sheet(image: Image.Image, patches: Iterable[LesionPatch]) -> Sheet:
+    """The image, with the lesions and their outlines as what must stay free."""
+    lesions = np.zeros((image.height, image.width), dtype=np.bool_)
+    for patch in patches:
+        height, width = patch.region.shape
+        lesions[patch.top : patch.top + height, patch.left : patch.left + width] |= patch.region >= 0.5
+    return Sheet(image, ndimage.binary_dilation(lesions, iterations=2))
+
+
+def draw_letters(sheet: Sheet, scene: Scene, plane: PicturePlane) -> None:
+    """Write the letters of the edges, which keep off the canal too."""
+    canal = sample(scene.sac, scene.report.segmentation.grid, plane.points_mm()) >= 0.5
+    sheet.taken[canal] = True
+    draw_orientation(sheet, ORIENTATION_LETTERS[plane.kind])
+
+
+def draw_levels(sheet: Sheet, scene: Scene, plane: PicturePlane) -> None:
+    """Write the levels' names where they cover nothing, with a question mark where uncertain.
+
+    Sagittal: in front of each body that the picture cuts. Coronal: in the left margin at the height
+    of each body, for what a coronal picture cuts lies at another height than its body.
+    """
+    if plane.kind is Plane.AXIAL:
+        return
+    spots = _before_bodies if plane.kind is Plane.SAGITTAL else _in_the_margin
+    for vertebra, places in spots(scene, plane):
+        name = scene.level_names[vertebra.level]
+        least = text_width(name) + _MARGIN
+        write_where_free(
+            sheet,
+            name,
+            [(max(column, least), row, anchor) for column, row, anchor in places],
+            UNCERTAIN_COLOUR if name.endswith("?") else LEVEL_COLOUR,
+        )
+
+
+def _before_bodies(scene: Scene, plane: PicturePlane) -> Iterator[tuple[Vertebra, list[Spot]]]:
+    """Just left of each body that is seen, at half its height or a little above or below."""
     segmentation, points = scene.report.segmentation, plane.points_mm()
     instances = sample(segmentation.vertebrae, segmentation.grid, points, nearest=True)
     bodies = sample(scene.bodies, segmentation.grid, points, nearest=True) > 0
     for vertebra in scene.report.vertebrae:
-        mask = instances == vertebra.instance
-        place = _beside(mask & bodies if (mask & bodies).any() else mask)
-        if place is not None:
-            _write_level(image, vertebra, place, uncertain=vertebra.confidence < scene.uncertain_below)
+        rows, columns = _largest_patch((instances == vertebra.instance) & bodies)
+        if rows.size == 0 or np.ptp(rows) < _LEAST_VISIBLE_ROWS:
+            continue
+        if vertebra.level.region is SpineRegion.SACRAL:
+            upper = rows <= rows.min() + _S1_HEIGHT_MM / plane.pixel_mm
+            rows, columns = rows[upper], columns[upper]
+        middle, step = float(np.median(rows)), float(np.ptp(rows)) / 5
+        near = np.clip([middle, middle - step, middle + step], rows.min(), rows.max()).tolist()
+        yield vertebra, [(_left_end(rows, columns, row) - _BODY_GAP, row, "rm") for row in near]
 
 
-def _beside(mask: npt.NDArray[np.bool_]) -> tuple[float, float] | None:
-    """Column and row just left of a mask at half its height; None where hardly any is seen."""
+def _largest_patch(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns of a mask's largest connected part, which has a pixel in each of its rows."""
+    patches, count = ndimage.label(mask)
+    if count > 1:
+        mask = patches == np.bincount(patches[mask]).argmax()
     rows, columns = np.nonzero(mask)
-    if rows.size == 0 or np.ptp(rows) < _LEAST_VISIBLE_ROWS:
-        return None
-    middle = float(np.median(rows))
-    return float(np.percentile(columns[np.abs(rows - middle) <= 4], 2)) - 6, middle
+    return rows, columns
 
 
-def _write_level(
-    image: Image.Image, vertebra: Vertebra, place: tuple[float, float], *, uncertain: bool
-) -> None:
-    name = f"{vertebra.level.value}?" if uncertain else vertebra.level.value
-    column = max(place[0], text_width(name) + 22)
-    colour = UNCERTAIN_COLOUR if uncertain else LEVEL_COLOUR
-    draw_text(image, (column, place[1]), name, colour, anchor="rm")
+def _left_end(rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], row: float) -> float:
+    return float(np.percentile(columns[np.abs(rows - row) <= 4], 2))
 
 
-def _name_lesion(image: Image.Image, patch: LesionPatch, *, in_words: bool) -> None:
-    """Write a lesion's number beside its outline, where it does not run off the picture."""
+def _in_the_margin(scene: Scene, plane: PicturePlane) -> Iterator[tuple[Vertebra, list[Spot]]]:
+    """Left of the image at the height of each body's centre."""
+    seen = inside(scene.report.segmentation.grid, plane.points_mm()).any(axis=0)
+    for vertebra in scene.report.vertebrae:
+        row = plane.to_pixel(vertebra.centroid_mm)[1]
+        yield vertebra, [(float(seen.argmax()) - _MARGIN, row, "rm")]
+
+
+def _write_number(sheet: Sheet, patch: LesionPatch) -> None:
+    """Write a lesion's number beside its outline."""
     rows, columns = np.nonzero(patch.region >= 0.5)
-    rows, columns, finding = rows + patch.top, columns + patch.left, patch.finding
-    text = f"{finding.lesion.number}  {finding.compartment.value}" if in_words else str(finding.lesion.number)
-    width, height = image.size
-    column, row = float(columns.max()) + 7, float(rows.mean())
-    if column + text_width(text) > width - 26:
-        column = max(4.0, width - 26 - text_width(text))
-        below = float(rows.max()) + 14
-        row = below if below < height - 40 else float(rows.min()) - 14
-    draw_text(image, (column, row), text, COMPARTMENT_COLOURS[finding.compartment])
+    rows, columns = rows + patch.top, columns + patch.left
+    row, column = float(rows.mean()), float(columns.mean())
+    spots: list[Spot] = [
+        (float(columns.max()) + _NAME_GAP, row, "lm"),
+        (float(columns.min()) - _NAME_GAP, row, "rm"),
+        (column, float(rows.max()) + _NAME_GAP, "mt"),
+        (column, float(rows.min()) - _NAME_GAP, "mb"),
+    ]
+    colour = COMPARTMENT_COLOURS[patch.finding.compartment]
+    write_where_free(sheet, str(patch.finding.lesion.number), spots, colour, at_all_costs=True)
+
+
+def slice_words(scene: Scene, plane: PicturePlane) -> str:
+    """Which slice a picture shows, for its caption: ", slice 7 of 13", or " reformat"."""
+    found = native_slice(scene.report.segmentation.grid, plane)
+    return " reformat" if found is None else f", slice {found[0]} of {found[1]}"
 
 
 def with_caption(image: Image.Image, caption: str) -> Image.Image:
@@ -141,15 +218,20 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
     return framed
 
 
-def draw_legend(image: Image.Image, place: tuple[int, int], *, projected: bool = False) -> None:
-    """Draw the key of colours in one line, from its left middle."""
+def draw_legend(image: Image.Image, place: tuple[int, int], notes: Sequence[str] = ()) -> None:
+    """Draw the key of colours, and what else must be explained, in one line from its left middle."""
     column, row = place
-    entries = [(compartment.value, COMPARTMENT_COLOURS[compartment]) for compartment in Compartment]
-    entries += [("thecal sac", SAC_COLOUR), ("cord", CORD_COLOUR)]
     draw = ImageDraw.Draw(image)
-    for name, colour in entries:
+    for name, colour in _LEGEND:
         draw.rectangle([column, row - 5, column + 10, row + 5], outline=colour, width=2)
-        draw_text(image, (column + 16, row), name, size=FONT_SIZE - 1)
-        column += 16 + text_width(name, FONT_SIZE - 1) + 16
-    if projected:
-        draw_text(image, (column, row), "dashed: beside the shown slice", size=FONT_SIZE - 1)
+        draw_text(image, (column + _LEGEND_BOX, row), name, size=_LEGEND_SIZE)
+        column += _LEGEND_BOX + text_width(name, _LEGEND_SIZE) + _LEGEND_GAP
+    for note in notes:
+        draw_text(image, (column, row), note, size=_LEGEND_SIZE)
+        column += text_width(note, _LEGEND_SIZE) + _LEGEND_GAP
+
+
+def legend_width(notes: Sequence[str] = ()) -> int:
+    """Pixels that ``draw_legend`` needs."""
+    colours = sum(_LEGEND_BOX + text_width(name, _LEGEND_SIZE) + _LEGEND_GAP for name, _ in _LEGEND)
+    return colours + sum(text_width(note, _LEGEND_SIZE) + _LEGEND_GAP for note in notes)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from spinemets.anatomy import Structure
-from spinemets.findings import LesionFinding, StudyReport
+from spinemets.anatomy import Compartment, Structure, VertebralLevel
+from spinemets.findings import LesionFinding, ReviewTopic, StudyReport
 from spinemets.reporting.drawing import display_window
 from spinemets.reporting.planes import BodyAxes, PicturePlane, body_axes, sample
+from spinemets.reporting.words import percent
 from spinemets.volume import Mask
 
-__all__ = ["LesionPatch", "Scene", "lesion_patch", "make_scene"]
+__all__ = ["LesionPatch", "Scene", "has_weak_evidence", "lesion_label", "lesion_patch", "make_scene"]
 
 _PATCH_MARGIN = 4
+WEAK_EVIDENCE_NOTE = "dashed: weak evidence"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,11 +31,12 @@ class Scene:
     lesions
         int32, shape of the grid: 0 or the number of a lesion.
     sac, cord, bodies
-        Shape of the grid: the dural sac with all it holds, the cord, the bodies and sacrum.
+        Shape of the grid: the dural sac with all it holds, the cord without what was taken for it
+        far below its end, the bodies and sacrum.
     windows
         One (low, high) for each volume of the segmentation.
-    uncertain_below
-        A level of less confidence is drawn with a question mark.
+    level_names
+        How each level is written, with a question mark where its name is uncertain.
     """
 
     report: StudyReport
@@ -41,26 +46,62 @@ class Scene:
     cord: Mask
     bodies: Mask
     windows: tuple[tuple[float, float], ...]
-    uncertain_below: float
+    level_names: Mapping[VertebralLevel, str]
 
 
 def make_scene(report: StudyReport, uncertain_below: float) -> Scene:
-    """Prepare a report for drawing."""
-    segmentation = report.segmentation
+    """Prepare a report for drawing; levels of less confidence carry a question mark."""
+    segmentation, axes = report.segmentation, body_axes(report.segmentation.grid)
+    uncertain = {vertebra.level for vertebra in report.vertebrae if vertebra.confidence < uncertain_below}
     lesions = np.zeros(segmentation.grid.shape, dtype=np.int32)
     for finding in report.findings:
         lesions[tuple(finding.lesion.voxels.T)] = finding.lesion.number
     cord = segmentation.anatomy == Structure.CORD
     return Scene(
         report=report,
-        axes=body_axes(segmentation.grid),
+        axes=axes,
         lesions=lesions,
         sac=cord | (segmentation.anatomy == Structure.THECAL_SAC),
-        cord=cord,
+        cord=_main_cord(report, cord, axes),
         bodies=np.isin(segmentation.anatomy, (Structure.VERTEBRAL_BODY, Structure.SACRUM)),
         windows=tuple(display_window(volume.intensities) for volume in segmentation.volumes),
-        uncertain_below=uncertain_below,
+        level_names={
+            level: f"{level.value}?" if level in uncertain else level.value for level in VertebralLevel
+        },
     )
+
+
+def _main_cord(report: StudyReport, cord: Mask, axes: BodyAxes) -> Mask:
+    """The largest piece of the cord, and those that reach above its end or hold a lesion of the cord.
+
+    What else is called cord lies in the cauda equina.
+    """
+    pieces, count = ndimage.label(cord, structure=np.ones((3, 3, 3)))
+    if count < 2:
+        return cord
+    places = np.argwhere(cord)
+    labels = pieces[tuple(places.T)]
+    heights = report.segmentation.grid.to_world(places) @ axes.directions[2]
+    ranks = np.arange(count + 1)
+    tops = ndimage.maximum(heights, labels, ranks[1:])
+    foot = heights[labels == np.bincount(labels).argmax()].min()
+    kept = {int(rank) for rank in ranks[1:][tops >= foot]}
+    for finding in report.findings:
+        if finding.compartment is Compartment.INTRAMEDULLARY:
+            kept |= {int(rank) for rank in np.unique(pieces[tuple(finding.lesion.voxels.T)])} - {0}
+    return np.isin(pieces, list(kept))
+
+
+def has_weak_evidence(finding: LesionFinding) -> bool:
+    """Whether it is doubtful that this is a lesion at all."""
+    return ReviewTopic.EVIDENCE in finding.review_topics
+
+
+def lesion_label(scene: Scene, finding: LesionFinding) -> str:
+    """A lesion in one line, as in "6  S1?  extradural, lesion 29 %"."""
+    level = scene.level_names[finding.main_level] if finding.main_level else "no level"
+    confidence = percent(finding.lesion.confidence)
+    return f"{finding.lesion.number}  {level}  {finding.compartment.value}, lesion {confidence}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
