@@ -315,6 +315,16 @@ def test_slices_stacked_askew_are_refused(tmp_path, dicom):
         read(tmp_path)
 
 
+def test_slices_stacked_far_askew_are_refused_as_one_stack(tmp_path, dicom):
+    dicom.classic(
+        tmp_path,
+        dicom.noise(),
+        tags=lambda k: {"ImagePositionPatient": [14.0 - 4.0 * k, -20.0 + 4 * k, 30.0]},
+    )
+    with pytest.raises(GeometryError, match=r"stacked askew by 45\.0 degrees"):
+        read(tmp_path)
+
+
 def test_slices_twice_as_far_apart_as_stated_give_a_caution(tmp_path, dicom):
     dicom.classic(tmp_path, dicom.noise(), tags={"SpacingBetweenSlices": 2.0, "SliceThickness": 2.0})
     assert only_volume(tmp_path).series.cautions == (
@@ -471,6 +481,82 @@ def test_slices_of_several_directions_are_parted(tmp_path, dicom):
         (Plane.SAGITTAL, None),
         (Plane.AXIAL, Rejection.PLANE),
     ]
+
+
+def below(affine: np.ndarray, distance_mm: float, aside_mm: float = 0.0) -> np.ndarray:
+    """The same grid further down, and shifted to the right."""
+    moved = np.array(affine)
+    moved[0, 3] += aside_mm
+    moved[2, 3] -= distance_mm
+    return moved
+
+
+@pytest.mark.parametrize("aside_mm", [0.0, 0.005, 0.5, 2.0, 9.0])
+def test_two_stations_in_one_series_are_parted_by_place(tmp_path, dicom, aside_mm):
+    upper, lower = dicom.noise(seed=1), dicom.noise(seed=2)
+    dicom.classic(
+        tmp_path / "b",
+        lower,
+        below(dicom.sagittal, 250.0, aside_mm),
+        tags={"SeriesInstanceUID": "1.2.3.4"},
+    )
+    dicom.classic(tmp_path / "a", upper, tags={"SeriesInstanceUID": "1.2.3.4"})
+    (listing,) = discover(tmp_path)
+    assert {entry.series.description: entry.rejection for entry in listing.series} == {
+        "T2 TSE sag [stack 1]": None,
+        "T2 TSE sag [stack 2]": Rejection.STATION,
+    }
+    volume = read_study(listing, ReadingConfig()).reference
+    np.testing.assert_array_equal(volume.intensities, upper)
+    np.testing.assert_allclose(volume.grid.affine, dicom.sagittal, atol=1e-5)
+
+
+def test_echoes_of_two_stations_are_parted_by_both(tmp_path, dicom):
+    for place, distance_mm in (("a", 0.0), ("b", 250.0)):
+        for echo_ms in (15, 95):
+            dicom.classic(
+                tmp_path / f"{place}{echo_ms}",
+                dicom.noise(),
+                below(dicom.sagittal, distance_mm),
+                tags={"SeriesInstanceUID": "1.2.3.4", "EchoTime": echo_ms},
+            )
+    (listing,) = discover(tmp_path)
+    assert [(entry.series.description, entry.rejection) for entry in listing.series] == [
+        ("T2 TSE sag [stack 1, TE 95 ms]", None),
+        ("T2 TSE sag [stack 1, TE 15 ms]", None),
+        ("T2 TSE sag [stack 2, TE 95 ms]", Rejection.STATION),
+        ("T2 TSE sag [stack 2, TE 15 ms]", Rejection.STATION),
+    ]
+
+
+def test_frames_of_two_named_stacks_are_parted_where_their_places_do_not_tell(tmp_path, dicom):
+    path = dicom.enhanced(
+        tmp_path / "enhanced.dcm",
+        dicom.noise((23, 24, 20)),
+        order=(*range(8), *range(15, 23)),
+        frame_groups=lambda k: {"FrameContentSequence": {"StackID": "1" if k < 8 else "2"}},
+    )
+    (listing,) = discover(path)
+    assert [(entry.slices, entry.kept) for entry in listing.series] == [(8, True), (8, False)]
+
+
+def test_a_stack_whose_frames_each_name_a_stack_of_their_own_is_one(tmp_path, dicom):
+    path = dicom.enhanced(
+        tmp_path / "enhanced.dcm",
+        dicom.noise(),
+        frame_groups=lambda k: {"FrameContentSequence": {"StackID": str(k)}},
+    )
+    assert only_volume(path).grid.shape[0] == 8
+
+
+@pytest.mark.parametrize("shear_deg", [0.0, 0.9])
+def test_an_oblique_slightly_sheared_stack_of_many_slices_is_one(tmp_path, dicom, oblique_affine, shear_deg):
+    affine = oblique_affine((0, 2, 1), (1, -1, -1), (25.0, -12.0))
+    downwards = affine[:3, 1] / np.linalg.norm(affine[:3, 1])
+    affine[:3, 0] += 4.0 * np.tan(np.radians(shear_deg)) * downwards
+    dicom.classic(tmp_path, dicom.noise((60, 6, 5)), affine)
+    volume = only_volume(tmp_path)
+    assert (volume.grid.shape[0], volume.series.description) == (60, "T2 TSE sag")
 
 
 def test_an_axial_stack_is_used_when_alone_with_a_caution(tmp_path, dicom):

@@ -25,6 +25,8 @@ _JITTER_SHARE, _JITTER_MM = 0.05, 0.1
 _SAME_POSITION_MM = 0.01
 _SAME_DIRECTION = 1e-3
 _LARGEST_SHEAR_DEG = 1.0
+# Table movement and motion correction stay below this; stations of a spine are centimetres apart.
+_SAME_STACK_MM = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class SliceHeader:
         Distance between rows, then between columns.
     distance_mm
         The header's own distance between slice centres; None where absent or impossible.
+    stack_id
+        Of the stack that an enhanced file counts the frame to; empty for a classic one.
     """
 
     path: Path
@@ -61,6 +65,7 @@ class SliceHeader:
     image_type: tuple[str, ...] = ()
     temporal_position: int | None = None
     acquisition_number: int | None = None
+    stack_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,26 +216,64 @@ def _distance_cautions(header: SliceHeader, step: npt.NDArray[np.float64]) -> tu
 def split_slices(slices: Sequence[SliceHeader]) -> list[tuple[str, list[SliceHeader]]]:
     """Divide the images of one series into stacks that can each be a volume.
 
-    First by size, pixel spacing and direction. Where several images of such a group lie at one
+    First by size, pixel spacing and direction; then by the stacks that an enhanced file names, and
+    by place: stacks that lie beside each other in the plane of their images, as the stations of a
+    spine do, are numbered from head to foot. Where several images of such a group lie at one
     position, by echo time, image type, inversion time, temporal position or acquisition number,
     alone or together, if that leaves one image per position in every stack.
 
     Returns
     -------
     list of (str, list of SliceHeader)
-        What sets a stack apart, in words ("TE 12 ms"; empty where nothing does), and its images.
-        Images at one position that nothing tells apart stay together.
+        What sets a stack apart, in words ("stack 2, TE 12 ms"; empty where nothing does), and its
+        images. Images at one position that nothing tells apart stay together.
     """
-    stacks = []
+    parted = []
     for group in _same_plane(slices):
-        keys = _separating_keys(group)
-        parts: dict[tuple[Hashable, ...], list[SliceHeader]] = {}
-        for header in group:
-            parts.setdefault(tuple(key(header) for _, key in keys), []).append(header)
-        for values, part in parts.items():
-            words = [text.format(_in_words(value)) for (text, _), value in zip(keys, values, strict=True)]
-            stacks.append((", ".join(words), part))
-    return stacks
+        stacks = [stack for part in _named_stacks(group) for stack in _side_by_side(part)]
+        for number, stack in enumerate(sorted(stacks, key=_mean_height, reverse=True), start=1):
+            keys = _separating_keys(stack)
+            place = [f"stack {number}"] if len(stacks) > 1 else []
+            for values, part in _parts(stack, keys).items():
+                words = [text.format(_in_words(value)) for (text, _), value in zip(keys, values, strict=True)]
+                parted.append((", ".join(place + words), part))
+    return parted
+
+
+def _named_stacks(group: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
+    """By StackID; whole where that leaves single images, as it then does not mean a stack."""
+    stacks = list(_parts(group, (("{}", lambda header: header.stack_id),)).values())
+    return stacks if all(len(stack) > 1 for stack in stacks) else [list(group)]
+
+
+def _side_by_side(group: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
+    """Stacks of one direction that lie beside each other; each keeps the order of its images.
+
+    Along the normal, the next image of a stack lies straight behind the last one: within 2 mm, and
+    what a shear of 1 degree adds. Whole where that leaves single images: they are one stack askew.
+    """
+    if any(header.position_mm is None or header.orientation is None for header in group):
+        return [list(group)]
+    normal = np.cross(group[0].orientation[:3], group[0].orientation[3:])  # type: ignore[index]
+    positions = np.array([header.position_mm for header in group])
+    stacks: list[list[int]] = []
+    for index in np.argsort(positions @ normal, kind="stable"):
+        steps = positions[index] - positions[[stack[-1] for stack in stacks]]
+        along = steps @ normal
+        aside = np.linalg.norm(steps - np.outer(along, normal), axis=1)
+        excess = aside - np.tan(np.radians(_LARGEST_SHEAR_DEG)) * along
+        if len(stacks) and excess.min() <= _SAME_STACK_MM:
+            stacks[int(excess.argmin())].append(int(index))
+        else:
+            stacks.append([int(index)])
+    if min(map(len, stacks)) == 1:
+        return [list(group)]
+    return [[group[index] for index in sorted(stack)] for stack in stacks]
+
+
+def _mean_height(stack: Sequence[SliceHeader]) -> float:
+    heights = [header.position_mm[2] for header in stack if header.position_mm is not None]
+    return float(np.mean(heights)) if heights else 0.0
 
 
 _SplitKey = tuple[str, Callable[[SliceHeader], Hashable]]
@@ -241,6 +284,16 @@ _SPLIT_KEYS: tuple[_SplitKey, ...] = (
     ("time point {}", lambda header: header.temporal_position),
     ("acquisition {}", lambda header: header.acquisition_number),
 )
+
+
+def _parts(
+    group: Sequence[SliceHeader], keys: Sequence[_SplitKey]
+) -> dict[tuple[Hashable, ...], list[SliceHeader]]:
+    """The images by what the keys say of them."""
+    parts: dict[tuple[Hashable, ...], list[SliceHeader]] = {}
+    for header in group:
+        parts.setdefault(tuple(key(header) for _, key in keys), []).append(header)
+    return parts
 
 
 def _in_words(value: Hashable) -> str:
@@ -256,10 +309,7 @@ def _separating_keys(group: Sequence[SliceHeader]) -> tuple[_SplitKey, ...]:
     varying = [entry for entry in _SPLIT_KEYS if len({entry[1](header) for header in group}) > 1]
     for count in range(1, len(varying) + 1):
         for keys in combinations(varying, count):
-            parts: dict[tuple[Hashable, ...], list[SliceHeader]] = {}
-            for header in group:
-                parts.setdefault(tuple(key(header) for _, key in keys), []).append(header)
-            if not any(map(_has_shared_positions, parts.values())):
+            if not any(map(_has_shared_positions, _parts(group, keys).values())):
                 return keys
     return ()
 

@@ -257,6 +257,7 @@ def _frames(path: Path, dataset: pydicom.Dataset) -> tuple[SliceHeader, ...]:
                 image_type=acquisition.image_type,
                 temporal_position=_integer(content, "TemporalPositionIndex"),
                 acquisition_number=_integer(content, "FrameAcquisitionNumber"),
+                stack_id=_text(content, "StackID"),
             )
         )
     return tuple(slices)
