@@ -154,6 +154,27 @@ def test_a_repeated_series_replaces_the_first(tmp_path, dicom):
     assert listing.series[1].reason.endswith("it came later")
 
 
+def test_series_in_the_frame_of_the_reference_come_before_those_of_another_station(tmp_path, dicom):
+    stations = {"upper": ("1.2.1", 280.0), "lower": ("1.2.2", 0.0)}
+    order = (("T2", "upper"), ("T2", "lower"), ("T1", "lower"), ("T1", "upper"))
+    for number, (weighting, station) in enumerate(order, start=3):
+        frame, height = stations[station]
+        affine = np.array(dicom.sagittal)
+        affine[2, 3] += height
+        tags = {**(T1_TAGS if weighting == "T1" else {}), "FrameOfReferenceUID": frame}
+        described = {"SeriesDescription": f"{weighting} sag {station}", "SeriesNumber": number}
+        dicom.classic(tmp_path / str(number), dicom.noise(), affine, tags={**tags, **described})
+    (listing,) = discover(tmp_path)
+    assert [entry.series.description for entry in listing.series if entry.kept] == [
+        "T2 sag lower",
+        "T1 sag lower",
+    ]
+    assert listing.series[-1].reason == (
+        "second T1 series; series 5 (T1 sag lower) is used: "
+        "it lies in the frame of reference of series 4 (T2 sag lower)"
+    )
+
+
 def test_axial_and_coronal_give_way_to_sagittal(tmp_path, dicom):
     dicom.classic(tmp_path / "a", dicom.noise((9, 30, 30)), AXIAL, tags={"SeriesDescription": "T1 ax"})
     dicom.classic(tmp_path / "c", dicom.noise((9, 30, 30)), CORONAL, tags={"SeriesDescription": "T1 cor"})

@@ -5,7 +5,8 @@
 2. *Best first*: T2, T1, STIR/T2FS, T1FS+Gd, T1+Gd, PDFS, PD, Dixon (water, in phase, out of
    phase, fat), unknown; among equals the longest head-foot extent, the most slices, the finest
    spacing, and then the higher series number, as a repeat follows the series it replaces.
-   The first is the reference, on whose grid the results lie.
+   The first is the reference, on whose grid the results lie. Of each weighting, the series that
+   may share its frame of reference come before the others, which may show another station.
 3. *Station.* A series that shares less than a third of the shorter head-foot extent with the
    reference shows another part of the spine and is not fused with it.
 4. *Duplicates.* Of the same weighting the best is used and the others are not.
@@ -68,7 +69,8 @@ def select_series(listings: Sequence[SeriesListing], config: ReadingConfig) -> t
     if not candidates:
         return tuple(faulty)
     plane = _plane_to_use(candidates)
-    ordered = sorted(candidates, key=lambda entry: _rank(entry, plane))
+    reference = min(candidates, key=lambda entry: _rank(entry, plane)).series
+    ordered = sorted(candidates, key=lambda entry: _rank(entry, plane, reference))
     kept: list[SeriesListing] = []
     rejected: list[SeriesListing] = []
     for entry in ordered:
@@ -86,10 +88,11 @@ def _plane_to_use(candidates: Sequence[SeriesListing]) -> Plane:
     return max(candidates, key=_extent_mm).series.plane
 
 
-def _rank(entry: SeriesListing, plane: Plane) -> tuple[float, ...]:
+def _rank(entry: SeriesListing, plane: Plane, reference: Series | None = None) -> tuple[float, ...]:
     return (
         0 if entry.series.plane is plane else 1,
         _PREFERENCE.index(entry.series.weighting),
+        0 if reference is None or share_frame(entry.series, reference) else 1,
         -round(_extent_mm(entry)),
         -entry.slices,
         round(float(np.prod(entry.spacing_mm)), 3),
@@ -115,7 +118,7 @@ def _objection(
     if twin is not None:
         return Rejection.DUPLICATE, (
             f"second {entry.series.weighting.value} series; {twin.series.name} is used: "
-            f"{_better_by(twin, entry)}"
+            f"{_better_by(twin, entry, kept[0])}"
         )
     if len(kept) >= config.maximum_series:
         return Rejection.LIMIT, f"at most {config.maximum_series} series are used, and better ones are there"
@@ -137,7 +140,10 @@ def share_frame(one: Series, other: Series) -> bool:
     return "" in frames or len(frames) == 1
 
 
-def _better_by(twin: SeriesListing, entry: SeriesListing) -> str:
+def _better_by(twin: SeriesListing, entry: SeriesListing, reference: SeriesListing) -> str:
+    near, far = (share_frame(one.series, reference.series) for one in (twin, entry))
+    if near and not far and twin is not reference:
+        return f"it lies in the frame of reference of {reference.series.name}"
     if round(_extent_mm(twin)) > round(_extent_mm(entry)):
         return "it covers more"
     if twin.slices > entry.slices:
