@@ -150,7 +150,10 @@ def test_localisers_are_known(description, image_type):
     assert is_localiser(AcquisitionHeader(description=description, image_type=image_type))
 
 
-@pytest.mark.parametrize("description", ["t2_tse_sag", "local coil T1", "SAG T2 LUMBAR", "T2 cervical"])
+@pytest.mark.parametrize(
+    "description",
+    ["t2_tse_sag", "local coil T1", "SAG T2 LUMBAR", "T2 cervical", "SAG STIR METASTATIC SURVEY"],
+)
 def test_ordinary_series_are_no_localisers(description):
     assert not is_localiser(AcquisitionHeader(description=description))
 
@@ -200,6 +203,20 @@ def test_an_original_mpr_is_an_mprage():
         ("3D TOF", "flow or angiography"),
         ("T2 FLAIR", "FLAIR"),
         ("myelogram", "a myelography"),
+        ("T2 haste myelo", "a myelography"),
+        ("mielografia", "a myelography"),
+        ("Sag T2 FRFSE myelopathy", ""),
+        ("SAG T1 MYELOMA", ""),
+        ("SAG T1 ANGIOMA L3", ""),
+        ("MR angio", "flow or angiography"),
+        ("SAG T2 FLOW COMP", ""),
+        ("T2 sag flow compensated", ""),
+        ("CSF flow", "flow or angiography"),
+        ("PC_flow", "flow or angiography"),
+        ("SAG T1 DIFFUSE METS", ""),
+        ("sag diffusion", "diffusion-weighted"),
+        ("perfusion", "perfusion"),
+        ("T2 sag performed twice", ""),
         ("T1 FLAIR sag", ""),
         ("T2 sag", ""),
     ],

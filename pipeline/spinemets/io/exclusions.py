@@ -17,6 +17,7 @@ _LOCALISER = re.compile(
     r"\b(?:loc|local[iy][sz]\w*|lokali[sz]\w*|scout\w*|survey|3 ?planes?|3 ?plan|tri ?plan\w*|pilot|topo\w*"
     r"|reperage|localizador|smart ?brain|smart ?spine|aahead\w*|aaspine\w*|u?e?bersicht\w*)\b"
 )
+_DISEASE_SURVEY = re.compile(r"\b(?:met\w*|myelom\w*|tumou?r|bone|skelet\w*|marrow) survey\b")
 _COMPOSED_TYPES = {"COMPOSED", "COMP_SP", "COMP_AD", "COMP_DIF", "COMP"}
 _DERIVED_TYPES: Mapping[str, str] = {
     "MPR": "a reformatted image",
@@ -62,15 +63,21 @@ _DERIVED_WORDS = (
     (re.compile(r"\b(?:[rt][12]\*? ?map|fat ?frac\w*|field ?map|phase ?map)\b"), "a parameter map"),
     (re.compile(r"\b(?:screen ?(?:save|shot|cap\w*)|dose report)\b"), "a screenshot"),
 )
+# Flow compensation is no flow image; myelopathy, myeloma and angioma are diseases; "diffuse" is a finding.
 _OTHER_CONTRASTS = (
-    (re.compile(r"\b(?:e?dwi\w*|dti|diff\w*|ep2d ?diff\w*|resolve|b ?\d{3,4})\b"), "diffusion-weighted"),
-    (re.compile(r"\b(?:perf\w*|dce|dsc)\b"), "perfusion"),
+    (
+        re.compile(r"\b(?:e?dwi\w*|dti|diff(?!use\b|er)\w*|ep2d ?diff\w*|resolve|b ?\d{3,4})\b"),
+        "diffusion-weighted",
+    ),
+    (re.compile(r"\b(?:perf(?!or|ec)\w*|dce|dsc)\b"), "perfusion"),
     (re.compile(r"\b(?:bold|fmri|epi|ep2d\w*)\b"), "functional"),
     (
-        re.compile(r"\b(?:tof|angio\w*|mra|twist|tricks|pc ?flow|flow|csf ?flow|cine)\b"),
+        re.compile(
+            r"\b(?:tof|angio(?!m|li|sa)\w*|mra|twist|tricks|(?:pc|csf)?flow(?! ?(?:comp|void|art))|cine)\b"
+        ),
         "flow or angiography",
     ),
-    (re.compile(r"\b(?:myelo\w*)\b"), "a myelography"),
+    (re.compile(r"\bm[iy]elo(?!pat|m|c|fib|dys|rad)\w*"), "a myelography"),
     (re.compile(r"\b(?:mtr?|mts|mt on|mt off)\b"), "magnetisation transfer"),
 )
 _OTHER_STATED_CONTRASTS = {
@@ -86,7 +93,7 @@ def is_localiser(header: AcquisitionHeader) -> bool:
     """Whether a series only served to plan others."""
     if {value.upper() for value in header.image_type} & {"LOCALIZER", "LOCALISER", "SCOUT"}:
         return True
-    return bool(_LOCALISER.search(plain_words(header.description)))
+    return bool(_LOCALISER.search(_DISEASE_SURVEY.sub(" ", plain_words(header.description))))
 
 
 def derived_exclusion(header: AcquisitionHeader) -> str:
