@@ -175,6 +175,22 @@ def test_series_in_the_frame_of_the_reference_come_before_those_of_another_stati
     )
 
 
+def test_a_t1_is_native_beside_one_whose_description_names_the_agent_of_the_whole_examination(
+    tmp_path, dicom
+):
+    common = {**T1_TAGS, "ContrastBolusAgent": "Gadavist", "ProtocolName": "L SPINE W/WO CONTRAST"}
+    for number, words in enumerate(("SAG T1", "SAG T1 POST", "SAG T1 FS POST"), start=4):
+        tags = {**common, "SeriesDescription": words, "SeriesNumber": number}
+        dicom.classic(tmp_path / str(number), dicom.noise(), tags=tags)
+    (listing,) = discover(tmp_path)
+    assert {entry.series.number: entry.series.weighting for entry in listing.series} == {
+        4: Weighting.T1,
+        5: Weighting.T1_GD,
+        6: Weighting.T1_FS_GD,
+    }
+    assert all(entry.kept for entry in listing.series)
+
+
 def test_axial_and_coronal_give_way_to_sagittal(tmp_path, dicom):
     dicom.classic(tmp_path / "a", dicom.noise((9, 30, 30)), AXIAL, tags={"SeriesDescription": "T1 ax"})
     dicom.classic(tmp_path / "c", dicom.noise((9, 30, 30)), CORONAL, tags={"SeriesDescription": "T1 cor"})
@@ -260,6 +276,16 @@ def test_a_bids_sidecar_tells_the_weighting(tmp_path):
     (tmp_path / "scan.json").write_text(json.dumps(sidecar))
     (listing,) = discover(path)
     assert listing.series[0].series.weighting is Weighting.T2_FS
+
+
+def test_sidecars_tell_the_t1_before_contrast_agent_from_the_one_after_it(tmp_path):
+    for seed, words in enumerate(("SAG T1", "SAG T1 POST")):
+        path = save_nifti(tmp_path / f"sub-01/anat/sub-01_run-{seed}_T1w.nii.gz", seed)
+        sidecar = {"SeriesDescription": words, "ContrastBolusIngredient": "GADOLINIUM"}
+        sidecar["ProtocolName"] = "LUMBAR WITH AND WITHOUT CONTRAST"
+        path.with_name(f"sub-01_run-{seed}_T1w.json").write_text(json.dumps(sidecar))
+    (listing,) = discover(tmp_path)
+    assert [entry.series.weighting for entry in listing.series] == [Weighting.T1, Weighting.T1_GD]
 
 
 def test_a_damaged_sidecar_is_passed_over(tmp_path, caplog):

@@ -93,10 +93,45 @@ HEADERS = [
     ("no times", header("sag", "SE"), UNKNOWN),
     ("renamed t1 that is t2", header("T1 sag", "SE", 3500, 110), T2),
     ("renamed t2 that is t1", header("T2 sag", "SE", 600, 12), T1),
+    ("t2 that is a proton density", header("SAG T2 FSE DUAL", "SE", 3500, 15), PD),
+    ("its second echo", header("SAG T2 FSE DUAL", "SE", 3500, 95), T2),
     ("vertebral range is no weighting", header("AX C7-T1", "SE", 3500, 100), T2),
     ("both named", header("sag PD/T2", "SE", 3000, 15), PD),
     ("post-operative is not post-contrast", header("T1 sag post op", "SE", 600, 10), T1),
     ("fat-suppressed t1 without agent", header("T1 FS sag", "SE", 600, 10), UNKNOWN),
+    ("cervical", header("SAG T1 C SPINE", "SE", 600, 10), T1),
+    ("protocol with both", header("SAG T1", "SE", 600, 10, protocol="L SPINE W/WO CONTRAST"), T1),
+    ("protocol with agent", header("SAG T1", "SE", 600, 10, protocol="LWS mit KM"), T1_GD),
+    (
+        "agent outweighs a protocol without",
+        header("SAG T1", contrast_agent="Dotarem", protocol="LWS ohne KM"),
+        T1_GD,
+    ),
+    ("no agent outweighs a protocol", header("SAG T1", contrast_agent="NONE", protocol="LWS mit KM"), T1),
+    ("an agent that is none", header("SAG T1", contrast_agent="Without contrast"), T1),
+    (
+        "description outweighs a protocol with both",
+        header(
+            "SAG T1 FS POST GAD", protocol="LUMBAR WITH AND WITHOUT CONTRAST", contrast_agent="Gadavist"
+        ),
+        T1_FS_GD,
+    ),
+    (
+        "description outweighs a protocol without",
+        header("SAG T1 POST GAD", protocol="LSPINE WITHOUT CONTRAST"),
+        T1_GD,
+    ),
+    (
+        "silent beside one with agent",
+        header("SAG T1", contrast_agent="Gadavist", contrast_named_in_study=True),
+        T1,
+    ),
+    (
+        "silent but fat-suppressed beside one with agent",
+        header("SAG T1 FS", contrast_agent="Gadavist", contrast_named_in_study=True),
+        T1_FS_GD,
+    ),
+    ("what a sidecar says", header("T1w", original_description="SAG T1 PRE", contrast_agent="Gd"), T1),
     ("protocol name only", header("", "SE", protocol="T1 TSE SAG"), T1),
     ("nothing", header("", ""), UNKNOWN),
 ]  # fmt: skip

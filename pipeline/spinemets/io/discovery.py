@@ -19,6 +19,7 @@ from spinemets.io.files import is_dicom_series, is_image_file
 from spinemets.io.listing import IgnoredFile, StudyListing
 from spinemets.io.selection import select_series
 from spinemets.io.sources import InputFiles, open_files
+from spinemets.io.weighting import names_contrast_of_t1
 
 __all__ = ["discover"]
 
@@ -154,10 +155,9 @@ def _list_dicom_studies(instances: Sequence[InstanceHeader], config: ReadingConf
     studies: dict[str, dict[str, list[InstanceHeader]]] = {}
     for instance in instances:
         studies.setdefault(instance.study_uid, {}).setdefault(instance.series_uid, []).append(instance)
-    for study_uid, groups in studies.items():
-        ordered = sorted(
-            groups.values(), key=lambda group: (group[0].series_number is None, group[0].series_number)
-        )
+    for study_uid, found in studies.items():
+        groups = _with_study_contrast(found.values())
+        ordered = sorted(groups, key=lambda group: (group[0].series_number is None, group[0].series_number))
         members = [instance for group in ordered for instance in group]
         yield StudyListing(
             study_uid=study_uid,
@@ -167,6 +167,19 @@ def _list_dicom_studies(instances: Sequence[InstanceHeader], config: ReadingConf
             study_date=members[0].study_date,
             source=_common_folder([instance.path for instance in members]),
         )
+
+
+def _with_study_contrast(groups: Iterable[list[InstanceHeader]]) -> Iterable[list[InstanceHeader]]:
+    """The series of a study, each told whether the description of some T1 names contrast agent."""
+    if not any(names_contrast_of_t1(instance.acquisition) for group in groups for instance in group):
+        return groups
+    return [
+        [
+            replace(instance, acquisition=replace(instance.acquisition, contrast_named_in_study=True))
+            for instance in group
+        ]
+        for group in groups
+    ]
 
 
 def _common_folder(paths: Sequence[Path]) -> Path:

@@ -19,7 +19,12 @@ from spinemets.io.file_names import FileName, case_of_structure, image_stem, par
 from spinemets.io.files import is_label_map_by_header, read_image_header
 from spinemets.io.listing import IgnoredFile, Rejection, SeriesListing, StudyListing
 from spinemets.io.selection import head_foot_extent
-from spinemets.io.weighting import AcquisitionHeader, plain_words, weighting_from_header
+from spinemets.io.weighting import (
+    AcquisitionHeader,
+    names_contrast_of_t1,
+    plain_words,
+    weighting_from_header,
+)
 from spinemets.volume import Grid, Plane, Series
 
 __all__ = ["list_file_studies"]
@@ -86,10 +91,15 @@ def _uid(digest: bytes) -> str:
 
 def _list_study(entries: Sequence[_Entry], config: ReadingConfig) -> StudyListing:
     study_uid = _uid(hashlib.sha256("".join(sorted(entry.uid for entry in entries)).encode()).digest())
+    acquisitions = [_acquisition(entry) for entry in entries]
+    named = any(map(names_contrast_of_t1, acquisitions))
     return StudyListing(
         study_uid=study_uid,
         description=entries[0].name.title,
-        series=tuple(_list_file(entry, study_uid, config) for entry in entries),
+        series=tuple(
+            _list_file(entry, replace(acquisition, contrast_named_in_study=named), study_uid, config)
+            for entry, acquisition in zip(entries, acquisitions, strict=True)
+        ),
         source=_source([entry.path for entry in entries]),
     )
 
@@ -102,8 +112,9 @@ def _source(paths: Sequence[Path]) -> Path:
     return subject or paths[0].parent
 
 
-def _list_file(entry: _Entry, study_uid: str, config: ReadingConfig) -> SeriesListing:
-    acquisition = _acquisition(entry)
+def _list_file(
+    entry: _Entry, acquisition: AcquisitionHeader, study_uid: str, config: ReadingConfig
+) -> SeriesListing:
     series = Series(
         study_uid=study_uid,
         series_uid=entry.uid,
@@ -113,7 +124,7 @@ def _list_file(entry: _Entry, study_uid: str, config: ReadingConfig) -> SeriesLi
         files=(entry.path,),
     )
     # Only words that stand out as a contrast are judged: a case may be called "sub_01" or "flow 7".
-    words = f"{entry.name.contrast} {acquisition.protocol}"
+    words = f"{entry.name.contrast} {acquisition.original_description} {acquisition.protocol}"
     excluded = _exclusion(replace(acquisition, description=words))
     if excluded:
         return SeriesListing(series).rejected(*excluded)
@@ -168,7 +179,8 @@ def _acquisition(entry: _Entry) -> AcquisitionHeader:
     sidecar = _sidecar(entry.path)
     return AcquisitionHeader(
         description=entry.name.contrast or image_stem(entry.path),
-        protocol=f"{sidecar.get('SeriesDescription', '')} {sidecar.get('ProtocolName', '')}".strip(),
+        original_description=str(sidecar.get("SeriesDescription", "")),
+        protocol=str(sidecar.get("ProtocolName", "")),
         image_type=_texts(sidecar.get("ImageType")),
         scanning_sequence=_texts(sidecar.get("ScanningSequence")),
         sequence_variant=_texts(sidecar.get("SequenceVariant")),

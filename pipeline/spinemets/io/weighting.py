@@ -17,12 +17,20 @@ Rules, in this order; the first that speaks decides.
    with TE < 15 ms, is T1; short TR with a steady state and a large flip angle is T2.
 
 What rules 4 and 5 say is not believed where a spin echo's times exclude it: a T1 or PD with
-TE >= 70 ms is a T2, and a T2 with TE <= 30 ms and TR <= 1000 ms is a T1; protocols are copied
-and renamed carelessly. Fat suppression (words, ScanOptions, the enhanced header's own field)
-and contrast agent (words, ContrastBolusAgent; a word such as "pre" or "nativ" outweighs an
-agent, which is often entered for the whole examination) then refine T1, T2 and PD.
-A fat-suppressed T1 without a sign of contrast agent is unknown: neither T1 nor T1FS+Gd is true
-of it.
+TE >= 70 ms is a T2, and a T2 with TE <= 30 ms is a T1 if TR <= 1000 ms and a PD if TR > 1500 ms:
+protocols are copied and renamed carelessly, and the first echo of a "T2" double echo is a PD.
+Fat suppression (words, ScanOptions, the enhanced header's own field) and contrast agent then
+refine T1, T2 and PD. A fat-suppressed T1 without a sign of contrast agent is unknown: neither T1
+nor T1FS+Gd is true of it.
+
+Of contrast agent the first that speaks decides:
+
+1. The description, and that of the series before it became a file.
+2. The study's other descriptions: where one of a T1 names contrast agent, a T1 without fat
+   suppression that names none was acquired before it. The next two say less, as both are often
+   entered for the whole examination.
+3. ContrastBolusAgent.
+4. The protocol's name, unless it names both ("W/WO CONTRAST").
 """
 
 from __future__ import annotations
@@ -31,20 +39,37 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from spinemets.io.contrast_words import stated_contrast
 from spinemets.volume import Weighting
 
-__all__ = ["AcquisitionHeader", "has_t1_words", "plain_words", "weighting_from_header", "weighting_from_name"]
+__all__ = [
+    "AcquisitionHeader",
+    "has_t1_words",
+    "names_contrast_of_t1",
+    "plain_words",
+    "weighting_from_header",
+    "weighting_from_name",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class AcquisitionHeader:
     """What a header says of how a series was acquired; times in ms, angles in degrees.
 
-    Absent values are empty or None. ``fat_suppressed`` is None where the header has no field
-    of its own for it (only enhanced multi-frame objects do).
+    Absent values are empty or None.
+
+    Attributes
+    ----------
+    original_description
+        Of the DICOM series that an image file was made from, as a sidecar gives it.
+    fat_suppressed
+        None where the header has no field of its own for it (only enhanced multi-frame objects do).
+    contrast_named_in_study
+        Whether the description of some T1 of the study names contrast agent.
     """
 
     description: str = ""
+    original_description: str = ""
     protocol: str = ""
     sequence_name: str = ""
     image_type: tuple[str, ...] = ()
@@ -58,6 +83,7 @@ class AcquisitionHeader:
     contrast_agent: str = ""
     acquisition_contrast: str = ""
     fat_suppressed: bool | None = None
+    contrast_named_in_study: bool = False
 
 
 _LEVEL_RANGE = re.compile(r"\b(?:th|[ctls])\d{1,2}\s*(?:-|/|bis|to|a)\s*(?:th|[ctls])\d{1,2}\b")
@@ -82,18 +108,7 @@ _FAT_SUPPRESSED = _words(
     "we", r"water ?exc\w*", r"sat\w* (?:de )?(?:gra[is]\w*|grasa)", r"soppr\w* (?:del )?gras\w*",
 )  # fmt: skip
 _NOT_FAT_SUPPRESSED = _words(r"(?:no|non|without|ohne|sans|sin|senza) ?(?:fs|fat ?s\w*|fett\w*|sat\w*)")
-_CONTRAST_WORD = r"(?:gd|gad|gado\w*|km|ce|c|iv|contrast\w*|kontrast\w*|inj\w*|mdc|mc)"
-_CONTRAST = _words(
-    "gd", "gad", r"gado\w*", "km", "ce", "mdc", "c ?\\+", "post(?! ?op)", r"contrast\w*", r"kontrast\w*",
-    r"inj\w*", "dotarem", "prohance", "magnevist", "multihance", "clariscan",
-    r"t1w? ?(?:fs ?)?(?:c|ce|gd|km)",
-)  # fmt: skip
-_PLUS_CONTRAST = re.compile(r"\+ ?" + _CONTRAST_WORD + _END)
-_NO_CONTRAST = re.compile(
-    _START + r"(?:(?:no|non|without|ohne|sans|sin|senza|pre|vor|avant|antes) ?(?:de )?(?:l )?"
-    + _CONTRAST_WORD + r"|pre|nativ\w*|unenhanced|plain)" + _END
-)  # fmt: skip
-_NO_AGENT = {"", "NO", "NONE", "N", "NO CONTRAST", "NON", "OHNE", "UNKNOWN", "-", "0", "NO GD"}
+_UNSTATED_AGENT, _NO_AGENT = {"", "UNKNOWN", "-"}, {"NO", "NONE", "N", "NON", "OHNE", "0"}
 _FAT_SUPPRESSING_OPTIONS = {"FS", "FATSAT", "FAT_SAT", "FAT SAT", "SFS", "SPIR", "SPAIR", "WE", "CHESS"}
 _DIXON_IMAGE_TYPES = {
     Weighting.DIXON_WATER: {"W", "WATER", "DIXON_WATER"},
@@ -141,6 +156,16 @@ def has_t1_words(text: str) -> bool:
     return bool(_T1.search(plain_words(text)))
 
 
+def names_contrast_of_t1(header: AcquisitionHeader) -> bool:
+    """Whether the description names a T1 and its contrast agent."""
+    words = plain_words(_descriptions(header))
+    return bool(_T1.search(words)) and stated_contrast(words) is True
+
+
+def _descriptions(header: AcquisitionHeader) -> str:
+    return f"{header.description} {header.original_description}"
+
+
 def weighting_from_name(name: str) -> Weighting:
     """The weighting that a file name states; UNKNOWN where it states none.
 
@@ -155,7 +180,8 @@ def weighting_from_header(header: AcquisitionHeader) -> Weighting:
     dixon = _dixon(header)
     if dixon is not None:
         return dixon
-    texts = [plain_words(text) for text in (header.description, header.protocol, header.sequence_name)]
+    names = (header.description, header.original_description, header.protocol, header.sequence_name)
+    texts = [plain_words(text) for text in names]
     everything = " ".join(texts)
     if _is_stir(header, everything):
         return Weighting.T2_FS
@@ -220,8 +246,10 @@ def _corrected(base: Weighting | None, header: AcquisitionHeader) -> Weighting |
         return base
     if base in (Weighting.T1, Weighting.PD) and echo_time >= 70:
         return Weighting.T2
-    if base is Weighting.T2 and echo_time <= 30 and repetition_time is not None and repetition_time <= 1000:
-        return Weighting.T1
+    if base is Weighting.T2 and echo_time <= 30 and repetition_time is not None:
+        if repetition_time <= 1000:
+            return Weighting.T1
+        return Weighting.PD if repetition_time > 1500 else base
     return base
 
 
@@ -248,12 +276,24 @@ def _from_times(header: AcquisitionHeader) -> Weighting | None:
 
 
 def _refined_t1(header: AcquisitionHeader, words: str) -> Weighting:
-    contrast = bool(_CONTRAST.search(words) or _PLUS_CONTRAST.search(words))
-    contrast = contrast or header.contrast_agent.strip().upper() not in _NO_AGENT
-    contrast = contrast and not _NO_CONTRAST.search(words)
-    if _is_fat_suppressed(header, words):
+    fat_suppressed = _is_fat_suppressed(header, words)
+    contrast = _has_contrast_agent(header, fat_suppressed=fat_suppressed)
+    if fat_suppressed:
         return Weighting.T1_FS_GD if contrast else Weighting.UNKNOWN
     return Weighting.T1_GD if contrast else Weighting.T1
+
+
+def _has_contrast_agent(header: AcquisitionHeader, *, fat_suppressed: bool) -> bool:
+    """Whether a T1 was acquired after contrast agent; see the top of this file."""
+    described = stated_contrast(plain_words(_descriptions(header)))
+    if described is not None:
+        return described
+    if header.contrast_named_in_study and not fat_suppressed:
+        return False
+    agent = header.contrast_agent.strip().upper()
+    if agent not in _UNSTATED_AGENT:
+        return agent not in _NO_AGENT and stated_contrast(plain_words(agent)) is not False
+    return stated_contrast(plain_words(header.protocol)) is True
 
 
 def _is_fat_suppressed(header: AcquisitionHeader, words: str) -> bool:
