@@ -118,6 +118,16 @@ def test_a_badge_says_what_a_reader_must_decide(page):
     assert "needs review: compartment" in page.text
 
 
+def test_doubtful_lesions_are_counted_apart(report):
+    first, *others = report.findings
+    unsure = replace(first, lesion=replace(first.lesion, confidence=0.2))
+    assert (
+        "Lesions 3 likely, 1 doubtful Total"
+        in Page(page_of(replace(report, findings=(unsure, *others)))).text
+    )
+    assert "Lesions 4 Total" in Page(page_of(report)).text
+
+
 def test_a_card_says_where_in_the_series_to_look(source):
     card = source.split('id="lesion-2"')[1].split("</article>")[0]
     assert "slices 3-7 of 15, left of the midline" in card

@@ -8,7 +8,7 @@ from spinemets.anatomy import Compartment, VertebralLevel
 from spinemets.findings import ReviewTopic
 from spinemets.reporting import build_report, summary_lines
 from spinemets.reporting.document import report_document
-from spinemets.reporting.words import lesion_count, percent, review_text, summary_sentences
+from spinemets.reporting.words import percent, review_text, summary_sentences
 
 
 def test_several_lesions_are_counted_by_compartment(report):
@@ -71,12 +71,9 @@ def test_doubtful_lesions_are_counted(report):
     )
     document = report_document(replace(report, findings=(*unsure, report.findings[3])))
     assert (document.summary.lesions, document.summary.lesions_doubtful) == (4, 3)
-    assert lesion_count(document.summary) == "1 likely, 3 doubtful"
-    assert lesion_count(report_document(replace(report, findings=unsure)).summary) == "3 doubtful"
-    assert lesion_count(report_document(report).summary) == "4"
 
 
-@pytest.mark.parametrize("exact", [0.99997, 0.00003, 0.99496, 1.0, 0.0])
+@pytest.mark.parametrize("exact", [0.99997, 0.00003, 0.99496, 1.0, 0.0, 1 - 1e-12, 1e-12])
 def test_a_rounded_probability_reads_like_the_exact_one(report, exact):
     finding = replace(
         report.findings[0],
@@ -90,7 +87,7 @@ def test_a_rounded_probability_reads_like_the_exact_one(report, exact):
     )  # fmt: skip
     for probability in written:
         assert percent(probability) == percent(exact)
-        assert (probability in (0, 1)) is (exact in (0, 1))
+        assert (probability in (0, 1)) is (min(exact, 1 - exact) < 1e-9)
 
 
 def test_review_says_what_it_is_about(report):

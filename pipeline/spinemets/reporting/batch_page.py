@@ -20,7 +20,7 @@ from spinemets.atomic import atomic_write_bytes
 from spinemets.reporting.document import OVERVIEW_NAME
 from spinemets.reporting.page import content_policy, data_url, new_environment, packaged_text
 from spinemets.reporting.tables import CAUTION_BREAK
-from spinemets.reporting.words import percent
+from spinemets.reporting.words import lesion_count, percent
 
 __all__ = ["THUMBNAIL_NAME", "BatchEntry", "render_batch_page", "write_thumbnail"]
 
@@ -106,7 +106,7 @@ def render_batch_page(entries: Sequence[BatchEntry]) -> str:
     style = packaged_text("templates", "report.css") + packaged_text("templates", "batch.css")
     script = packaged_text("templates", "batch.js")
     environment = new_environment()
-    environment.filters["percent"] = percent
+    environment.filters.update(percent=percent, lesions=lesion_count)
     return environment.get_template("batch.html.j2").render(
         entries=entries,
         counts=Counter(entry.state for entry in entries),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from spinemets.anatomy import VertebralLevel
-from spinemets.reporting.schema import FindingRecord, LevelRecord, Side, SummaryRecord
+from spinemets.reporting.schema import FindingRecord, LevelRecord, Side
 
 __all__ = [
     "DOUBTFUL_BELOW",
@@ -28,6 +28,8 @@ __all__ = [
 DOUBTFUL_BELOW = 0.5
 """A lesion less sure than this is more likely none."""
 
+_ROUNDING = 1e-9
+
 Levels = Collection[VertebralLevel]
 
 
@@ -38,7 +40,9 @@ def rounded_probability(probability: float) -> float:
     (0.9341, 0.9999, 1.0)
     """
     rounded = round(float(probability), 4)
-    return min(max(rounded, 0.0001), 0.9999) if 0 < probability < 1 else rounded
+    # What a sum of floats lacks to 1 is no doubt.
+    certain = min(probability, 1 - probability) < _ROUNDING
+    return rounded if certain else min(max(rounded, 0.0001), 0.9999)
 
 
 def percent(probability: float) -> str:
@@ -141,9 +145,13 @@ def is_doubtful(finding: FindingRecord) -> bool:
     return finding.confidence < DOUBTFUL_BELOW
 
 
-def lesion_count(summary: SummaryRecord) -> str:
-    """How many lesions, the doubtful ones apart: "2 likely, 4 doubtful"."""
-    likely, doubtful = summary.lesions - summary.lesions_doubtful, summary.lesions_doubtful
+def lesion_count(lesions: int, doubtful: int) -> str:
+    """How many lesions, the doubtful ones apart.
+
+    >>> lesion_count(6, 4), lesion_count(4, 4), lesion_count(2, 0)
+    ('2 likely, 4 doubtful', '4 doubtful', '2')
+    """
+    likely = lesions - doubtful
     if likely and doubtful:
         return f"{likely} likely, {doubtful} doubtful"
     return f"{doubtful} doubtful" if doubtful else str(likely)
