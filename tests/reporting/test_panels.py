@@ -210,7 +210,7 @@ def test_the_overview_names_its_series_in_full(make_report, written):
 
 
 def test_doubtful_lesions_are_dashed_and_the_legend_says_so(report, written):
-    note = "dashed: weak evidence"
+    note = "dashed: doubtful evidence"
     scene = make_scene(report, 0.8)
     solid = draw_overview(scene)
     assert note not in places(written)

@@ -44,7 +44,7 @@ FONT_SIZE = 14
 _MUTED: Colour = (205, 210, 216)
 _SCALE_BARS_MM = (100, 50, 20, 10, 5, 2, 1)
 _RIM, _CLEAR = 2, 4
-_DASH = 7
+_DASH, _GAP_SHADE = 3, np.float32(0.3)
 _EDGE, _LETTER_STEP = 6, 18
 
 
@@ -112,10 +112,10 @@ def draw_outline(picture: ColourPicture, region: npt.NDArray[np.float32], outlin
     line = np.clip(half + 0.5 - np.abs(depth - np.sign(depth) * 0.5), 0, 1)
     colours = np.broadcast_to(np.array(outline.colour, dtype=np.float32), picture.shape)
     if outline.dashed:
-        # Dark gaps, so that the border can be followed over bright fluid too.
+        # Darker gaps rather than none, so that the border can be followed over bright fluid too.
         rows, columns = np.indices(mask.shape)
-        gap = ((columns + 2 * rows) // _DASH % 2 == 1) & (line > 0)
-        colours = np.where(gap[..., None], np.float32(0), colours)
+        gap = ((columns // _DASH + rows // _DASH) % 2 == 1) & (line > 0)
+        colours = np.where(gap[..., None], _GAP_SHADE * colours, colours)
     alpha = np.maximum(line, outline.fill * mask)[..., None].astype(np.float32)
     return np.asarray(picture * (1 - alpha) + alpha * colours)
 

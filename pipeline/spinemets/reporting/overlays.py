@@ -18,7 +18,7 @@ from spinemets.reporting.overview import draw_overview
 from spinemets.reporting.palette import COMPARTMENT_COLOURS
 from spinemets.reporting.panels import draw_legend, legend_width, panel, slice_words, with_caption
 from spinemets.reporting.planes import BodyAxes, PicturePlane
-from spinemets.reporting.scene import WEAK_EVIDENCE_NOTE, Scene, has_weak_evidence, lesion_label, make_scene
+from spinemets.reporting.scene import DOUBT_NOTE, Scene, has_doubtful_evidence, lesion_label, make_scene
 from spinemets.reporting.words import percent, volume_text
 from spinemets.volume import Plane
 
@@ -84,7 +84,7 @@ def draw_overlays(report: StudyReport, uncertain_below: float = 0.8) -> Overlays
 def draw_lesion(scene: Scene, finding: LesionFinding) -> Image.Image:
     """One lesion: the sagittal slice without and with marks, axial, coronal, other series."""
     rows = [_main_row(scene, finding), *_other_series(scene, finding)]
-    notes = [WEAK_EVIDENCE_NOTE] if any(map(has_weak_evidence, scene.report.findings)) else []
+    notes = [DOUBT_NOTE] if any(map(has_doubtful_evidence, scene.report.findings)) else []
     width = max(legend_width(notes) + 12, *(row.width for row in rows))
     height = _HEADING_HEIGHT + sum(row.height + _GAP for row in rows) + _LEGEND_HEIGHT
     card = Image.new("RGB", (width, height), BACKDROP)

@@ -34,10 +34,10 @@ from spinemets.reporting.panels import (
 )
 from spinemets.reporting.planes import PicturePlane, inside, sample
 from spinemets.reporting.scene import (
-    WEAK_EVIDENCE_NOTE,
+    DOUBT_NOTE,
     LesionPatch,
     Scene,
-    has_weak_evidence,
+    has_doubtful_evidence,
     lesion_label,
     lesion_patch,
 )
@@ -86,7 +86,7 @@ def _caption(scene: Scene, plane: PicturePlane) -> str:
 
 
 def _notes(scene: Scene, beside: list[LesionPatch]) -> list[str]:
-    notes = [WEAK_EVIDENCE_NOTE] if any(map(has_weak_evidence, scene.report.findings)) else []
+    notes = [DOUBT_NOTE] if any(map(has_doubtful_evidence, scene.report.findings)) else []
     return [*notes, "not tinted: beside the shown slice"] if beside else notes
 
 

@@ -35,7 +35,7 @@ from spinemets.reporting.palette import (
     UNCERTAIN_COLOUR,
 )
 from spinemets.reporting.planes import ORIENTATION_LETTERS, PicturePlane, inside, native_slice, sample
-from spinemets.reporting.scene import LesionPatch, Scene, has_weak_evidence, lesion_patch
+from spinemets.reporting.scene import LesionPatch, Scene, has_doubtful_evidence, lesion_patch
 from spinemets.volume import Plane
 
 __all__ = [
@@ -109,9 +109,9 @@ def draw_patch(picture: npt.NDArray[np.float32], patch: LesionPatch, outline: Ou
 
 
 def lesion_outline(finding: LesionFinding, fill: float = 0.0) -> Outline:
-    """A lesion's outline in its compartment's colour, dashed where the evidence is weak."""
+    """A lesion's outline in its compartment's colour, dashed where the evidence is doubtful."""
     colour = COMPARTMENT_COLOURS[finding.compartment]
-    return Outline(colour, width_px=2.0, fill=fill, dashed=has_weak_evidence(finding))
+    return Outline(colour, width_px=2.0, fill=fill, dashed=has_doubtful_evidence(finding))
 
 
 def lesion_sheet(image: Image.Image, patches: Iterable[LesionPatch]) -> Sheet:

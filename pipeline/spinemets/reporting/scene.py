@@ -16,10 +16,10 @@ from spinemets.reporting.planes import BodyAxes, PicturePlane, body_axes, sample
 from spinemets.reporting.words import percent
 from spinemets.volume import Mask
 
-__all__ = ["LesionPatch", "Scene", "has_weak_evidence", "lesion_label", "lesion_patch", "make_scene"]
+__all__ = ["LesionPatch", "Scene", "has_doubtful_evidence", "lesion_label", "lesion_patch", "make_scene"]
 
 _PATCH_MARGIN = 4
-WEAK_EVIDENCE_NOTE = "dashed: weak evidence"
+DOUBT_NOTE = "dashed: doubtful evidence"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +92,7 @@ def _main_cord(report: StudyReport, cord: Mask, axes: BodyAxes) -> Mask:
     return np.isin(pieces, list(kept))
 
 
-def has_weak_evidence(finding: LesionFinding) -> bool:
+def has_doubtful_evidence(finding: LesionFinding) -> bool:
     """Whether it is doubtful that this is a lesion at all."""
     return ReviewTopic.EVIDENCE in finding.review_topics
 
