@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ __all__ = [
     "InstanceEvidence",
     "Lesion",
     "LesionFinding",
+    "LesionPlace",
     "LevelAlternative",
     "NetworkExecution",
     "NetworkMaps",
@@ -363,9 +365,40 @@ class Provenance:
     timings_s: Mapping[str, float] = field(default_factory=dict)
 
 
+Side = Literal["right", "left", "midline", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class LesionPlace:
+    """Where to look for a lesion in the reference series.
+
+    Attributes
+    ----------
+    slice_first, slice_last, slice_count
+        From 1, in the order of the file or, in DICOM, of position; the count is the series'.
+    instance_number
+        DICOM: the InstanceNumber of the slice that holds most of the lesion, or that slice's frame,
+        from 1, in a multi-frame object; None for image files and where the file is gone.
+    side
+        Of the spinal canal's midline, as the patient has it; None where no spine was recognised.
+    """
+
+    slice_first: int
+    slice_last: int
+    slice_count: int
+    instance_number: int | None
+    side: Side | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StudyReport:
-    """Everything that is said about one study."""
+    """Everything that is said about one study.
+
+    Attributes
+    ----------
+    places
+        Where to look for each lesion, by its number.
+    """
 
     study: Study
     segmentation: SpineSegmentation
@@ -373,3 +406,4 @@ class StudyReport:
     findings: tuple[LesionFinding, ...]
     cautions: tuple[str, ...]
     provenance: Provenance
+    places: Mapping[int, LesionPlace] = field(default_factory=dict)

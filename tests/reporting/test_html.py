@@ -201,7 +201,7 @@ def test_without_scripts_the_page_says_where_to_look(page):
 
 def test_a_page_without_lesions_says_so(make_report):
     page = Page(page_of(make_report(lesions=False)))
-    assert "No lesion was found among the recognised vertebrae, T11 to S1." in page.text
+    assert "No lesion was found among the recognised vertebrae, T11 to sacrum." in page.text
     assert "not proof" in page.text
     assert "lesions" not in page.ids
 

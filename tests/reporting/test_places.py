@@ -12,6 +12,11 @@ from spinemets.reporting.document import report_document
 from spinemets.reporting.places import lesion_places
 from spinemets.reporting.words import place_text
 
+
+def places_of(report):
+    return lesion_places(report.findings, report.segmentation, report.study.reference.series)
+
+
 # The phantom's canal lies at x = 0; in RAS+ mm its lesions at x = 0, -12, 2 and 4.
 SIDES = {1: "midline", 2: "left", 3: "midline", 4: "right"}
 
@@ -19,13 +24,13 @@ SIDES = {1: "midline", 2: "left", 3: "midline", 4: "right"}
 @pytest.mark.parametrize("flips", [(False, False, False), (True, False, False), (True, True, True)])
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
 def test_sides_are_the_patients_whatever_the_grids_axes(make_report, order, flips):
-    places = lesion_places(make_report(order=order, flips=flips))
+    places = places_of(make_report(order=order, flips=flips))
     assert {number: place.side for number, place in places.items()} == SIDES
 
 
 def test_sides_follow_a_grid_that_is_turned(make_report):
     turned = make_report(turn_degrees=(8.0, -5.0, 10.0))
-    assert {number: place.side for number, place in lesion_places(turned).items()} == SIDES
+    assert {number: place.side for number, place in places_of(turned).items()} == SIDES
 
 
 def test_slices_of_an_las_file_are_counted_in_its_own_order(make_report, tmp_path):
@@ -37,7 +42,7 @@ def test_slices_of_an_las_file_are_counted_in_its_own_order(make_report, tmp_pat
     (listing,) = discover(path, ReadingConfig())
     study = read_study(listing, ReadingConfig())
     assert study.reference.grid.is_close(volume.grid)
-    place = lesion_places(replace(report, study=study))[2]
+    place = places_of(replace(report, study=study))[2]
     # Its centre is at x = -12: with 15 slices of 4 mm from x = 28 to x = -28, in the eleventh.
     assert (place.slice_first, place.slice_last, place.slice_count) == (9, 13, 15)
     assert place.side == "left"
@@ -45,12 +50,12 @@ def test_slices_of_an_las_file_are_counted_in_its_own_order(make_report, tmp_pat
 
 
 def test_the_same_lesion_in_a_ras_file_has_the_slices_from_the_other_end(report):
-    place = lesion_places(report)[2]
+    place = places_of(report)[2]
     assert (place.slice_first, place.slice_last, place.slice_count) == (3, 7, 15)
 
 
 def test_slices_are_counted_across_the_plane_when_they_are_not_the_first_axis(make_report):
-    place = lesion_places(make_report(order=(1, 2, 0)))[2]
+    place = places_of(make_report(order=(1, 2, 0)))[2]
     assert (place.slice_first, place.slice_last, place.slice_count) == (3, 7, 15)
 
 
@@ -60,12 +65,12 @@ def test_a_lesion_across_the_midline_is_on_both_sides(report):
     across = np.argwhere(report.segmentation.vertebrae == 4).astype(np.int32)
     body = across[grid.to_world(across)[:, 1] > -15]
     wide = replace(finding, lesion=replace(finding.lesion, voxels=body))
-    assert lesion_places(replace(report, findings=(wide,)))[2].side == "both"
+    assert places_of(replace(report, findings=(wide,)))[2].side == "both"
 
 
 def test_without_a_spine_no_side_is_given(report):
     nothing = replace(report.segmentation, anatomy=np.zeros_like(report.segmentation.anatomy))
-    assert {place.side for place in lesion_places(replace(report, segmentation=nothing)).values()} == {None}
+    assert {place.side for place in places_of(replace(report, segmentation=nothing)).values()} == {None}
 
 
 def test_places_are_told_in_words(report):

@@ -14,7 +14,7 @@ from spinemets.reporting.words import percent, review_text, summary_sentences
 def test_several_lesions_are_counted_by_compartment(report):
     first, largest, review, level = report_document(report).summary.sentences
     assert first == (
-        "4 lesions were found among the recognised vertebrae, T11 to S1, 5.11 mL in total: "
+        "4 lesions were found among the recognised vertebrae, T11 to sacrum, 5.11 mL in total: "
         "1 intramedullary, 2 extradural and 1 intradural-extramedullary."
     )
     assert largest == "The largest is lesion 2: extradural at L2, 3.09 mL, longest diameter 18 mm."
@@ -44,7 +44,7 @@ def sure(report, *confidences):
 def test_likely_and_doubtful_lesions_are_told_apart(report):
     first, compartments, largest, *_ = summary_sentences(*sure(report, 0.8, 0.3, 0.2, 0.9))
     assert first == (
-        "4 possible lesions were found among the recognised vertebrae, T11 to S1: "
+        "4 possible lesions were found among the recognised vertebrae, T11 to sacrum: "
         "2 likely (1.49 mL) and 2 doubtful (confidence below 50 %; 3.61 mL)."
     )
     assert compartments == ("By compartment: 1 intramedullary, 2 extradural and 1 intradural-extramedullary.")
@@ -100,7 +100,7 @@ def test_review_says_what_it_is_about(report):
 def test_no_lesion_is_said_to_be_found_not_to_be_absent(make_report):
     clean = make_report(lesions=False)
     (sentence, *_) = report_document(clean).summary.sentences
-    assert sentence == "No lesion was found among the recognised vertebrae, T11 to S1."
+    assert sentence == "No lesion was found among the recognised vertebrae, T11 to sacrum."
     assert any("not proof" in line for line in summary_lines(clean))
 
 
@@ -123,7 +123,7 @@ def test_when_all_levels_are_uncertain_they_are_not_listed(report):
     doubtful = tuple(replace(vertebra, confidence=0.4) for vertebra in report.vertebrae)
     rebuilt = build_report(report.study, report.segmentation, doubtful, (), report.provenance)
     first, last = report_document(rebuilt).summary.sentences
-    assert first == "No lesion was found among the recognised vertebrae, T11? to S1?."
+    assert first == "No lesion was found among the recognised vertebrae, T11? to sacrum?."
     assert last == "The names of all recognised levels are uncertain."
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from spinemets.channels import condition_vector
 from spinemets.findings import LesionFinding, Provenance, SpineSegmentation, StudyReport, Vertebra
 from spinemets.reporting.extent import extent_cautions
+from spinemets.reporting.places import lesion_places
 from spinemets.volume import Study, Weighting
 
 __all__ = ["NO_LESION", "build_report"]
@@ -32,7 +33,10 @@ def build_report(
     """
     vertebrae, findings = tuple(vertebrae), tuple(findings)
     gathered = (*cautions, *_cautions(study, segmentation, vertebrae, findings))
-    return StudyReport(study, segmentation, vertebrae, findings, tuple(dict.fromkeys(gathered)), provenance)
+    places = lesion_places(findings, segmentation, study.reference.series)
+    return StudyReport(
+        study, segmentation, vertebrae, findings, tuple(dict.fromkeys(gathered)), provenance, places
+    )
 
 
 def _cautions(

@@ -49,7 +49,7 @@ class MapRow:
     Attributes
     ----------
     state
-        "absent" where it is not in the image, else "certain" or "uncertain".
+        "absent" where it was not recognised, else "certain" or "uncertain".
     """
 
     level: str
@@ -94,7 +94,9 @@ def _row(
     level: VertebralLevel, record: LevelRecord | None, corner: tuple[float, float], size: tuple[int, int]
 ) -> MapRow:
     if record is None:
-        state, cut_off, description = "absent", False, f"{level.value}: not in the image"
+        sacral = level.region is SpineRegion.SACRAL
+        why = "part of the sacrum, which is labelled as one" if sacral else "not recognised"
+        state, cut_off, description = "absent", False, f"{level.value}: {why}"
     else:
         state = "uncertain" if record.uncertain else "certain"
         cut_off = not record.fully_visible

@@ -15,8 +15,7 @@ from typing import Literal
 
 from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
 from spinemets.config import LevelConfig
-from spinemets.findings import LesionFinding, PointMm, Provenance, StudyReport, Vertebra
-from spinemets.reporting.places import LesionPlace, lesion_places
+from spinemets.findings import LesionFinding, LesionPlace, PointMm, Provenance, StudyReport, Vertebra
 from spinemets.reporting.schema import (
     AlternativeRecord,
     FindingRecord,
@@ -83,9 +82,8 @@ def report_document(
     """
     levels = tuple(_level(vertebra, review_confidence(report)) for vertebra in report.vertebrae)
     uncertain = uncertain_levels(levels)
-    places = lesion_places(report)
     findings = tuple(
-        _finding(finding, uncertain, places[finding.lesion.number], with_pictures)
+        _finding(finding, uncertain, report.places[finding.lesion.number], with_pictures)
         for finding in report.findings
     )
     return ReportDocument(
@@ -177,6 +175,7 @@ def _finding(
                 weighting=signal.weighting,
                 z_score=None if signal.z_score is None else round(signal.z_score, 3),
                 appearance=signal.appearance,
+                reference=signal.reference,
             )
             for signal in lesion.signals
         ),

@@ -125,10 +125,11 @@ def _library() -> str:
 
 
 def _signal_text(signal: SignalRecord) -> str:
-    """A signal as a reader says it: "T2: bright (z +4.2)"."""
+    """A signal as a reader says it: "T2: bright against marrow (z +4.2)"."""
     if signal.z_score is None:
         return f"{signal.weighting}: {signal.appearance}"
-    return f"{signal.weighting}: {signal.appearance} (z {signal.z_score:+.1f})"
+    appearance = "like" if signal.appearance == "similar" else f"{signal.appearance} against"
+    return f"{signal.weighting}: {appearance} {signal.reference} (z {signal.z_score:+.1f})"
 
 
 def _bar(finding: FindingRecord) -> list[BarPart]:

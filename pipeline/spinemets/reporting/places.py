@@ -2,56 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from spinemets.findings import Lesion, StudyReport
-from spinemets.reporting.schema import Side
+from spinemets.findings import Lesion, LesionFinding, LesionPlace, Side, SpineSegmentation
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.volume import Grid, Plane, Series
 
-__all__ = ["LesionPlace", "lesion_places"]
+__all__ = ["lesion_places"]
 
 _MIDLINE_MM = 3.0  # less than a sagittal slice is thick
 _BESIDE_MM = 5.0  # half a canal's width: a lesion of the cord alone is on neither side
 _SHARE_OF_EITHER = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class LesionPlace:
-    """Where to look for a lesion in the reference series.
-
-    Attributes
-    ----------
-    slice_first, slice_last, slice_count
-        From 1, in the order of the file or, in DICOM, of position; the count is the series'.
-    instance_number
-        DICOM: the InstanceNumber of the slice that holds most of the lesion, or that slice's frame,
-        from 1, in a multi-frame object; None for image files and where the file is gone.
-    side
-        Of the spinal canal's midline, as the patient has it; None where no spine was recognised.
-    """
-
-    slice_first: int
-    slice_last: int
-    slice_count: int
-    instance_number: int | None
-    side: Side | None
-
-
-def lesion_places(report: StudyReport) -> Mapping[int, LesionPlace]:
-    """The place of every lesion of a report, by its number."""
-    if not report.findings:
+def lesion_places(
+    findings: Iterable[LesionFinding], segmentation: SpineSegmentation, series: Series
+) -> Mapping[int, LesionPlace]:
+    """The place of every lesion in the reference series, by its number."""
+    lesions = [finding.lesion for finding in findings]
+    if not lesions:
         return {}
-    segmentation, series = report.segmentation, report.study.reference.series
     axis = fit_spinal_axis(segmentation.anatomy, segmentation.grid)
-    return {
-        finding.lesion.number: _place(finding.lesion, segmentation.grid, series, axis)
-        for finding in report.findings
-    }
+    return {lesion.number: _place(lesion, segmentation.grid, series, axis) for lesion in lesions}
 
 
 def _place(lesion: Lesion, grid: Grid, series: Series, axis: SpinalAxis | None) -> LesionPlace:

@@ -13,7 +13,7 @@ from spinemets.anatomy import Compartment, Structure, VertebralLevel
 from spinemets.findings import LesionFinding, ReviewTopic, StudyReport
 from spinemets.reporting.drawing import display_window
 from spinemets.reporting.planes import BodyAxes, PicturePlane, body_axes, sample
-from spinemets.reporting.words import percent
+from spinemets.reporting.words import level_name, percent
 from spinemets.volume import Mask
 
 __all__ = ["LesionPatch", "Scene", "has_doubtful_evidence", "lesion_label", "lesion_patch", "make_scene"]
@@ -65,9 +65,7 @@ def make_scene(report: StudyReport, uncertain_below: float) -> Scene:
         cord=_main_cord(report, cord, axes),
         bodies=np.isin(segmentation.anatomy, (Structure.VERTEBRAL_BODY, Structure.SACRUM)),
         windows=tuple(display_window(volume.intensities) for volume in segmentation.volumes),
-        level_names={
-            level: f"{level.value}?" if level in uncertain else level.value for level in VertebralLevel
-        },
+        level_names={level: level_name(level, uncertain) for level in VertebralLevel},
     )
 
 

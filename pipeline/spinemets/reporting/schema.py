@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
-from spinemets.findings import ReviewTopic
+from spinemets.findings import ReviewTopic, Side
 
 __all__ = [
     "DISCLAIMER",
@@ -23,7 +23,6 @@ __all__ = [
     "RejectedSeriesRecord",
     "ReportDocument",
     "SeriesRecord",
-    "Side",
     "SignalRecord",
     "StudyRecord",
     "SummaryRecord",
@@ -35,7 +34,6 @@ DISCLAIMER = "Research use only. Not a medical device."
 
 Probability = float
 Point = tuple[float, float, float]
-Side = Literal["right", "left", "midline", "both"]
 
 
 class _Record(BaseModel):
@@ -98,15 +96,18 @@ class SignalRecord(_Record):
 
     series: str
     weighting: str
-    z_score: float | None = Field(description="robust z-score against the study's own normal tissue")
+    z_score: float | None = Field(description="robust z-score against the reference")
     appearance: str = Field(description="dark, similar, bright or unknown")
+    reference: str = Field(description="the study's own normal tissue around it: marrow, cord or CSF")
 
 
 class FindingRecord(_Record):
     """One lesion."""
 
     lesion: int = Field(ge=1, description="the lesion's number, also its value in the lesion map")
-    level: VertebralLevel | None = Field(description="the level that holds most of the lesion")
+    level: VertebralLevel | None = Field(
+        description="the level that holds most of the lesion; S1 stands for the sacrum"
+    )
     levels: tuple[VertebralLevel, ...] = Field(description="every level it touches, head to foot")
     level_confidence: Probability = Field(ge=0, le=1)
     level_uncertain: bool = Field(description="true where the name of one of its levels is uncertain")

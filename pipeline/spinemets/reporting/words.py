@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from spinemets.anatomy import VertebralLevel
-from spinemets.reporting.schema import FindingRecord, LevelRecord, Side
+from spinemets.findings import Side
+from spinemets.reporting.schema import FindingRecord, LevelRecord
 
 __all__ = [
     "DOUBTFUL_BELOW",
@@ -87,17 +88,20 @@ def uncertain_levels(levels: Sequence[LevelRecord]) -> frozenset[VertebralLevel]
 def level_name(level: VertebralLevel, uncertain: Levels) -> str:
     """A level's name, with a question mark where it is one of the uncertain ones.
 
-    >>> level_name(VertebralLevel.L2, {VertebralLevel.L2})
-    'L2?'
+    The sacrum is labelled as one, which is named S1 in files: a lesion there may lie in S3.
+
+    >>> level_name(VertebralLevel.L2, {VertebralLevel.L2}), level_name(VertebralLevel.S1, ())
+    ('L2?', 'sacrum')
     """
-    return f"{level.value}?" if level in uncertain else level.value
+    name = "sacrum" if level is VertebralLevel.S1 else level.value
+    return f"{name}?" if level in uncertain else name
 
 
 def level_span(levels: Sequence[VertebralLevel], uncertain: Levels = ()) -> str:
     """The first and last of some levels, head to foot.
 
     >>> level_span([VertebralLevel.T10, VertebralLevel.L1, VertebralLevel.S1], {VertebralLevel.T10})
-    'T10? to S1'
+    'T10? to sacrum'
     """
     if not levels:
         return "none recognised"
@@ -223,7 +227,8 @@ def _counts(findings: Sequence[FindingRecord]) -> str:
 
 
 def _described(finding: FindingRecord, uncertain: Levels) -> str:
-    place = f"at {level_names(finding, uncertain)}"
+    names = level_names(finding, uncertain)
+    place = f"in the {names}" if names.startswith("sacrum") else f"at {names}"
     if not finding.levels:
         place = "with no recognised vertebra near it"
     size = f"{volume_text(finding.volume_mm3)}, longest diameter {finding.longest_diameter_mm:.0f} mm"

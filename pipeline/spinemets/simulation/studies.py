@@ -213,7 +213,7 @@ def truth_record(phantom: SpinePhantom, labels: PhantomLabels) -> dict[str, obje
 
 
 def _levels_of(codes: Labels, voxel_mm3: float) -> tuple[list[VertebralLevel], VertebralLevel | None]:
-    """The levels that a lesion touches, by the shares that a report goes by, and the one that holds most of it."""
+    """The levels that a lesion touches, by what counts in a report, and the one that holds most of it."""
     counts = np.bincount(codes[codes > 0], minlength=256)
     if not counts.any():
         return [], None

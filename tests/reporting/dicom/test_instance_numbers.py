@@ -11,6 +11,11 @@ import pytest
 from dicom_files import noise, write_classic, write_enhanced
 from spinemets.reporting.places import lesion_places
 
+
+def places_of(report):
+    return lesion_places(report.findings, report.segmentation, report.study.reference.series)
+
+
 VOXELS = noise((12, 40, 32))
 
 
@@ -24,7 +29,7 @@ def test_instance_number_is_that_of_the_file_at_the_place_of_the_slice(report_of
     # Numbered from the left, as the scanner went; the grid's slices run to the right.
     write_classic(tmp_path, VOXELS, tags=lambda index: {"InstanceNumber": 100 - index})
     report = report_of(tmp_path)
-    place = lesion_places(report)[number]
+    place = places_of(report)[number]
     (own,) = [
         header
         for header in map(pydicom.dcmread, tmp_path.iterdir())
@@ -39,15 +44,15 @@ def test_a_multi_frame_object_tells_the_frame(report_of, tmp_path):
     order = tuple(reversed(range(len(VOXELS))))
     write_enhanced(tmp_path / "enhanced.dcm", VOXELS, order=order)
     report = report_of(tmp_path)
-    assert lesion_places(report)[1].instance_number == len(VOXELS) - fullest(report)
+    assert places_of(report)[1].instance_number == len(VOXELS) - fullest(report)
 
 
 def test_an_interpolated_slice_or_a_file_that_is_gone_has_no_number(report_of, tmp_path):
     (tmp_path / "gap").mkdir()
     write_classic(tmp_path / "gap", VOXELS, skip=(4, 5))
-    assert lesion_places(report_of(tmp_path / "gap"))[1].instance_number is None
+    assert places_of(report_of(tmp_path / "gap"))[1].instance_number is None
     (tmp_path / "gone").mkdir()
     write_classic(tmp_path / "gone", VOXELS)
     report = report_of(tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone")
-    assert lesion_places(report)[1].instance_number is None
+    assert places_of(report)[1].instance_number is None

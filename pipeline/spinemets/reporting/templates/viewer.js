@@ -62,6 +62,12 @@
     logLevel: "error",
   });
 
+  /* The pictures of the report say H and F, as scanners do. */
+  for (const method of ["drawTextBelow", "drawTextAbove"]) {
+    const draw = view[method].bind(view);
+    view[method] = (place, text, ...rest) => draw(place, { S: "H", I: "F" }[text] || text, ...rest);
+  }
+
   const load = (base64, name, options) =>
     niivue.NVImage.loadFromBase64(Object.assign({ base64: base64, name: name + ".nii.gz" }, options));
 
@@ -166,6 +172,17 @@
     view.onLocationChange = describe;
   }
 
+  /* Axial above coronal; side by side, as high as the sagittal slice, where few slices make them narrow. */
+  function tiles() {
+    const { dimsRAS, pixDimsRAS } = images[0];
+    const narrow = dimsRAS[2] * pixDimsRAS[2] > 3 * dimsRAS[1] * pixDimsRAS[1];
+    return [
+      { sliceType: niivue.SLICE_TYPE.SAGITTAL, position: [0, 0, 0.5, 1] },
+      { sliceType: niivue.SLICE_TYPE.AXIAL, position: narrow ? [0.5, 0, 0.25, 1] : [0.5, 0, 0.5, 0.5] },
+      { sliceType: niivue.SLICE_TYPE.CORONAL, position: narrow ? [0.75, 0, 0.25, 1] : [0.5, 0.5, 0.5, 0.5] },
+    ];
+  }
+
   async function start() {
     box.hidden = false;
     await view.attachToCanvas(canvas);
@@ -178,11 +195,7 @@
       lesions.setColormapLabel(lesionTable);
     }
     for (const image of [...images, vertebrae, lesions]) if (image) view.addVolume(image);
-    view.setCustomLayout([
-      { sliceType: niivue.SLICE_TYPE.SAGITTAL, position: [0, 0, 0.5, 1] },
-      { sliceType: niivue.SLICE_TYPE.AXIAL, position: [0.5, 0, 0.5, 0.5] },
-      { sliceType: niivue.SLICE_TYPE.CORONAL, position: [0.5, 0.5, 0.5, 0.5] },
-    ]);
+    view.setCustomLayout(tiles());
     connect();
     showSeries(shown);
     updateLayers();
