@@ -77,3 +77,13 @@ def test_a_canal_that_ends_behind_the_lowest_body_goes_on_as_it_went(lumbar_spin
     anatomy[tuple(canal[grid.to_world(canal)[:, 2] < end_mm].T)] = Structure.BACKGROUND
     axis = fit_spinal_axis(anatomy, grid)
     assert abs(axis.project([lumbar_spine.point("S1", 0.0)])[0, 1]) < 10.0
+
+
+def test_one_body_with_a_short_piece_of_canal_has_an_axis(lumbar_spine):
+    grid, anatomy = lumbar_spine.segmentation.grid, lumbar_spine.segmentation.anatomy
+    heights = grid.to_world(np.indices(anatomy.shape).reshape(3, -1).T)[:, 2].reshape(anatomy.shape)
+    middle = lumbar_spine.point("L2", 0.0)[2]
+    body = (anatomy == Structure.VERTEBRAL_BODY) & (np.abs(heights - middle) < 13)
+    sac = np.isin(anatomy, (Structure.THECAL_SAC, Structure.CORD)) & (np.abs(heights - middle) < 4)
+    little = np.where(body, Structure.VERTEBRAL_BODY, np.where(sac, Structure.THECAL_SAC, 0)).astype(np.uint8)
+    assert fit_spinal_axis(little, grid) is not None

@@ -20,6 +20,7 @@ _LUMBAR = (-0.25, 0.2, 0.2)
 _PITCH_MM = (24.0, 32.0)  # of thoracic and of lumbar vertebrae; between them both count
 _BESIDE = 0.1  # higher, of processes beside the canal
 _USUAL_PITCH_MM = 30.0
+_PITCH_LIMITS_MM = (10.0, 50.0)
 
 
 def arch_drop_mm(behind_mm: Array, beside_mm: Array, pitch_mm: Array) -> Array:
@@ -63,5 +64,7 @@ def pitch_at(heights_mm: Array, middles_mm: Array) -> Array:
     """
     if len(middles_mm) < 2:
         return np.full(len(heights_mm), _USUAL_PITCH_MM)
+    # Beside the dens, and cut by an image's edge, two bodies may have one height.
+    middles_mm = np.maximum.accumulate(middles_mm)
     between = 0.5 * (middles_mm[1:] + middles_mm[:-1])
-    return np.interp(heights_mm, between, np.diff(middles_mm))
+    return np.clip(np.interp(heights_mm, between, np.diff(middles_mm)), *_PITCH_LIMITS_MM)

@@ -162,10 +162,10 @@ def _bridge(
 
 
 def _standing_in(canal: Collection[int], bodies: Collection[int]) -> list[int]:
-    """The height bins whose bodies tell where an unseen canal is."""
-    if not canal:
-        return list(bodies)
+    """The height bins whose bodies tell where an unseen canal is: all of them beside a short one."""
     end = round(_TILTED_END_MM / _BIN_MM)
+    if len(canal) < 2 * end:
+        return [key for key in bodies if key not in canal]
     lowest, highest = min(canal), max(canal)
     within = range(min(min(bodies) + end, lowest), max(max(bodies) - end, highest) + 1) if bodies else ()
     return [key for key in bodies if key not in canal and key in within]

@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from spinemets.volume import Mask
 
@@ -48,7 +47,17 @@ def bounding_box(mask: Mask) -> Box | None:
     return box
 
 
-def widened(box: Sequence[slice], reach: Sequence[int], shape: Sequence[int]) -> Box:
+def box_around(voxels: npt.NDArray[np.integer]) -> Box:
+    """The smallest box that holds all voxels of a list, (n, axes); n is not 0.
+
+    >>> box_around(np.array([[1, 3], [0, 4]]))
+    (slice(0, 2, None), slice(3, 5, None))
+    """
+    ends = zip(voxels.min(axis=0).tolist(), voxels.max(axis=0).tolist(), strict=True)
+    return tuple(slice(first, last + 1) for first, last in ends)
+
+
+def widened(box: Box, reach: Sequence[int], shape: Sequence[int]) -> Box:
     """A box with so many voxels more on both sides of each axis, within an array's shape.
 
     >>> widened((slice(1, 3), slice(5, 8)), (2, 2), (9, 9))
@@ -131,7 +140,7 @@ def grown(mask: Mask, reach: Sequence[int]) -> Mask:
 def shell_of(
     voxels: npt.NDArray[np.integer], shape: Sequence[int], spacing_mm: Sequence[float], reach_mm: float
 ) -> tuple[Box, Mask]:
-    """What lies around a list of voxels within some millimetres: a box, and the mask in it.
+    """What lies around a list of voxels within some millimetres along each axis: a box, and the mask in it.
 
     Parameters
     ----------
@@ -147,8 +156,7 @@ def shell_of(
     (slice(1, 6, None), [1, 1, 0, 1, 1])
     """
     reach = np.floor(reach_mm / np.asarray(spacing_mm)).astype(int).tolist()
-    ends = zip(voxels.min(axis=0).tolist(), voxels.max(axis=0).tolist(), strict=True)
-    box = widened([slice(first, last + 1) for first, last in ends], reach, shape)
+    box = widened(box_around(voxels), reach, shape)
     inside = np.zeros([part.stop - part.start for part in box], dtype=np.bool_)
     inside[tuple((voxels - corner(box)).T)] = True
-    return box, (ndimage.distance_transform_edt(~inside, sampling=spacing_mm) <= reach_mm) & ~inside
+    return box, grown(inside, reach) & ~inside

@@ -11,10 +11,12 @@ from spinemets.io import discover, read_study
 from spinemets.reporting.document import report_document
 from spinemets.reporting.places import lesion_places
 from spinemets.reporting.words import place_text
+from spinemets.spinal_axis import fit_spinal_axis
 
 
 def places_of(report):
-    return lesion_places(report.findings, report.segmentation, report.study.reference.series)
+    grid, series = report.segmentation.grid, report.study.reference.series
+    return lesion_places(report.findings, grid, series, fit_spinal_axis(report.segmentation.anatomy, grid))
 
 
 # The phantom's canal lies at x = 0; in RAS+ mm its lesions at x = 0, -12, 2 and 4.

@@ -254,8 +254,8 @@ class _Registrar:
 
 def _result_fields(result: StudyResult) -> dict[str, object]:
     return {
-        # Nothing in a row is a person's: its words are the report's own, and what its cautions say of
-        # files and headers was hidden when the study was read.
+        # With hashed names nothing in a row is a person's: its words are the report's own, and what
+        # its cautions say of files and headers was hidden when the study was read.
         "summary": dict(result.summary),
         "findings": tuple(dict(row) for row in result.findings),
         "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},

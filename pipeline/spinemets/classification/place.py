@@ -7,21 +7,21 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from spinemets.anatomy import Structure
 from spinemets.arches import arch_drop_mm, pitch_at
 from spinemets.config import ClassificationConfig
 from spinemets.findings import SpineSegmentation, Vertebra
 from spinemets.spinal_axis import SpinalAxis
-from spinemets.voxels import SAMPLED_VOXELS, corner, voxels_of, widened
+from spinemets.voxels import SAMPLED_VOXELS, box_around, corner, voxels_of, widened
 
 __all__ = ["LevelsTouched", "find_levels"]
 
 Array = npt.NDArray[np.float64]
 
 _CANAL_RADIUS_MM = 9.0  # outside of it, what touches bone is that bone's; behind it lie arches
-_TOUCHING_MM = 8.0
+_TOUCHING_MM = 4.0
 _BEYOND_END = 0.75  # body heights above the first and below the last vertebra that still count
 _REACH_MM = 65.0  # from the canal's centre
 
@@ -79,17 +79,16 @@ def _by_touch(
         return nobody
     grid = segmentation.grid
     reach = np.ceil(_TOUCHING_MM / np.array(grid.spacing_mm)).astype(int).tolist()
-    ends = zip(voxels.min(axis=0).tolist(), voxels.max(axis=0).tolist(), strict=True)
-    box = widened([slice(first, last + 1) for first, last in ends], reach, grid.shape)
+    box = widened(box_around(voxels), reach, grid.shape)
     rows = row_of[segmentation.vertebrae[box]]
-    if not (rows >= 0).any():
+    bone = voxels_of(rows >= 0)
+    if not len(bone):
         return nobody
-    distance, nearest = ndimage.distance_transform_edt(
-        rows < 0, sampling=grid.spacing_mm, return_indices=True
-    )
-    own = tuple((voxels - corner(box)).T)
-    owner = rows[tuple(index[own] for index in nearest)]
-    return np.where(distance[own] <= _TOUCHING_MM, owner, -1)
+    tree = cKDTree(grid.to_world(bone + corner(box)))
+    distance, nearest = tree.query(grid.to_world(voxels), distance_upper_bound=_TOUCHING_MM)
+    touched = np.isfinite(distance)
+    nobody[touched] = rows[tuple(bone[np.asarray(nearest)[touched]].T)]
+    return nobody
 
 
 def _by_height(

@@ -8,6 +8,7 @@ from spinemets.channels import condition_vector
 from spinemets.findings import LesionFinding, Provenance, SpineSegmentation, StudyReport, Vertebra
 from spinemets.reporting.extent import extent_cautions
 from spinemets.reporting.places import lesion_places
+from spinemets.spinal_axis import fit_spinal_axis
 from spinemets.volume import Study, Weighting
 
 __all__ = ["NO_LESION", "build_report"]
@@ -32,18 +33,19 @@ def build_report(
     that no value carries yet, such as an uncertain numbering; they come first.
     """
     vertebrae, findings = tuple(vertebrae), tuple(findings)
-    gathered = (*cautions, *_cautions(study, segmentation, vertebrae, findings))
-    places = lesion_places(findings, segmentation, study.reference.series)
+    axis = fit_spinal_axis(segmentation.anatomy, segmentation.grid)
+    extent = extent_cautions(segmentation, vertebrae, axis)
+    gathered = (*cautions, *_cautions(study, segmentation, vertebrae), *extent)
+    if not findings:
+        gathered = (*gathered, NO_LESION)
+    places = lesion_places(findings, segmentation.grid, study.reference.series, axis)
     return StudyReport(
         study, segmentation, vertebrae, findings, tuple(dict.fromkeys(gathered)), provenance, places
     )
 
 
 def _cautions(
-    study: Study,
-    segmentation: SpineSegmentation,
-    vertebrae: tuple[Vertebra, ...],
-    findings: tuple[LesionFinding, ...],
+    study: Study, segmentation: SpineSegmentation, vertebrae: tuple[Vertebra, ...]
 ) -> Iterator[str]:
     yield from study.cautions
     for volume in study.volumes:
@@ -58,9 +60,6 @@ def _cautions(
     for level in dict.fromkeys(names):
         if names.count(level) > 1:
             yield DUPLICATED.format(level.value)
-    yield from extent_cautions(segmentation, vertebrae)
-    if not findings:
-        yield NO_LESION
 
 
 def _untold(weighting: Weighting) -> str:

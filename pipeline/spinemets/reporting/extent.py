@@ -8,7 +8,7 @@ import numpy as np
 
 from spinemets.anatomy import SpineRegion, VertebralLevel
 from spinemets.findings import SpineSegmentation, Vertebra
-from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
+from spinemets.spinal_axis import SpinalAxis
 from spinemets.voxels import SAMPLED_VOXELS, voxels_of
 
 __all__ = ["extent_cautions"]
@@ -24,13 +24,14 @@ _UNNAMED = (
 )
 
 
-def extent_cautions(segmentation: SpineSegmentation, vertebrae: Sequence[Vertebra]) -> Iterator[str]:
+def extent_cautions(
+    segmentation: SpineSegmentation, vertebrae: Sequence[Vertebra], axis: SpinalAxis | None
+) -> Iterator[str]:
     """A sentence for either end beyond which more than 1.5 vertebrae's height of spine is labelled.
 
     Nothing is expected above C2 or beside the sacrum, whose label ends the column.
     """
-    axis = fit_spinal_axis(segmentation.anatomy, segmentation.grid) if vertebrae else None
-    if axis is None:
+    if axis is None or not vertebrae:
         return
     heights = axis.project([vertebra.centroid_mm for vertebra in vertebrae])[:, 0]
     labelled = _labelled_heights(segmentation, axis)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from spinemets.findings import Lesion, LesionFinding, LesionPlace, Side, SpineSegmentation
-from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
+from spinemets.findings import Lesion, LesionFinding, LesionPlace, Side
+from spinemets.spinal_axis import SpinalAxis
 from spinemets.volume import Grid, Plane, Series
 
 __all__ = ["lesion_places"]
@@ -19,14 +20,11 @@ _SHARE_OF_EITHER = 0.2
 
 
 def lesion_places(
-    findings: Iterable[LesionFinding], segmentation: SpineSegmentation, series: Series
+    findings: Iterable[LesionFinding], grid: Grid, series: Series, axis: SpinalAxis | None
 ) -> Mapping[int, LesionPlace]:
-    """The place of every lesion in the reference series, by its number."""
+    """The place of every lesion in the reference series, by its number; no side without an axis."""
     lesions = [finding.lesion for finding in findings]
-    if not lesions:
-        return {}
-    axis = fit_spinal_axis(segmentation.anatomy, segmentation.grid)
-    return {lesion.number: _place(lesion, segmentation.grid, series, axis) for lesion in lesions}
+    return {lesion.number: _place(lesion, grid, series, axis) for lesion in lesions}
 
 
 def _place(lesion: Lesion, grid: Grid, series: Series, axis: SpinalAxis | None) -> LesionPlace:
@@ -71,10 +69,10 @@ def _instance_number(series: Series, place: int, count: int) -> int | None:
 
 def _written_number(path: Path) -> int | None:
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["InstanceNumber"])
+        wanted = ["InstanceNumber"]
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=wanted)
         return int(header.InstanceNumber)
-    except (OSError, InvalidDicomError, EOFError, AttributeError, TypeError, ValueError):
+    except (OSError, EOFError, LookupError, AttributeError, TypeError, ValueError, struct.error):
         return None

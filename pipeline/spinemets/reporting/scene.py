@@ -15,6 +15,7 @@ from spinemets.reporting.drawing import display_window
 from spinemets.reporting.planes import BodyAxes, PicturePlane, body_axes, sample
 from spinemets.reporting.words import level_name, percent
 from spinemets.volume import Mask
+from spinemets.voxels import bounding_box, corner, voxels_of
 
 __all__ = ["LesionPatch", "Scene", "has_doubtful_evidence", "lesion_label", "lesion_patch", "make_scene"]
 
@@ -74,20 +75,26 @@ def _main_cord(report: StudyReport, cord: Mask, axes: BodyAxes) -> Mask:
 
     What else is called cord lies in the cauda equina.
     """
-    pieces, count = ndimage.label(cord, structure=np.ones((3, 3, 3)))
+    box = bounding_box(cord)
+    if box is None:
+        return cord
+    pieces, count = ndimage.label(cord[box], structure=np.ones((3, 3, 3)))
     if count < 2:
         return cord
-    places = np.argwhere(cord)
+    places = voxels_of(cord[box])
     labels = pieces[tuple(places.T)]
-    heights = report.segmentation.grid.to_world(places) @ axes.directions[2]
+    heights = report.segmentation.grid.to_world(places + corner(box)) @ axes.directions[2]
     ranks = np.arange(count + 1)
     tops = ndimage.maximum(heights, labels, ranks[1:])
     foot = heights[labels == np.bincount(labels).argmax()].min()
     kept = {int(rank) for rank in ranks[1:][tops >= foot]}
     for finding in report.findings:
         if finding.compartment is Compartment.INTRAMEDULLARY:
-            kept |= {int(rank) for rank in np.unique(pieces[tuple(finding.lesion.voxels.T)])} - {0}
-    return np.isin(pieces, list(kept))
+            own = finding.lesion.voxels[cord[tuple(finding.lesion.voxels.T)]] - corner(box)
+            kept |= {int(rank) for rank in np.unique(pieces[tuple(own.T)])}
+    main = np.zeros_like(cord)
+    main[box] = np.isin(pieces, list(kept))
+    return main
 
 
 def has_doubtful_evidence(finding: LesionFinding) -> bool:

@@ -87,7 +87,7 @@ def report_row(report: StudyReport) -> Row:
         " ".join(record.level.value for record in document.levels if record.uncertain),
         " ".join(level.value for level in summary.levels_involved),
         len(cautions),
-        CAUTION_BREAK.join(cautions),
+        CAUTION_BREAK.join(caution.replace(CAUTION_BREAK, " / ") for caution in cautions),
     )
     return dict(zip(REPORT_COLUMNS, values, strict=True))
 

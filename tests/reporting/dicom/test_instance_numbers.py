@@ -10,10 +10,12 @@ import pytest
 
 from dicom_files import noise, write_classic, write_enhanced
 from spinemets.reporting.places import lesion_places
+from spinemets.spinal_axis import fit_spinal_axis
 
 
 def places_of(report):
-    return lesion_places(report.findings, report.segmentation, report.study.reference.series)
+    grid, series = report.segmentation.grid, report.study.reference.series
+    return lesion_places(report.findings, grid, series, fit_spinal_axis(report.segmentation.anatomy, grid))
 
 
 VOXELS = noise((12, 40, 32))
