@@ -191,6 +191,23 @@ def test_a_t1_is_native_beside_one_whose_description_names_the_agent_of_the_whol
     assert all(entry.kept for entry in listing.series)
 
 
+def test_a_t1_with_an_agent_that_the_native_one_lacks_was_acquired_after_it(tmp_path, dicom):
+    series = {
+        "T1 tse sag": "",
+        "T1 tse tra": "Gadovist",
+        "T1 tse sag KM": "Gadovist",
+    }
+    for number, (words, agent) in enumerate(series.items(), start=4):
+        tags = {**T1_TAGS, "SeriesDescription": words, "SeriesNumber": number, "ContrastBolusAgent": agent}
+        dicom.classic(tmp_path / str(number), dicom.noise(), tags={**tags, "ProtocolName": "LWS mit KM"})
+    (listing,) = discover(tmp_path)
+    assert {entry.series.number: entry.series.weighting for entry in listing.series} == {
+        4: Weighting.T1,
+        5: Weighting.T1_GD,
+        6: Weighting.T1_GD,
+    }
+
+
 def test_axial_and_coronal_give_way_to_sagittal(tmp_path, dicom):
     dicom.classic(tmp_path / "a", dicom.noise((9, 30, 30)), AXIAL, tags={"SeriesDescription": "T1 ax"})
     dicom.classic(tmp_path / "c", dicom.noise((9, 30, 30)), CORONAL, tags={"SeriesDescription": "T1 cor"})
@@ -286,6 +303,21 @@ def test_sidecars_tell_the_t1_before_contrast_agent_from_the_one_after_it(tmp_pa
         path.with_name(f"sub-01_run-{seed}_T1w.json").write_text(json.dumps(sidecar))
     (listing,) = discover(tmp_path)
     assert [entry.series.weighting for entry in listing.series] == [Weighting.T1, Weighting.T1_GD]
+
+
+def test_sidecars_whose_agents_differ_tell_a_t1_without_words_after_it(tmp_path):
+    series = (("SAG T1", ""), ("TRA T1", "GADOLINIUM"), ("SAG T1 POST", "GADOLINIUM"))
+    for seed, (words, agent) in enumerate(series):
+        path = save_nifti(tmp_path / f"sub-01/anat/sub-01_run-{seed}_T1w.nii.gz", seed)
+        sidecar = {"SeriesDescription": words, "ContrastBolusIngredient": agent}
+        path.with_name(f"sub-01_run-{seed}_T1w.json").write_text(json.dumps(sidecar))
+    (listing,) = discover(tmp_path)
+    weightings = {entry.series.description: entry.series.weighting for entry in listing.series}
+    assert weightings == {
+        "sub-01_run-0_T1w": Weighting.T1,
+        "sub-01_run-1_T1w": Weighting.T1_GD,
+        "sub-01_run-2_T1w": Weighting.T1_GD,
+    }
 
 
 def test_a_damaged_sidecar_is_passed_over(tmp_path, caplog):

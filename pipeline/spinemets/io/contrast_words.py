@@ -1,7 +1,8 @@
 """What a description says of contrast agent: with, without, or nothing.
 
 A "C" is contrast only where it cannot be the cervical spine: with a plus ("+C", "C+"), written
-onto the T1 ("T1c"), or beside a T1's fat suppression ("T1 FS C"). "T1 C" alone says nothing.
+onto the T1 ("T1c"), or beside a T1's fat suppression ("T1 FS C"). "T1 C" alone says nothing. A plus
+joins regions in "L+C", "L + C" and "C + T", but not in "L +C" or beside a word ("+ C LUMBAR").
 A text that names both ("W/WO", "pre/post", "mit und ohne KM") is the name of an examination and
 says nothing of one series.
 """
@@ -21,8 +22,10 @@ def _words(*alternatives: str) -> re.Pattern[str]:
 
 _SPINE = r"(?:spine|sp|wirbel\w*|ws|col\w*|rachis|cerv\w*|neck|cord)"
 _NOT_SPINE = rf"(?! ?{_SPINE}{_END})"
-_NOT_REGION = rf"(?! ?(?:[+&]|and|und|et|e|y)? ?(?:{_SPINE}|thor\w*|lumb\w*|th?|tl|ls?){_END})"
-_NOT_BEHIND_REGION = r"(?<!\bt)(?<!\bl)(?<!\bt )(?<!\bl )"
+_NOT_LETTER = rf"(?! ?(?:[+&]|and|und|et|e|y)? ?(?:{_SPINE}|th?|tl|ls?){_END})"
+_NOT_REGION = rf"{_NOT_LETTER}(?! ?(?:[+&]|and|und|et|e|y)? ?(?:thor\w*|lumb\w*){_END})"
+_NOT_BEHIND_LETTER = r"(?<!\bt)(?<!\bl)"
+_NOT_BEHIND_SPACED_LETTER = r"(?<!\bt )(?<!\bl )"
 _AGENT = (
     r"(?:gd|gad(?:[ao]\w*)?|km|ce|contrast\w*|kontrast\w*|inj\w*|mdc|dotarem|prohance|magnevist|multihance"
     r"|clariscan|omniscan)"
@@ -32,8 +35,9 @@ _CONTRAST = _words(
     rf"t1w?c{_NOT_SPINE}", rf"t1w? ?fs ?c{_NOT_REGION}", r"t1w? c ?fs",
 )  # fmt: skip
 _PLUS_CONTRAST = re.compile(
-    rf"\+ ?(?:{_AGENT}|iv|mc){_END}|{_NOT_BEHIND_REGION}\+(?:c| c{_NOT_REGION}){_END}"
-    rf"|{_START}c(?:\+| \+{_NOT_REGION}){_END}"
+    rf"\+ ?(?:{_AGENT}|iv|mc){_END}|{_NOT_BEHIND_LETTER}\+c{_END}"
+    rf"|{_NOT_BEHIND_LETTER}{_NOT_BEHIND_SPACED_LETTER}\+ c{_NOT_LETTER}{_END}"
+    rf"|{_START}c(?:\+| \+{_NOT_LETTER}){_END}"
 )
 _WITHOUT = r"(?:without|wo|ohne|sans|sin|senza)"
 _NO_CONTRAST = _words(

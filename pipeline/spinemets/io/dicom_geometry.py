@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,8 @@ _SAME_DIRECTION = 1e-3
 _LARGEST_SHEAR_DEG = 1.0
 # Table movement and motion correction stay below this; stations of a spine are centimetres apart.
 _SAME_STACK_MM = 2.0
+# From one stack to the next, as shares of the spacing: one slice may be missing between them.
+_CONTINUED_STEP = (0.75, 2.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +218,11 @@ def _distance_cautions(header: SliceHeader, step: npt.NDArray[np.float64]) -> tu
 def split_slices(slices: Sequence[SliceHeader]) -> list[tuple[str, list[SliceHeader]]]:
     """Divide the images of one series into stacks that can each be a volume.
 
-    First by size, pixel spacing and direction; then by the stacks that an enhanced file names, and
-    by place: stacks that lie beside each other in the plane of their images, as the stations of a
-    spine do, are numbered from head to foot. Where several images of such a group lie at one
-    position, by echo time, image type, inversion time, temporal position or acquisition number,
-    alone or together, if that leaves one image per position in every stack.
+    First by size, pixel spacing and direction; then by place, as the stations of a spine lie beside
+    each other in the plane of their images, and by the stacks that an enhanced file names where
+    these do not continue each other. Stacks are numbered from head to foot. Where several images of
+    such a group lie at one position, by echo time, image type, inversion time, temporal position or
+    acquisition number, alone or together, if that leaves one image per position in every stack.
 
     Returns
     -------
@@ -230,7 +232,7 @@ def split_slices(slices: Sequence[SliceHeader]) -> list[tuple[str, list[SliceHea
     """
     parted = []
     for group in _same_plane(slices):
-        stacks = [stack for part in _named_stacks(group) for stack in _side_by_side(part)]
+        stacks = [stack for part in _side_by_side(group) for stack in _named_stacks(part)]
         for number, stack in enumerate(sorted(stacks, key=_mean_height, reverse=True), start=1):
             keys = _separating_keys(stack)
             place = [f"stack {number}"] if len(stacks) > 1 else []
@@ -241,16 +243,41 @@ def split_slices(slices: Sequence[SliceHeader]) -> list[tuple[str, list[SliceHea
 
 
 def _named_stacks(group: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
-    """By StackID; whole where that leaves single images, as it then does not mean a stack."""
+    """By StackID; whole where the stacks are single slices, or continue each other on one grid."""
     stacks = list(_parts(group, (("{}", lambda header: header.stack_id),)).values())
-    return stacks if all(len(stack) > 1 for stack in stacks) else [list(group)]
+    distances = _distances(group)
+    if distances is None or len(stacks) == 1 or _are_mostly_single(stacks):
+        return [list(group)]
+    order = np.argsort(distances, kind="stable")
+    steps = np.diff(distances[order])
+    names = [group[index].stack_id for index in order]
+    between = steps[[one != other for one, other in pairwise(names)]]
+    low, high = np.multiply(_CONTINUED_STEP, np.median(steps[steps >= _SAME_POSITION_MM]))
+    return [list(group)] if low <= between.min() and between.max() <= high else stacks
+
+
+def _are_mostly_single(stacks: Sequence[Sequence[SliceHeader]]) -> bool:
+    """Whether most stacks hold the images of a single position, and so are no stacks."""
+    single = 0
+    for stack in stacks:
+        distances = _distances(stack)
+        single += distances is None or bool(np.ptp(distances) < _SAME_POSITION_MM)
+    return 2 * single > len(stacks)
+
+
+def _distances(group: Sequence[SliceHeader]) -> npt.NDArray[np.float64] | None:
+    """Where the images lie along the normal of the first, mm; None where that is unknown."""
+    if any(header.position_mm is None or header.orientation is None for header in group):
+        return None
+    normal = np.cross(group[0].orientation[:3], group[0].orientation[3:])  # type: ignore[index]
+    return np.array([header.position_mm for header in group], dtype=np.float64) @ normal
 
 
 def _side_by_side(group: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
     """Stacks of one direction that lie beside each other; each keeps the order of its images.
 
     Along the normal, the next image of a stack lies straight behind the last one: within 2 mm, and
-    what a shear of 1 degree adds. Whole where that leaves single images: they are one stack askew.
+    what a shear of 1 degree adds. Whole where most stacks are single slices: they are one stack askew.
     """
     if any(header.position_mm is None or header.orientation is None for header in group):
         return [list(group)]
@@ -266,9 +293,8 @@ def _side_by_side(group: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
             stacks[int(excess.argmin())].append(int(index))
         else:
             stacks.append([int(index)])
-    if min(map(len, stacks)) == 1:
-        return [list(group)]
-    return [[group[index] for index in sorted(stack)] for stack in stacks]
+    found = [[group[index] for index in sorted(stack)] for stack in stacks]
+    return [list(group)] if _are_mostly_single(found) else found
 
 
 def _mean_height(stack: Sequence[SliceHeader]) -> float:
@@ -315,11 +341,10 @@ def _separating_keys(group: Sequence[SliceHeader]) -> tuple[_SplitKey, ...]:
 
 
 def _has_shared_positions(group: Sequence[SliceHeader]) -> bool:
-    if any(header.position_mm is None or header.orientation is None for header in group):
+    distances = _distances(group)
+    if distances is None or len(distances) == 1:
         return False
-    normal = np.cross(group[0].orientation[:3], group[0].orientation[3:])  # type: ignore[index]
-    distances = np.sort(np.array([header.position_mm for header in group]) @ normal)
-    return bool(len(distances) > 1 and np.diff(distances).min() < _SAME_POSITION_MM)
+    return bool(np.diff(np.sort(distances)).min() < _SAME_POSITION_MM)
 
 
 def _same_plane(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:

@@ -19,7 +19,7 @@ from spinemets.io.files import is_dicom_series, is_image_file
 from spinemets.io.listing import IgnoredFile, StudyListing
 from spinemets.io.selection import select_series
 from spinemets.io.sources import InputFiles, open_files
-from spinemets.io.weighting import names_contrast_of_t1
+from spinemets.io.weighting import native_if_silent
 
 __all__ = ["discover"]
 
@@ -170,12 +170,13 @@ def _list_dicom_studies(instances: Sequence[InstanceHeader], config: ReadingConf
 
 
 def _with_study_contrast(groups: Iterable[list[InstanceHeader]]) -> Iterable[list[InstanceHeader]]:
-    """The series of a study, each told whether the description of some T1 names contrast agent."""
-    if not any(names_contrast_of_t1(instance.acquisition) for group in groups for instance in group):
-        return groups
+    """The series of a study, each told what the others say of contrast agent."""
+    native = native_if_silent(instance.acquisition for group in groups for instance in group)
     return [
         [
             replace(instance, acquisition=replace(instance.acquisition, contrast_named_in_study=True))
+            if instance.acquisition in native
+            else instance
             for instance in group
         ]
         for group in groups

@@ -63,7 +63,8 @@ _DERIVED_WORDS = (
     (re.compile(r"\b(?:[rt][12]\*? ?map|fat ?frac\w*|field ?map|phase ?map)\b"), "a parameter map"),
     (re.compile(r"\b(?:screen ?(?:save|shot|cap\w*)|dose report)\b"), "a screenshot"),
 )
-# Flow compensation is no flow image; myelopathy, myeloma and angioma are diseases; "diffuse" is a finding.
+# Flow compensation is no flow image; myelopathy, myeloma and angioma are diseases; "diffuse" is a finding;
+# the German Myelon is the spinal cord.
 _OTHER_CONTRASTS = (
     (
         re.compile(r"\b(?:e?dwi\w*|dti|diff(?!use\b|er)\w*|ep2d ?diff\w*|resolve|b ?\d{3,4})\b"),
@@ -73,11 +74,12 @@ _OTHER_CONTRASTS = (
     (re.compile(r"\b(?:bold|fmri|epi|ep2d\w*)\b"), "functional"),
     (
         re.compile(
-            r"\b(?:tof|angio(?!m|li|sa)\w*|mra|twist|tricks|(?:pc|csf)?flow(?! ?(?:comp|void|art))|cine)\b"
+            r"\b(?:tof|angio(?!m|li|sa)\w*|mra|twist|tricks|cine"
+            r"|(?:pc|csf)?flow(?! ?(?:comp|void|art[ei]f)))\b"
         ),
         "flow or angiography",
     ),
-    (re.compile(r"\bm[iy]elo(?!pat|m|c|fib|dys|rad)\w*"), "a myelography"),
+    (re.compile(r"\bm[iy]elo(?!pat|m[ae]|[cz]el|[cz]yt|fib|dys|rad|n\b)\w*"), "a myelography"),
     (re.compile(r"\b(?:mtr?|mts|mt on|mt off)\b"), "magnetisation transfer"),
 )
 _OTHER_STATED_CONTRASTS = {

@@ -21,7 +21,7 @@ from spinemets.io.listing import IgnoredFile, Rejection, SeriesListing, StudyLis
 from spinemets.io.selection import head_foot_extent
 from spinemets.io.weighting import (
     AcquisitionHeader,
-    names_contrast_of_t1,
+    native_if_silent,
     plain_words,
     weighting_from_header,
 )
@@ -92,12 +92,17 @@ def _uid(digest: bytes) -> str:
 def _list_study(entries: Sequence[_Entry], config: ReadingConfig) -> StudyListing:
     study_uid = _uid(hashlib.sha256("".join(sorted(entry.uid for entry in entries)).encode()).digest())
     acquisitions = [_acquisition(entry) for entry in entries]
-    named = any(map(names_contrast_of_t1, acquisitions))
+    native = native_if_silent(acquisitions)
     return StudyListing(
         study_uid=study_uid,
         description=entries[0].name.title,
         series=tuple(
-            _list_file(entry, replace(acquisition, contrast_named_in_study=named), study_uid, config)
+            _list_file(
+                entry,
+                replace(acquisition, contrast_named_in_study=acquisition in native),
+                study_uid,
+                config,
+            )
             for entry, acquisition in zip(entries, acquisitions, strict=True)
         ),
         source=_source([entry.path for entry in entries]),

@@ -28,7 +28,8 @@ Of contrast agent the first that speaks decides:
 1. The description, and that of the series before it became a file.
 2. The study's other descriptions: where one of a T1 names contrast agent, a T1 without fat
    suppression that names none was acquired before it. The next two say less, as both are often
-   entered for the whole examination.
+   entered for the whole examination. Where ContrastBolusAgent is entered for some of the study's
+   plain T1s and not for others, it was not, and a T1 that has it was acquired after it.
 3. ContrastBolusAgent.
 4. The protocol's name, unless it names both ("W/WO CONTRAST").
 """
@@ -37,6 +38,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from spinemets.io.contrast_words import stated_contrast
@@ -45,7 +47,7 @@ from spinemets.volume import Weighting
 __all__ = [
     "AcquisitionHeader",
     "has_t1_words",
-    "names_contrast_of_t1",
+    "native_if_silent",
     "plain_words",
     "weighting_from_header",
     "weighting_from_name",
@@ -65,7 +67,8 @@ class AcquisitionHeader:
     fat_suppressed
         None where the header has no field of its own for it (only enhanced multi-frame objects do).
     contrast_named_in_study
-        Whether the description of some T1 of the study names contrast agent.
+        Whether the description of some T1 of the study names contrast agent, so that a plain T1
+        whose own does not was acquired before it; see ``native_if_silent``.
     """
 
     description: str = ""
@@ -156,8 +159,26 @@ def has_t1_words(text: str) -> bool:
     return bool(_T1.search(plain_words(text)))
 
 
-def names_contrast_of_t1(header: AcquisitionHeader) -> bool:
-    """Whether the description names a T1 and its contrast agent."""
+def native_if_silent(study: Iterable[AcquisitionHeader]) -> frozenset[AcquisitionHeader]:
+    """The headers of a study that were acquired before contrast agent if they describe a T1 without it.
+
+    None where no description of a T1 names contrast agent. Those with a ContrastBolusAgent are not
+    among them where another plain T1 whose description does not name contrast agent has none.
+    """
+    headers = frozenset(study)
+    if not any(_names_contrast_of_t1(header) for header in headers):
+        return frozenset()
+    with_agent = {header for header in headers if _entered_agent(header)}
+    plain_t1s = {
+        header
+        for header in headers
+        if weighting_from_header(header) in (Weighting.T1, Weighting.T1_GD)
+        and not stated_contrast(plain_words(_descriptions(header)))
+    }
+    return headers if plain_t1s <= with_agent else headers - with_agent
+
+
+def _names_contrast_of_t1(header: AcquisitionHeader) -> bool:
     words = plain_words(_descriptions(header))
     return bool(_T1.search(words)) and stated_contrast(words) is True
 
@@ -290,10 +311,16 @@ def _has_contrast_agent(header: AcquisitionHeader, *, fat_suppressed: bool) -> b
         return described
     if header.contrast_named_in_study and not fat_suppressed:
         return False
+    agent = _entered_agent(header)
+    return stated_contrast(plain_words(header.protocol)) is True if agent is None else agent
+
+
+def _entered_agent(header: AcquisitionHeader) -> bool | None:
+    """Whether ContrastBolusAgent names an agent; None where it is empty."""
     agent = header.contrast_agent.strip().upper()
-    if agent not in _UNSTATED_AGENT:
-        return agent not in _NO_AGENT and stated_contrast(plain_words(agent)) is not False
-    return stated_contrast(plain_words(header.protocol)) is True
+    if agent in _UNSTATED_AGENT:
+        return None
+    return agent not in _NO_AGENT and stated_contrast(plain_words(agent)) is not False
 
 
 def _is_fat_suppressed(header: AcquisitionHeader, words: str) -> bool:
