@@ -73,6 +73,19 @@ def test_bodies_whose_labels_touch_are_counted_one_by_one(tiny, tmp_path):
     assert body_at(scan, 5) == bit(Channel.THORACIC_BODY)
 
 
+def test_a_scrap_above_the_highest_body_is_thoracic(tiny, tmp_path):
+    for kind in ("T2w", "dseg"):
+        file = nib.load(tiny.folder / f"spider/sub-tiny_{kind}.nii.gz")
+        array = np.asarray(file.dataobj).copy()
+        if kind == "dseg":
+            array[5:9, 61:97, 289:299] = 1
+        nib.save(nib.Nifti1Image(array, file.affine), tmp_path / f"{kind}.nii.gz")
+    scan = read_spider(tmp_path / "T2w.nii.gz", tmp_path / "dseg.nii.gz", "scrap")
+    above = scan.allowed[(scan.structures == Structure.VERTEBRAL_BODY) & (np.arange(240) > 230)]
+    assert len(above)
+    assert set(np.unique(above)) <= {bit(Channel.THORACIC_BODY), ANY}
+
+
 def test_the_spider_canal_may_be_sac_or_cord(spider):
     canal = spider.allowed[7, 38, 60:200]
     assert (canal == bit(Channel.THECAL_SAC, Channel.CORD)).all()

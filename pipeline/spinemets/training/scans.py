@@ -272,9 +272,18 @@ def channels_of(structures: Labels) -> npt.NDArray[np.uint16]:
 
 
 def _number_bodies(structures: Labels, allowed: Allowed, grid: Grid) -> None:
-    """The five lowest bodies are lumbar, those above thoracic; labels of two may touch."""
+    """The five lowest bodies are lumbar, those above thoracic; labels of two may touch.
+
+    What is too little for a body, as where the image cuts one, is lumbar below the top of L1.
+    """
     instances = split_vertebrae(structures, None, grid)
-    thoracic = (instances > 0) & (instances <= int(instances.max()) - 5)
+    instances[structures != Structure.VERTEBRAL_BODY] = 0
+    uppermost = int(instances.max()) - 4
+    if uppermost < 1:
+        return
+    top = int(np.nonzero(instances == uppermost)[2].max())
+    thoracic = (instances > 0) & (instances < uppermost)
+    thoracic[:, :, top:] |= instances[:, :, top:] == 0
     allowed[thoracic & (structures == Structure.VERTEBRAL_BODY)] = bit(Channel.THORACIC_BODY)
 
 
