@@ -30,6 +30,8 @@ Pixels = npt.NDArray[np.uint8]
 COLOURS = ((236, 160, 30), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
 LARGEST_BYTES = 60_000
 HEIGHT = 430
+SHOWN_PAGES = 3
+SHOWN_KEY_IMAGES = 4
 
 
 def main() -> None:
@@ -177,9 +179,9 @@ def fhir_picture(result: Path) -> Image.Image:
 
 
 def pages(pdf: Path, folder: Path) -> Image.Image:
-    """The pages of a PDF side by side, by poppler."""
+    """The first pages of a PDF side by side, by poppler."""
     folder.mkdir()
-    tool("pdftoppm", "-r", 45, "-png", pdf, folder / "page")
+    tool("pdftoppm", "-r", 45, "-l", SHOWN_PAGES, "-png", pdf, folder / "page")
     drawn = [Image.open(path).convert("RGB") for path in sorted(folder.glob("page*.png"))]
     picture = Image.new("RGB", (sum(page.width + 6 for page in drawn) - 6, drawn[0].height), "#888888")
     for number, page in enumerate(drawn):
@@ -231,8 +233,9 @@ def encapsulated_picture(result: Path, work: Path) -> Image.Image:
 
 
 def capture_picture(result: Path) -> Image.Image:
-    """The key images side by side, as SimpleITK reads them."""
-    read = [SimpleITK.ReadImage(str(path)) for path in sorted((result / "dicom").glob("key-image-*.sc.dcm"))]
+    """The first key images side by side, as SimpleITK reads them."""
+    paths = sorted((result / "dicom").glob("key-image-*.sc.dcm"))[:SHOWN_KEY_IMAGES]
+    read = [SimpleITK.ReadImage(str(path)) for path in paths]
     drawn = [Image.fromarray(SimpleITK.GetArrayFromImage(image)[0]) for image in read]
     picture = Image.new("RGB", (sum(one.width + 6 for one in drawn), max(one.height for one in drawn)))
     left = 0
