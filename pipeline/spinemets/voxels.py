@@ -18,6 +18,7 @@ __all__ = [
     "SAMPLED_VOXELS",
     "Box",
     "bounding_box",
+    "box_around",
     "corner",
     "grown",
     "shell_of",

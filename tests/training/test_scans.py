@@ -60,27 +60,25 @@ def test_the_five_lowest_bodies_are_lumbar_and_the_next_is_thoracic(spider):
     assert body_at(spider, 5) == bit(Channel.THORACIC_BODY)
 
 
+def with_more_bone(tiny, folder, box):
+    """The SPIDER scan with a box of its labels made vertebra."""
+    root = tiny.folder / "spider"
+    file = nib.load(root / "sub-tiny_dseg.nii.gz")
+    labels = np.asarray(file.dataobj).copy()
+    labels[box] = 1
+    nib.save(nib.Nifti1Image(labels, file.affine), folder / "dseg.nii.gz")
+    return read_spider(root / "sub-tiny_T2w.nii.gz", folder / "dseg.nii.gz", "changed")
+
+
 def test_bodies_whose_labels_touch_are_counted_one_by_one(tiny, tmp_path):
-    for kind in ("T2w", "dseg"):
-        file = nib.load(tiny.folder / f"spider/sub-tiny_{kind}.nii.gz")
-        array = np.asarray(file.dataobj).copy()
-        if kind == "dseg":
-            # A bridge in front of the disc between the fifth and the sixth body.
-            array[6:8, 95:99, 232:248] = 1
-        nib.save(nib.Nifti1Image(array, file.affine), tmp_path / f"{kind}.nii.gz")
-    scan = read_spider(tmp_path / "T2w.nii.gz", tmp_path / "dseg.nii.gz", "touching")
+    # A bridge in front of the disc between the fifth and the sixth body.
+    scan = with_more_bone(tiny, tmp_path, np.s_[6:8, 95:99, 232:248])
     assert body_at(scan, 4) == bit(Channel.LUMBAR_BODY)
     assert body_at(scan, 5) == bit(Channel.THORACIC_BODY)
 
 
 def test_a_scrap_above_the_highest_body_is_thoracic(tiny, tmp_path):
-    for kind in ("T2w", "dseg"):
-        file = nib.load(tiny.folder / f"spider/sub-tiny_{kind}.nii.gz")
-        array = np.asarray(file.dataobj).copy()
-        if kind == "dseg":
-            array[5:9, 61:97, 289:299] = 1
-        nib.save(nib.Nifti1Image(array, file.affine), tmp_path / f"{kind}.nii.gz")
-    scan = read_spider(tmp_path / "T2w.nii.gz", tmp_path / "dseg.nii.gz", "scrap")
+    scan = with_more_bone(tiny, tmp_path, np.s_[5:9, 61:97, 289:299])
     above = scan.allowed[(scan.structures == Structure.VERTEBRAL_BODY) & (np.arange(240) > 230)]
     assert len(above)
     assert set(np.unique(above)) <= {bit(Channel.THORACIC_BODY), ANY}

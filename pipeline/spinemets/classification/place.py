@@ -16,7 +16,7 @@ from spinemets.findings import SpineSegmentation, Vertebra
 from spinemets.spinal_axis import SpinalAxis
 from spinemets.voxels import SAMPLED_VOXELS, box_around, corner, voxels_of, widened
 
-__all__ = ["LevelsTouched", "find_levels"]
+__all__ = ["LevelsTouched", "find_levels", "touches"]
 
 Array = npt.NDArray[np.float64]
 
@@ -62,12 +62,18 @@ def find_levels(
     counts = np.bincount(owner[owner >= 0], minlength=len(known))
     if counts.sum() == 0:
         return LevelsTouched((), None)
-    volumes = counts * segmentation.grid.voxel_volume_mm3
-    touched = (counts >= config.level_share * len(lesion_voxels)) | (volumes >= config.level_volume_mm3)
+    enough = touches(counts, len(lesion_voxels), segmentation.grid.voxel_volume_mm3, config)
     main = int(counts.argmax())
-    touched[main] = True
-    touched &= counts > 0
-    return LevelsTouched(tuple(vertebrae[row] for row in np.flatnonzero(touched)), vertebrae[main])
+    return LevelsTouched(tuple(vertebrae[row] for row in np.flatnonzero(enough)), vertebrae[main])
+
+
+def touches(
+    counts: npt.NDArray[np.intp], voxels: int, voxel_mm3: float, config: ClassificationConfig
+) -> npt.NDArray[np.bool_]:
+    """Which levels a lesion of so many voxels touches, by its voxels in each: the fullest in any case."""
+    enough = (counts >= config.level_share * voxels) | (counts * voxel_mm3 >= config.level_volume_mm3)
+    enough[counts.argmax()] = True
+    return np.asarray(enough & (counts > 0))
 
 
 def _by_touch(

@@ -267,10 +267,18 @@ def _are_mostly_single(stacks: Sequence[Sequence[SliceHeader]]) -> bool:
 
 def _distances(group: Sequence[SliceHeader]) -> npt.NDArray[np.float64] | None:
     """Where the images lie along the normal of the first, mm; None where that is unknown."""
+    placed = _placed(group)
+    return None if placed is None else placed[0] @ placed[1]
+
+
+def _placed(
+    group: Sequence[SliceHeader],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+    """Positions (n, 3) of the images and the normal of the first; None where one of them is unknown."""
     if any(header.position_mm is None or header.orientation is None for header in group):
         return None
     normal = np.cross(group[0].orientation[:3], group[0].orientation[3:])  # type: ignore[index]
-    return np.array([header.position_mm for header in group], dtype=np.float64) @ normal
+    return np.array([header.position_mm for header in group], dtype=np.float64), normal
 
 
 def _side_by_side(group: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
@@ -279,10 +287,10 @@ def _side_by_side(group: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
     Along the normal, the next image of a stack lies straight behind the last one: within 2 mm, and
     what a shear of 1 degree adds. Whole where most stacks are single slices: they are one stack askew.
     """
-    if any(header.position_mm is None or header.orientation is None for header in group):
+    placed = _placed(group)
+    if placed is None:
         return [list(group)]
-    normal = np.cross(group[0].orientation[:3], group[0].orientation[3:])  # type: ignore[index]
-    positions = np.array([header.position_mm for header in group])
+    positions, normal = placed
     stacks: list[list[int]] = []
     for index in np.argsort(positions @ normal, kind="stable"):
         steps = positions[index] - positions[[stack[-1] for stack in stacks]]

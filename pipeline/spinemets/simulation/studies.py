@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
+from spinemets.classification.place import touches
 from spinemets.config import ClassificationConfig
 from spinemets.findings import PointMm
 from spinemets.io.label_values import VERSE_LABELS
@@ -217,8 +218,6 @@ def _levels_of(codes: Labels, voxel_mm3: float) -> tuple[list[VertebralLevel], V
     counts = np.bincount(codes[codes > 0], minlength=256)
     if not counts.any():
         return [], None
-    limits = ClassificationConfig()
-    enough = (counts >= limits.level_share * len(codes)) | (counts * voxel_mm3 >= limits.level_volume_mm3)
-    enough[counts.argmax()] = True
-    touched = sorted(LEVEL_OF_CODE[int(code)] for code in np.flatnonzero(enough & (counts > 0)))
+    enough = touches(counts, len(codes), voxel_mm3, ClassificationConfig())
+    touched = sorted(LEVEL_OF_CODE[int(code)] for code in np.flatnonzero(enough))
     return touched, LEVEL_OF_CODE[int(counts.argmax())]
