@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from spinemets.findings import (
     InstanceEvidence,
     Lesion,
     LesionFinding,
+    LesionPlace,
     LevelAlternative,
     Provenance,
     ReviewTopic,
@@ -23,6 +24,8 @@ from spinemets.findings import (
     Vertebra,
 )
 from spinemets.reporting import build_report
+from spinemets.reporting.places import lesion_places
+from spinemets.spinal_axis import fit_spinal_axis
 from spinemets.volume import Grid, Plane, Series, Study, Volume, Weighting
 
 LEVELS = ("T11", "T12", "L1", "L2", "L3", "L4", "L5", "S1")
@@ -242,3 +245,16 @@ def report() -> StudyReport:
 def regions() -> dict[str, SpineRegion]:
     """The region of each of the phantom's levels."""
     return {level: VertebralLevel(level).region for level in LEVELS}
+
+
+@pytest.fixture
+def places_of():
+    """The places of a report's lesions, found anew."""
+
+    def find(report: StudyReport) -> Mapping[int, LesionPlace]:
+        grid, series = report.segmentation.grid, report.study.reference.series
+        return lesion_places(
+            report.findings, grid, series, fit_spinal_axis(report.segmentation.anatomy, grid)
+        )
+
+    return find

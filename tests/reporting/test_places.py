@@ -9,15 +9,7 @@ import pytest
 from spinemets.config import ReadingConfig
 from spinemets.io import discover, read_study
 from spinemets.reporting.document import report_document
-from spinemets.reporting.places import lesion_places
 from spinemets.reporting.words import place_text
-from spinemets.spinal_axis import fit_spinal_axis
-
-
-def places_of(report):
-    grid, series = report.segmentation.grid, report.study.reference.series
-    return lesion_places(report.findings, grid, series, fit_spinal_axis(report.segmentation.anatomy, grid))
-
 
 # The phantom's canal lies at x = 0; in RAS+ mm its lesions at x = 0, -12, 2 and 4.
 SIDES = {1: "midline", 2: "left", 3: "midline", 4: "right"}
@@ -25,17 +17,17 @@ SIDES = {1: "midline", 2: "left", 3: "midline", 4: "right"}
 
 @pytest.mark.parametrize("flips", [(False, False, False), (True, False, False), (True, True, True)])
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
-def test_sides_are_the_patients_whatever_the_grids_axes(make_report, order, flips):
+def test_sides_are_the_patients_whatever_the_grids_axes(make_report, order, flips, places_of):
     places = places_of(make_report(order=order, flips=flips))
     assert {number: place.side for number, place in places.items()} == SIDES
 
 
-def test_sides_follow_a_grid_that_is_turned(make_report):
+def test_sides_follow_a_grid_that_is_turned(make_report, places_of):
     turned = make_report(turn_degrees=(8.0, -5.0, 10.0))
     assert {number: place.side for number, place in places_of(turned).items()} == SIDES
 
 
-def test_slices_of_an_las_file_are_counted_in_its_own_order(make_report, tmp_path):
+def test_slices_of_an_las_file_are_counted_in_its_own_order(make_report, tmp_path, places_of):
     report = make_report(flips=(True, False, False))
     volume = report.study.reference
     path = tmp_path / "las_T2w.nii"
@@ -51,17 +43,17 @@ def test_slices_of_an_las_file_are_counted_in_its_own_order(make_report, tmp_pat
     assert place.instance_number is None
 
 
-def test_the_same_lesion_in_a_ras_file_has_the_slices_from_the_other_end(report):
+def test_the_same_lesion_in_a_ras_file_has_the_slices_from_the_other_end(report, places_of):
     place = places_of(report)[2]
     assert (place.slice_first, place.slice_last, place.slice_count) == (3, 7, 15)
 
 
-def test_slices_are_counted_across_the_plane_when_they_are_not_the_first_axis(make_report):
+def test_slices_are_counted_across_the_plane_when_they_are_not_the_first_axis(make_report, places_of):
     place = places_of(make_report(order=(1, 2, 0)))[2]
     assert (place.slice_first, place.slice_last, place.slice_count) == (3, 7, 15)
 
 
-def test_a_lesion_across_the_midline_is_on_both_sides(report):
+def test_a_lesion_across_the_midline_is_on_both_sides(report, places_of):
     finding = report.findings[1]
     grid = finding.lesion.grid
     across = np.argwhere(report.segmentation.vertebrae == 4).astype(np.int32)
@@ -70,7 +62,7 @@ def test_a_lesion_across_the_midline_is_on_both_sides(report):
     assert places_of(replace(report, findings=(wide,)))[2].side == "both"
 
 
-def test_without_a_spine_no_side_is_given(report):
+def test_without_a_spine_no_side_is_given(report, places_of):
     nothing = replace(report.segmentation, anatomy=np.zeros_like(report.segmentation.anatomy))
     assert {place.side for place in places_of(replace(report, segmentation=nothing)).values()} == {None}
 

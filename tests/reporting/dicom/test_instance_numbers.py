@@ -9,14 +9,6 @@ import pydicom
 import pytest
 
 from dicom_files import noise, write_classic, write_enhanced
-from spinemets.reporting.places import lesion_places
-from spinemets.spinal_axis import fit_spinal_axis
-
-
-def places_of(report):
-    grid, series = report.segmentation.grid, report.study.reference.series
-    return lesion_places(report.findings, grid, series, fit_spinal_axis(report.segmentation.anatomy, grid))
-
 
 VOXELS = noise((12, 40, 32))
 
@@ -27,7 +19,9 @@ def fullest(report, number=1):
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_instance_number_is_that_of_the_file_at_the_place_of_the_slice(report_of, tmp_path, number):
+def test_instance_number_is_that_of_the_file_at_the_place_of_the_slice(
+    report_of, tmp_path, number, places_of
+):
     # Numbered from the left, as the scanner went; the grid's slices run to the right.
     write_classic(tmp_path, VOXELS, tags=lambda index: {"InstanceNumber": 100 - index})
     report = report_of(tmp_path)
@@ -42,14 +36,14 @@ def test_instance_number_is_that_of_the_file_at_the_place_of_the_slice(report_of
     assert place.slice_first <= fullest(report, number) + 1 <= place.slice_last
 
 
-def test_a_multi_frame_object_tells_the_frame(report_of, tmp_path):
+def test_a_multi_frame_object_tells_the_frame(report_of, tmp_path, places_of):
     order = tuple(reversed(range(len(VOXELS))))
     write_enhanced(tmp_path / "enhanced.dcm", VOXELS, order=order)
     report = report_of(tmp_path)
     assert places_of(report)[1].instance_number == len(VOXELS) - fullest(report)
 
 
-def test_an_interpolated_slice_or_a_file_that_is_gone_has_no_number(report_of, tmp_path):
+def test_an_interpolated_slice_or_a_file_that_is_gone_has_no_number(report_of, tmp_path, places_of):
     (tmp_path / "gap").mkdir()
     write_classic(tmp_path / "gap", VOXELS, skip=(4, 5))
     assert places_of(report_of(tmp_path / "gap"))[1].instance_number is None
