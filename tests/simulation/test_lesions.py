@@ -157,6 +157,30 @@ def test_disease_stands_out_from_the_bone_it_lies_in_whatever_bodies_look_like(s
     assert seen > len(SEEDS) / 3
 
 
+def test_disease_of_arches_stands_out_from_how_arches_differ_among_themselves(structures):
+    arches = structures == Structure.POSTERIOR_ELEMENTS
+    # Every 12 mm of arches has a signal of its own, while bodies are as even as ever.
+    steps = np.random.default_rng(2).normal(0, 5 * NOISE, structures.shape[2] // 12 + 1)
+    image = picture(structures, Weighting.T1)
+    image += arches * np.repeat(steps, 12)[: structures.shape[2]].astype(np.float32)
+    options = ImplantOptions(
+        mean_number=0.0,
+        compartment_weights=WEIGHTS[Compartment.EXTRADURAL],
+        bone_weights=(0.0, 1.0, 0.0),
+        whole_vertebra=0.0,
+        epidural_extension=0.0,
+    )
+    shifts = []
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        ill = implant_lesions(image, structures, SPACING_MM, Weighting.T1, options, rng)
+        within = ill.lesions > 0
+        if within.any() and arches[within].mean() > 0.9:
+            shifts.append(float(np.median(image[within]) - np.median(ill.image[within])))
+    assert len(shifts) > len(SEEDS) / 3
+    assert min(shifts) > 5 * NOISE
+
+
 @pytest.mark.parametrize("weighting", list(GREY))
 def test_sclerotic_disease_is_dark_on_everything(structures, weighting):
     dark = []

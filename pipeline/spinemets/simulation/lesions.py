@@ -12,6 +12,7 @@ takes the sac's place there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cc3d
@@ -51,6 +52,8 @@ _MINIMUM_VOXELS = 6
 _HALO_CHANCE = 0.7
 _CLEAR_IN_CSF = 0.3  # of the contrast of CSF and marrow
 _FAINT_IN_CORD = 0.5  # of what disease of marrow stands out by
+_LOCAL = (1, 5, 5)  # voxels: no lesion is smaller, and an eye sees no less at once
+_LOCAL_SHARE = 0.6  # of which have to be bone
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,13 @@ class ImplantOptions:
 class References:
     """The signal of normal tissue in one scan, in the scan's own units.
 
-    ``spread`` is the robust standard deviation of the marrow.
+    Attributes
+    ----------
+    spread
+        Robust standard deviation of the marrow of bodies.
+    bone_spreads
+        That of local means, by bone: arches vary far more from place to place than bodies do.
+        Bones that are hardly in view are absent.
     """
 
     marrow: float
@@ -97,6 +106,7 @@ class References:
     cord: float
     soft_tissue: float
     fat: float
+    bone_spreads: Mapping[Structure, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +176,7 @@ def measure_references(image: Array, structures: Labels) -> References:
     overall = float(np.median(image))
     body = structures == Structure.VERTEBRAL_BODY
     marrow = quantile(body, 0.5, overall)
-    spread = (quantile(body, 0.84, marrow) - quantile(body, 0.16, marrow)) / 2
+    spread = _half_width(image[body])
     disc = quantile(structures == Structure.DISC, 0.4, overall)
     # Where no cord is labelled, a disc is the soft tissue that resembles it.
     cord = quantile(structures == Structure.CORD, 0.5, disc)
@@ -176,7 +186,24 @@ def measure_references(image: Array, structures: Labels) -> References:
     csf = high if abs(high - cord) >= abs(low - cord) else low
     background = image[structures == Structure.BACKGROUND]
     fat = float(np.quantile(background, 0.9)) if background.size else overall
-    return References(marrow, max(spread, 1e-3), csf, cord, disc, fat)
+    bone_spreads = {bone: _half_width(_local_means(image, structures == bone)) for bone in _BONE}
+    return References(marrow, max(spread, 1e-3), csf, cord, disc, fat, bone_spreads)
+
+
+def _half_width(values: Array) -> float:
+    """Half of what the middle 68 % of the values span; 0 for a handful of values."""
+    if values.size <= 20:
+        return 0.0
+    low, high = np.quantile(values, (0.16, 0.84))
+    return float(high - low) / 2
+
+
+def _local_means(image: Array, tissue: Mask) -> Array:
+    """In-plane means of a tissue (n,), about each of its voxels that has enough of it around."""
+    share = ndimage.uniform_filter(tissue.astype(np.float32), _LOCAL)
+    enough = tissue & (share > _LOCAL_SHARE)
+    within = ndimage.uniform_filter(image * tissue, _LOCAL)
+    return np.asarray(within[enough] / share[enough], dtype=np.float32)
 
 
 def implant_lesions(
@@ -267,7 +294,7 @@ def render_lesions(
     image = image.copy()
     references = measure_references(image, structures)
     for lesion in plan.lesions:
-        host = _host_signal(image[lesion.box], structures[lesion.box], lesion, references)
+        host = _host_of(image[lesion.box], structures[lesion.box], lesion, references)
         target = _target_signal(references, host, weighting, lesion.compartment, plan.sclerotic, rng)
         image[lesion.box] = _blend(image[lesion.box], lesion.weight, target, references, spacing_mm, rng)
         if plan.sclerotic and lesion.compartment is Compartment.EXTRADURAL and _shows_fluid(weighting):
@@ -387,37 +414,50 @@ def _random_voxel(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.intp] 
     return np.array(np.unravel_index(int(rng.choice(flat)), mask.shape))
 
 
-def _host_signal(patch: Array, structures: Labels, lesion: PlannedLesion, references: References) -> float:
-    """The median signal of the tissue that a lesion replaces.
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """The tissue that a lesion replaces: its median signal there, and how it varies elsewhere."""
 
-    Marrow of arches and of the sacrum may look unlike that of bodies; disease there has to stand
-    out from what is around it.
+    signal: float
+    spread: float
+
+
+def _host_of(patch: Array, structures: Labels, lesion: PlannedLesion, references: References) -> _Host:
+    """The host of a lesion.
+
+    Marrow of arches and of the sacrum may look unlike that of bodies, and differ more from place
+    to place; disease there has to stand out from what is around it.
     """
     hosts, usual = _HOSTS[lesion.compartment]
-    values = patch[(lesion.weight > 0.5) & np.isin(structures, hosts)]
-    return float(np.median(values)) if values.size else float(getattr(references, usual))
+    inside = (lesion.weight > 0.5) & np.isin(structures, hosts)
+    if not inside.any():
+        return _Host(float(getattr(references, usual)), references.spread)
+    counts = np.bincount(structures[inside], minlength=len(Structure))
+    tissue = Structure(int(counts.argmax()))
+    spread = max(references.spread, references.bone_spreads.get(tissue, 0.0))
+    return _Host(float(np.median(patch[inside])), spread)
 
 
 def _target_signal(
     references: References,
-    host: float,
+    host: _Host,
     weighting: Weighting,
     compartment: Compartment,
     sclerotic: bool,
     rng: np.random.Generator,
 ) -> float:
-    """The lesion's mean signal, at least 2.5 marrow spreads away from ``host``, which it replaces.
+    """The lesion's mean signal, at least 2.5 spreads of its host away from it.
 
     A nodule in the sac stands out from CSF as clearly as other tissue does. Disease of the cord
     may be fainter: by its relaxation times it lies a third of the way from cord to CSF.
     """
-    r = references
+    r, usual = references, host.signal
     enhanced = weighting in (Weighting.T1_GD, Weighting.T1_FS_GD)
     t1 = weighting is Weighting.T1
-    fluid = max(r.csf, host + 4 * r.spread) if not t1 else r.csf
+    fluid = max(r.csf, usual + 4 * r.spread) if not t1 else r.csf
     if compartment is Compartment.EXTRADURAL:
-        dark = min(r.soft_tissue, r.cord, host - 4 * r.spread)
-        bright = max(fluid, r.fat if enhanced else fluid, host + 4 * r.spread)
+        dark = min(r.soft_tissue, r.cord, usual - 4 * r.spread)
+        bright = max(fluid, r.fat if enhanced else fluid, usual + 4 * r.spread)
         darker = sclerotic or t1 or (not _is_bright(weighting) and rng.random() < 0.5)
         end = dark if darker else bright
         share = rng.uniform(0.45, 1.05) if darker else rng.uniform(0.3, 0.95)
@@ -427,15 +467,15 @@ def _target_signal(
     else:
         end = max(r.fat, r.marrow) if enhanced else r.csf
         share = rng.uniform(0.25, 1.0)
-    shift = share * (end - host)
-    floor = 2.5 * r.spread
+    shift = share * (end - usual)
+    floor = 2.5 * host.spread
     if compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:
         floor = max(floor, _CLEAR_IN_CSF * abs(r.csf - r.marrow))
     elif compartment is Compartment.INTRAMEDULLARY:
         floor *= _FAINT_IN_CORD
     if abs(shift) < floor:
         shift = float(np.copysign(floor, shift))
-    return host + shift
+    return usual + shift
 
 
 def _is_bright(weighting: Weighting) -> bool:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.atomic import atomic_write_text
 from spinemets.channels import Channel
-from spinemets.simulation.lesions import ImplantOptions, plan_lesions, render_lesions
+from spinemets.simulation.lesions import ImplantOptions, LesionPlan, plan_lesions, render_lesions
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.training.contrast import resemble
 from spinemets.training.scans import LabelledScan, bit
@@ -49,12 +49,19 @@ def write_implanted(
     study: str,
     weightings: Sequence[Weighting],
     rng: np.random.Generator,
+    *,
+    healthy: bool = False,
 ) -> int:
     """Write one scan with lesions under ``folder/studies`` and their truth under ``folder/truth``.
 
     Every weighting shows the same lesions. One other than the scan's own is simulated from its
     labels. Images lie where the scan lies, in its own slices, 1 mm in plane, their axes in RAS+
     order. The truth is named after the study and, where there is one weighting only, after that too.
+
+    Parameters
+    ----------
+    healthy
+        Leave the scan without lesions, to count what is made up in it.
 
     Returns
     -------
@@ -65,7 +72,10 @@ def write_implanted(
     studies, truths = folder / "studies", folder / "truth"
     studies.mkdir(parents=True, exist_ok=True)
     truths.mkdir(parents=True, exist_ok=True)
-    plan = plan_lesions(scan.structures, scan.spacing_mm, ImplantOptions(), rng)
+    if healthy:
+        plan = LesionPlan((), scan.structures, np.zeros_like(scan.structures), sclerotic=False)
+    else:
+        plan = plan_lesions(scan.structures, scan.spacing_mm, ImplantOptions(), rng)
     compartments: tuple[Compartment, ...] = ()
     for weighting in weightings:
         image = np.asarray(scan.image, dtype=np.float32)
