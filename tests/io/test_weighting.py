@@ -246,6 +246,7 @@ def test_an_original_mpr_is_an_mprage():
         ("MyeloCISS", "a myelography"),
         ("MyeloCube", "a myelography"),
         ("T2 sag Myelon", ""),
+        ("T2 sag Myelonkompression", ""),
         ("SAG T2 MYELOMENINGOCELE", ""),
         ("SAG T2 MYELOMALACIA", ""),
         ("SAG T1 Myelozele", ""),

@@ -64,7 +64,7 @@ _DERIVED_WORDS = (
     (re.compile(r"\b(?:screen ?(?:save|shot|cap\w*)|dose report)\b"), "a screenshot"),
 )
 # Flow compensation is no flow image; myelopathy, myeloma and angioma are diseases; "diffuse" is a finding;
-# the German Myelon is the spinal cord.
+# the German Myelon, alone or in compounds, is the spinal cord.
 _OTHER_CONTRASTS = (
     (
         re.compile(r"\b(?:e?dwi\w*|dti|diff(?!use\b|er)\w*|ep2d ?diff\w*|resolve|b ?\d{3,4})\b"),
@@ -79,7 +79,7 @@ _OTHER_CONTRASTS = (
         ),
         "flow or angiography",
     ),
-    (re.compile(r"\bm[iy]elo(?!pat|m[ae]|[cz]el|[cz]yt|fib|dys|rad|n\b)\w*"), "a myelography"),
+    (re.compile(r"\bm[iy]elo(?!pat|m[ae]|[cz]el|[cz]yt|fib|dys|rad|n)\w*"), "a myelography"),
     (re.compile(r"\b(?:mtr?|mts|mt on|mt off)\b"), "magnetisation transfer"),
 )
 _OTHER_STATED_CONTRASTS = {
