@@ -21,7 +21,7 @@ import yaml
 
 from spinemets.anatomy import Structure
 from spinemets.config import LesionConfig
-from spinemets.errors import SpinemetsError
+from spinemets.errors import GeometryError, SpinemetsError
 from spinemets.evaluation.files import belongs_to, read_label_map
 from spinemets.training.calibration import (
     StudyCandidates,
@@ -34,6 +34,7 @@ from spinemets.training.data import read_validation
 from spinemets.training.offsets import fit_offsets
 from spinemets.training.recipe import load_recipe
 from spinemets.training.trained import built, read_trained
+from spinemets.volume import Grid
 
 
 def main() -> int:
@@ -125,7 +126,9 @@ def _read(path: Path, truths: Path) -> _Map:
     truth: npt.NDArray[np.integer] = np.zeros(probability.shape, dtype=np.int32)
     own = _truth_of(path.parent.name, truths)
     if own is not None:
-        truth, _ = read_label_map(own)
+        truth, grid = read_label_map(own)
+        if not grid.is_close(Grid(probability.shape, np.asarray(image.affine, dtype=np.float64))):
+            raise GeometryError(f"{own}: does not lie on the grid of {path}")
     anatomy, _ = read_label_map(path.parent / "anatomy.nii.gz")
     cord = anatomy == Structure.CORD
     return _Map(probability, truth, float(np.prod(image.header.get_zooms()[:3])), series, cord)

@@ -89,4 +89,4 @@ def test_commands_of_simulation_and_evaluation_work_one_after_the_other(run, tmp
     shutil.copy(tmp_path / "scans/phantom11_T2w.nii.gz", tmp_path / "scan_T2w.nii.gz")
     for command in commands("simulation.md", "simulate implant"):
         run(command)
-    assert (tmp_path / "sim/truth/scan-implant0.json").is_file()
+    assert (tmp_path / "sim/truth/scan_implant0.json").is_file()

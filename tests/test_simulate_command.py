@@ -58,12 +58,12 @@ def labelled(tmp_path):
 def test_lesions_are_implanted_into_a_labelled_scan(labelled, layout):
     image, out = labelled / "p01_T2w.nii.gz", labelled / "out"
     result = run("implant", image, labelled / f"{layout}.nii.gz", "-o", out, "--labels-are", layout, "-n", 2)
-    assert "p01-implant0:" in result.output
+    assert "p01_implant0:" in result.output
     truths = find_studies(out / "truth")
-    assert list(truths) == ["p01-implant0_T2w", "p01-implant1_T2w"]
-    truth = read_study_result(truths["p01-implant0_T2w"])
+    assert list(truths) == ["p01_implant0_T2w", "p01_implant1_T2w"]
+    truth = read_study_result(truths["p01_implant0_T2w"])
     assert truth.lesions.any()
-    studied = np.asarray(nib.load(out / "studies/p01-implant0_T2w.nii.gz").dataobj)
+    studied = np.asarray(nib.load(out / "studies/p01_implant0_T2w.nii.gz").dataobj)
     assert studied.shape == truth.lesions.shape
     assert studied.std() > 1
 
@@ -79,10 +79,10 @@ def test_several_sequences_show_the_same_lesions(labelled):
         *arguments,
     )
     assert sorted(path.name for path in (labelled / "out/studies").iterdir()) == [
-        "p01-implant0_STIR.nii.gz", "p01-implant0_T1w.nii.gz", "p01-implant0_T2w.nii.gz",
+        "p01_implant0_STIR.nii.gz", "p01_implant0_T1w.nii.gz", "p01_implant0_T2w.nii.gz",
     ]  # fmt: skip
-    assert list(find_studies(labelled / "out/truth")) == ["p01-implant0"]
-    facts = json.loads((labelled / "out/truth/p01-implant0.json").read_text())["lesions"]
+    assert list(find_studies(labelled / "out/truth")) == ["p01_implant0"]
+    facts = json.loads((labelled / "out/truth/p01_implant0.json").read_text())["lesions"]
     assert facts
 
 
@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_files(labelled):
             "--seed",
             3,
         )
-    paths = ("truth/p01-implant3_T2w_lesions.nii.gz", "studies/p01-implant3_T2w.nii.gz")
+    paths = ("truth/p01_implant3_T2w_lesions.nii.gz", "studies/p01_implant3_T2w.nii.gz")
     for path in paths:
         first, second = (np.asarray(nib.load(labelled / name / path).dataobj) for name in ("a", "b"))
         assert np.array_equal(first, second)
@@ -116,7 +116,7 @@ def test_a_scan_of_unknown_weighting_is_refused_and_may_be_told(labelled, capsys
     assert code != 0
     assert "--scan-weighting" in message
     run(*arguments, "--scan-weighting", "T1")
-    assert (labelled / "out/studies/scan-implant0_T1w.nii.gz").exists()
+    assert (labelled / "out/studies/scan_implant0_T1w.nii.gz").exists()
 
 
 def test_a_scan_of_another_weighting_is_refused_with_the_way_out(labelled, capsys):
@@ -139,3 +139,41 @@ def test_labels_of_another_kind_are_refused_by_name(labelled, capsys):
     assert code != 0
     assert "totalspineseg.nii.gz" in message
     assert "anatomy.nii.gz" in message
+
+
+def test_copies_of_one_scan_are_one_patient_and_keep_their_sessions_apart(labelled):
+    for session in ("1", "2"):
+        (labelled / f"sub-p01_ses-{session}_T2w.nii.gz").symlink_to(labelled / "p01_T2w.nii.gz")
+        image = labelled / f"sub-p01_ses-{session}_T2w.nii.gz"
+        run("implant", image, labelled / "anatomy.nii.gz", "-o", labelled / "out")
+    names = sorted(find_studies(labelled / "out/truth"))
+    assert names == ["p01_ses-1-implant0_T2w", "p01_ses-2-implant0_T2w"]
+    assert {name.split("_")[0] for name in names} == {"p01"}
+
+
+def test_levels_beside_the_anatomy_tell_the_regions(labelled):
+    anatomy, number = files.spine()
+    image = labelled / "p01_T2w.nii.gz"
+    regions = {}
+    for name in ("without", "with"):
+        (labelled / name).mkdir()
+        files.write_nifti(labelled / name / "anatomy.nii.gz", anatomy)
+        if name == "with":
+            # L5 is the lowest of the five.
+            levels = np.where(number > 0, 25 - number, 0).astype(np.uint8)
+            files.write_nifti(labelled / name / "levels.nii.gz", levels)
+        out = labelled / name / "out"
+        run("implant", image, labelled / name / "anatomy.nii.gz", "-o", out, "-n", 4)
+        truths = [json.loads(path.read_text())["lesions"] for path in sorted((out / "truth").glob("*.json"))]
+        regions[name] = [lesion["region"] for lesions in truths for lesion in lesions]
+    assert "lumbar" in regions["with"]
+    assert set(regions["without"]) <= {None, "sacral"}
+
+
+def test_no_t1_is_simulated_from_stir(labelled, capsys):
+    (labelled / "p01_T2w.nii.gz").rename(labelled / "p01_STIR.nii.gz")
+    arguments = ("implant", labelled / "p01_STIR.nii.gz", labelled / "anatomy.nii.gz", "-o", labelled / "out")
+    code, message = exit_code(capsys, *arguments, "--weighting", "T1")
+    assert code != 0
+    assert "T1 and STIR cannot be simulated from STIR/T2FS" in message
+    run(*arguments)

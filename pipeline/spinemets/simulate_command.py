@@ -129,9 +129,10 @@ def phantom(out: Path, number: int, seed: int, **options: Any) -> int:
 def implant(image: Path, labels: Path, out: Path, number: int, seed: int, **options: Any) -> int:
     """Implant lesions into IMAGE, whose anatomy LABELS show.
 
-    The result has the slices and the place of IMAGE, and 1 mm in plane.
+    The result has the place of IMAGE, 1 mm in plane, and its slices; those closer than 1.5 mm are
+    joined to about 2 mm, but for the labels spider-joined.
     """
-    from spinemets.io.file_names import image_stem
+    from spinemets.io.file_names import parse_file_name
     from spinemets.io.weighting import weighting_from_name
     from spinemets.training.simulated import read_labelled, write_implants
 
@@ -139,7 +140,7 @@ def implant(image: Path, labels: Path, out: Path, number: int, seed: int, **opti
     weighting = _weighting(stated) if stated else weighting_from_name(image.name)
     scan = read_labelled(image, labels, options["layout"], weighting)
     # Not "sub-": files of one BIDS subject would be read as one study.
-    stem = image_stem(image).removeprefix("sub-").split("_")[0]
+    stem = parse_file_name(image).title.removeprefix("sub-").replace(" ", "_")
     wanted = _weightings(options["weightings"])
     for name, count in write_implants(scan, out, stem, wanted, range(seed, seed + number)):
         click.echo(f"{name}: {count} lesions")

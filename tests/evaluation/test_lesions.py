@@ -64,6 +64,14 @@ def test_what_is_unknown_is_neither_missed_nor_made_up():
     assert exam.false_positive_scores == (0.7,)
 
 
+def test_a_finding_that_reaches_into_what_is_unknown_still_finds_its_lesion():
+    # A rim that readers left open around the lesion, and a finding that takes most of it.
+    truth = line(n255=(10, 50), n1=(24, 36))
+    exam = match(line(n3=(11, 49)), truth, {3: 0.8})
+    assert [(lesion.number, lesion.found_by) for lesion in exam.lesions] == [(1, 3)]
+    assert exam.false_positive_scores == ()
+
+
 def test_the_255th_lesion_is_one_where_it_is_known_as_such():
     exam = match(line(), line(n255=(30, 60)), known={255: LesionTruth()})
     assert [lesion.number for lesion in exam.lesions] == [255]

@@ -9,6 +9,8 @@ from phantoms import draw_phantom
 from spinemets.anatomy import Structure
 from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, nerve_roots
 from spinemets.simulation.lesions import measure_references
+from spinemets.simulation.mimics import add_mimics
+from spinemets.volume import Weighting
 
 SPACING_MM = (4.0, 1.0, 1.0)
 # Signals of a T2 weighting and of a T1 weighting, by structure.
@@ -83,3 +85,20 @@ def test_epidural_fat_lies_behind_the_sac_and_is_bright(structures):
 def test_a_scan_without_a_sac_stays_as_it_is(function):
     bare = np.zeros((5, 40, 40), dtype=np.uint8)
     assert not list(changes(function, bare, T2))
+
+
+def test_where_fat_is_suppressed_none_is_bright_around_the_sac(structures):
+    image = scan(structures, T2)
+    behind = structures == Structure.BACKGROUND
+    brighter = {
+        weighting: sum(
+            (add_mimics(image, structures, SPACING_MM, weighting, np.random.default_rng(seed)) - image)[
+                behind
+            ].max()
+            > 50
+            for seed in SEEDS
+        )
+        for weighting in (Weighting.T2, Weighting.T2_FS)
+    }
+    assert brighter[Weighting.T2] > 0
+    assert brighter[Weighting.T2_FS] == 0

@@ -7,7 +7,7 @@ import pytest
 
 from phantoms import draw_phantom
 from spinemets.anatomy import Structure
-from spinemets.training.contrast import resemble
+from spinemets.training.contrast import recontrast, resemble
 from spinemets.volume import Weighting
 
 # T2 grey values in the order of ``Structure``: background (fat), body, posterior, disc, sac, cord, sacrum.
@@ -41,3 +41,20 @@ def test_stir_shows_fluid_brightest_and_marrow_dark(structures, seed):
     level = medians(structures, Weighting.T2_FS, seed)
     assert max(level, key=lambda one: level[one]) is Structure.THECAL_SAC
     assert level[Structure.VERTEBRAL_BODY] < 0.5 * level[Structure.THECAL_SAC]
+
+
+@pytest.mark.parametrize(
+    "weighting", [Weighting.T2_FS, Weighting.T1_FS_GD, Weighting.DIXON_FAT, Weighting.UNKNOWN]
+)
+def test_no_t1_is_made_of_a_scan_without_bright_fat(structures, weighting):
+    image = T2[structures]
+    made = [recontrast(image, structures, weighting, np.random.default_rng(seed))[1] for seed in range(40)]
+    assert set(made) <= {Weighting.UNKNOWN, weighting}
+
+
+def test_t1_and_stir_are_made_of_t2(structures):
+    made = [
+        recontrast(T2[structures], structures, Weighting.T2, np.random.default_rng(seed))[1]
+        for seed in range(40)
+    ]
+    assert set(made) == {Weighting.T1, Weighting.T2_FS, Weighting.UNKNOWN, Weighting.T2}

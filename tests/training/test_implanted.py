@@ -116,3 +116,28 @@ def test_what_is_written_lies_where_the_scan_lies(scan, tmp_path):
     for row in json.loads((tmp_path / "truth" / "a_b_T2w.json").read_text())["lesions"]:
         centre = np.argwhere(masks == row["lesion"]).mean(axis=0)
         assert np.allclose(row["centroid_mm"], nib.affines.apply_affine(affine, centre), atol=0.06)
+
+
+@pytest.mark.parametrize(
+    ("channels", "region"),
+    [
+        ((Channel.CERVICAL_BODY,), "cervical"),
+        ((Channel.C2,), "cervical"),
+        # Bodies whose region nobody named.
+        ((Channel.CERVICAL_BODY, Channel.THORACIC_BODY, Channel.LUMBAR_BODY), None),
+    ],
+)
+def test_the_region_is_told_where_the_labels_tell_it(scan, tmp_path, channels, region):
+    allowed = scan.allowed.copy()
+    allowed[scan.structures == Structure.VERTEBRAL_BODY] = bit(*channels)
+    allowed[:, 32:56, :5] = bit(Channel.SACRUM)
+    structures = scan.structures.copy()
+    structures[:, 32:56, :5] = Structure.SACRUM
+    labelled = replace(scan, allowed=allowed, structures=structures)
+    for seed in range(3):
+        write_implanted(labelled, tmp_path, f"c_{seed}", [Weighting.T2], np.random.default_rng(seed))
+        masks = np.asarray(nib.load(tmp_path / f"truth/c_{seed}_T2w_lesions.nii.gz").dataobj)
+        facts = json.loads((tmp_path / f"truth/c_{seed}_T2w.json").read_text())["lesions"]
+        for lesion in facts:
+            if (structures[masks == lesion["lesion"]] == Structure.VERTEBRAL_BODY).mean() > 0.5:
+                assert lesion["region"] == region

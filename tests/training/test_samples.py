@@ -10,6 +10,7 @@ import torch
 
 from spinemets.channels import Channel, condition_vector
 from spinemets.errors import ConfigError
+from spinemets.training import samples
 from spinemets.training.data import SampleStream, read_sources, read_validation
 from spinemets.training.recipe import Recipe
 from spinemets.training.samples import SampleOptions, draw_sample
@@ -177,3 +178,31 @@ def test_implanted_lesions_are_numbered_above_the_scan_s_own(tiny):
         for v in draw_sample(scan, options, np.random.default_rng(seed)).lesion.unique()
     }
     assert {1, 2} <= numbers
+
+
+def test_benign_changes_leave_a_scan_s_own_lesions_alone(tiny, monkeypatch):
+    monkeypatch.setattr(samples, "add_mimics", lambda image, *_: image + 100)
+    monkeypatch.setattr(samples, "_acquire", lambda image, *_: image)
+    monkeypatch.setattr(samples, "normalise", lambda image: image)
+    options = SampleOptions((4, 64, 64), lesion_chance=0.0, collapse_chance=0.0, real_contrast_chance=1.0)
+    scan = with_lesions(tiny.spider())
+    for seed in range(4):
+        plain, changed = (
+            draw_sample(scan, dataclasses.replace(options, mimic_chance=chance), np.random.default_rng(seed))
+            for chance in (0.0, 1.0)
+        )
+        own = changed.lesion == 1
+        if own.any():
+            change = (changed.image - plain.image)[0]
+            assert change[own].abs().max() < 1e-3
+            assert change[changed.lesion == 0].median() > 50
+
+
+def test_a_scan_that_shows_lesions_alone_is_given_no_others(tiny):
+    scan = with_lesions(tiny.spider())
+    own = (scan.lesions > 0) & (scan.lesions < 255)
+    alone = dataclasses.replace(scan, structures=np.where(own, scan.structures, 0).astype(np.uint8))
+    options = SampleOptions(shape=(4, 64, 64), lesion_chance=1.0, mimic_chance=1.0, collapse_chance=0.0)
+    for seed in range(4):
+        drawn = draw_sample(alone, options, np.random.default_rng(seed))
+        assert set(drawn.lesion.unique().tolist()) <= {0, 1, 255}

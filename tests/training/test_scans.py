@@ -8,7 +8,7 @@ import pytest
 
 from spinemets.anatomy import Structure
 from spinemets.channels import Channel
-from spinemets.errors import UnreadableFileError
+from spinemets.errors import GeometryError, UnreadableFileError
 from spinemets.training.scans import ANY, bit, read_spider
 from spinemets.volume import Weighting
 
@@ -148,3 +148,28 @@ def test_a_file_that_is_no_image_is_refused(tmp_path, tiny):
         read_spider(broken, tiny.folder / "spider/sub-tiny_dseg.nii.gz", "x")
     with pytest.raises(UnreadableFileError, match="absent"):
         read_spider(tmp_path / "absent.nii.gz", broken, "x")
+
+
+def test_labels_that_lie_elsewhere_are_refused(tiny, tmp_path):
+    root = tiny.folder / "spider"
+    file = nib.load(root / "sub-tiny_dseg.nii.gz")
+    affine = file.affine.copy()
+    affine[2, 3] += 40
+    nib.save(nib.Nifti1Image(np.asarray(file.dataobj), affine), tmp_path / "moved.nii.gz")
+    with pytest.raises(GeometryError, match=r"moved\.nii\.gz: does not lie where sub-tiny_T2w"):
+        read_spider(root / "sub-tiny_T2w.nii.gz", tmp_path / "moved.nii.gz", "x")
+
+
+def test_signals_beyond_a_byte_are_scaled(spider, tiny, tmp_path):
+    root = tiny.folder / "spider"
+    file = nib.load(root / "sub-tiny_T2w.nii.gz")
+    nib.save(nib.Nifti1Image(np.asarray(file.dataobj).astype(np.int16) * 6, file.affine), tmp_path / "t.nii")
+    scaled = read_spider(tmp_path / "t.nii", root / "sub-tiny_dseg.nii.gz", "x")
+    assert np.corrcoef(scaled.image.ravel(), spider.image.ravel())[0, 1] > 0.95
+
+
+def test_a_file_that_is_cut_short_is_named(tiny, tmp_path):
+    whole = (tiny.folder / "spider/sub-tiny_T2w.nii.gz").read_bytes()
+    (tmp_path / "short.nii.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnreadableFileError, match=r"short\.nii\.gz"):
+        read_spider(tmp_path / "short.nii.gz", tiny.folder / "spider/sub-tiny_dseg.nii.gz", "x")

@@ -94,14 +94,16 @@ def match_lesions(
         The patient's and the study's name.
     predicted, truth
         0 or a lesion's number, of one shape. 255 in a truth says that nothing is known there,
-        unless it is a lesion's number in ``known``.
+        unless it is a lesion's number in ``known``: such voxels do not count, and a prediction that
+        mostly lies there is not made up.
     confidences
         By the number of a predicted lesion; 1 where it is absent.
     known
         By the number of a true lesion; nothing is known where it is absent.
     """
+    unknowable: set[int] = set()
     if UNKNOWN not in known:
-        predicted, truth = _where_known(predicted, truth)
+        predicted, truth, unknowable = _where_known(predicted, truth)
     sizes_predicted, sizes_true, common = _overlaps(predicted, truth)
     found: dict[int, tuple[float, int]] = {}
     for (p, t), shared in common.items():
@@ -119,22 +121,26 @@ def match_lesions(
         for t, size in sorted(sizes_true.items())
     )
     inside = {p: sum(n for (q, _), n in common.items() if q == p) for p in sizes_predicted}
-    made_up = [p for p, size in sizes_predicted.items() if inside[p] / size < MINIMUM_SHARE_INSIDE]
+    made_up = [
+        p
+        for p, size in sizes_predicted.items()
+        if inside[p] / size < MINIMUM_SHARE_INSIDE and p not in unknowable
+    ]
     scores = tuple(confidences.get(p, 1.0) for p in made_up)
     return ExamOutcome(patient=study[0], study=study[1], lesions=lesions, false_positive_scores=scores)
 
 
 def _where_known(
     predicted: npt.NDArray[np.integer], truth: npt.NDArray[np.integer]
-) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
-    """Both maps without what is unknown, and without predicted lesions that mostly lie there."""
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer], set[int]]:
+    """Both maps without what is unknown, and the numbers of predicted lesions that mostly lie there."""
     unknown = truth == UNKNOWN
     if not unknown.any():
-        return predicted, truth
+        return predicted, truth, set()
     numbers, sizes = np.unique(predicted[predicted > 0], return_counts=True)
     hidden = np.array([int((predicted[unknown] == number).sum()) for number in numbers.tolist()])
-    dropped = numbers[hidden > _MOSTLY * sizes]
-    return np.where(np.isin(predicted, dropped), 0, predicted), np.where(unknown, 0, truth)
+    mostly = set(numbers[hidden > _MOSTLY * sizes].tolist())
+    return np.where(unknown, 0, predicted), np.where(unknown, 0, truth), mostly
 
 
 def _overlaps(

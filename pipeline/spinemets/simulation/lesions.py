@@ -453,7 +453,7 @@ def _target_signal(
     """
     r, usual = references, host.signal
     enhanced = weighting in (Weighting.T1_GD, Weighting.T1_FS_GD)
-    t1 = weighting is Weighting.T1
+    t1 = weighting in (Weighting.T1, Weighting.DIXON_FAT)
     fluid = max(r.csf, usual + 4 * r.spread) if not t1 else r.csf
     if compartment is Compartment.EXTRADURAL:
         dark = min(r.soft_tissue, r.cord, usual - 4 * r.spread)

@@ -51,7 +51,9 @@ def add_mimics(
     """A patch with a random mixture of normal variants and benign changes."""
     references = measure_references(image, structures)
     for chance, around_sac in _CANAL_VARIANTS:
-        if rng.random() < chance:
+        # Where fat is suppressed, that around the sac is no brighter than anything else.
+        seen = around_sac is not epidural_fat or weighting not in _FAT_SUPPRESSED
+        if rng.random() < chance and seen:
             image = around_sac(image, structures, spacing_mm, references, rng)
     bodies = cc3d.connected_components(structures == Structure.VERTEBRAL_BODY, connectivity=6)
     boxes = [box for box in ndimage.find_objects(bodies.astype(np.int32)) if box is not None]

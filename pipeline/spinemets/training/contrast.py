@@ -17,7 +17,7 @@ from spinemets.anatomy import Structure
 from spinemets.errors import UnsupportedInputError
 from spinemets.volume import Weighting
 
-__all__ = ["recontrast", "resemble"]
+__all__ = ["RESEMBLING", "recontrast", "resemble"]
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -42,6 +42,9 @@ _MARROW: Mapping[Structure, Level] = {
     Structure.POSTERIOR_ELEMENTS: (0.85, 1.15),
     Structure.SACRUM: (0.85, 1.15),
 }
+# Weightings whose background can be made to look like T1 or STIR: fat is what is bright in it.
+RESEMBLING = (Weighting.T1, Weighting.T2, Weighting.PD)
+_FREE = 0.72  # from here on, no weighting is meant
 _T1_BESIDE_MARROW: Mapping[Structure, Level] = {**_MARROW, Structure.DISC: (0.50, 0.80)}
 
 
@@ -51,9 +54,12 @@ def recontrast(
     """A patch in another contrast, and that contrast's weighting (or unknown)."""
     scaled = _scaled(image)
     way = rng.random()
+    if weighting not in RESEMBLING:
+        # The background would keep a signal that neither T1 nor STIR has: dark fat, or bright vessels.
+        way = _FREE + (1 - _FREE) * way
     if way < 0.45:
         return _like_t1(scaled, structures, rng), Weighting.T1
-    if way < 0.72:
+    if way < _FREE:
         return _like_stir(scaled, structures, rng), Weighting.T2_FS
     if way < 0.86:
         levels: dict[Structure, Level] = {
@@ -68,7 +74,12 @@ def recontrast(
 
 
 def resemble(image: Array, structures: Labels, weighting: Weighting, rng: np.random.Generator) -> Array:
-    """A T2 scan made to look like T1 or STIR, in 0..1.2.
+    """A scan made to look like T1 or STIR, in 0..1.2.
+
+    Parameters
+    ----------
+    weighting
+        To resemble.
 
     Raises
     ------

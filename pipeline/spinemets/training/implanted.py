@@ -34,8 +34,11 @@ _REGIONS = (
     (Channel.SACRUM, SpineRegion.SACRAL),
     (Channel.LUMBAR_BODY, SpineRegion.LUMBAR),
     (Channel.THORACIC_BODY, SpineRegion.THORACIC),
+    (Channel.CERVICAL_BODY, SpineRegion.CERVICAL),
+    (Channel.C2, SpineRegion.CERVICAL),
 )
 _CANAL = (Structure.THECAL_SAC, Structure.CORD)
+_NAMED_SHARE = 0.5  # of the bodies' voxels; with less, nobody knows where a region ends
 _UNSURE_MM = 8.0  # half a disc and 3 mm: so near to a border, readers differ
 _PROCESS_MM = 10.0  # that upper articular processes stand above their body's middle
 _STEEPEST = 0.4  # mm down for each mm back, of lumbar and lower thoracic arches
@@ -157,9 +160,11 @@ class _Spine:
 
     @classmethod
     def of(cls, scan: LabelledScan, grid: Grid) -> _Spine | None:
-        """None where the labels show neither a curve nor a body whose region is known."""
+        """None where the labels show no curve, or no bodies whose region is known."""
         axis = fit_spinal_axis(scan.structures, grid)
-        if axis is None:
+        bodies = scan.allowed[scan.structures == Structure.VERTEBRAL_BODY]
+        named = np.isin(bodies, [bit(channel) for channel, _ in _REGIONS])
+        if axis is None or named.mean() < _NAMED_SHARE:
             return None
         extents = []
         for channel, region in _REGIONS:

@@ -104,7 +104,10 @@ def draw_sample(scan: LabelledScan, options: SampleOptions, rng: np.random.Gener
     slice_mm = max(float(rng.uniform(*options.slice_spacing_mm)), scan.spacing_mm[0])
     spacing = (slice_mm, 1.0, 1.0)
     image, structures, allowed, lesions, seen = _cut(scan, options, slice_mm, rng)
-    collapse = draw_collapse(structures, spacing, rng) if rng.random() < options.collapse_chance else None
+    # A scan that shows its lesions alone has nowhere to put anything else.
+    has_hosts = bool(_hosts(structures, lesions).any())
+    bent = rng.random() < options.collapse_chance and has_hosts
+    collapse = draw_collapse(structures, spacing, rng) if bent else None
     if collapse is not None:
         image = moved_image(image, collapse)
         seen = moved_labels(seen, collapse) & (collapse <= image.shape[2] - 1)
@@ -115,11 +118,12 @@ def draw_sample(scan: LabelledScan, options: SampleOptions, rng: np.random.Gener
     # Another contrast would show a real lesion in a signal that no lesion has.
     if rng.random() > options.real_contrast_chance and scan.lesions is None:
         image, weighting = recontrast(image, structures, weighting, rng)
-    if rng.random() < options.mimic_chance:
-        image = add_mimics(image, structures, spacing, weighting, rng)
-    if rng.random() < options.lesion_chance:
-        implanted = implant_lesions(image, structures, spacing, weighting, _IMPLANTS, rng)
-        allowed = _allowed_after(allowed, structures, implanted)
+    hosts = _hosts(structures, lesions)
+    if rng.random() < options.mimic_chance and has_hosts:
+        image = np.where(_are_own(lesions), image, add_mimics(image, hosts, spacing, weighting, rng))
+    if rng.random() < options.lesion_chance and has_hosts:
+        implanted = implant_lesions(image, hosts, spacing, weighting, _IMPLANTS, rng)
+        allowed = _allowed_after(allowed, hosts, implanted)
         image, lesions = implanted.image, _joined(lesions, implanted.lesions)
     image = _acquire(image, spacing, rng)
     image[~seen] = 0
@@ -162,6 +166,16 @@ def _cut(
     structures[~seen] = Structure.BACKGROUND
     allowed[~seen] = ANY
     return image.numpy(), structures, allowed, labels[2].numpy().astype(np.uint8), seen
+
+
+def _are_own(lesions: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Where a scan has lesions of its own, those that are unknown left out."""
+    return np.asarray((lesions > 0) & (lesions < 255))
+
+
+def _hosts(structures: npt.NDArray[np.uint8], lesions: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The structures that may change: what a lesion lies in takes no other, nor a benign change."""
+    return np.where(_are_own(lesions), np.uint8(Structure.BACKGROUND), structures)
 
 
 def _joined(own: npt.NDArray[np.uint8], implanted: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

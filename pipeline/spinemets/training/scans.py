@@ -7,6 +7,7 @@ labels of different data sets thus train one network together.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +37,14 @@ __all__ = [
     "read_spider",
     "spider_structures",
     "to_1_mm",
+    "to_bytes",
 ]
 
 Labels = npt.NDArray[np.uint8]
 Allowed = npt.NDArray[np.uint16]
 
 ANY = (1 << len(Channel)) - 1
+_GRID_TOLERANCE_MM = 0.5
 
 
 def bit(*channels: Channel) -> int:
@@ -114,9 +117,10 @@ def read_spider(image_path: Path, labels_path: Path, subject: str) -> LabelledSc
     mark_sacrum(labels, structures, allowed, spacing_mm)
     tops = np.nonzero((labels == 1).any(axis=(0, 1)))[0]
     allowed[:, :, tops.max() + 1 :] = ANY
-    return LabelledScan(
-        subject, image.astype(np.uint8), allowed, structures, spacing_mm, Weighting.T2, affine=affine
-    )
+    # Signals that fill a byte are kept as they are.
+    fills = image.min() >= 0 and 128 <= image.max() < 256
+    stored = image.astype(np.uint8) if fills else to_bytes(image)
+    return LabelledScan(subject, stored, allowed, structures, spacing_mm, Weighting.T2, affine=affine)
 
 
 def read_sct(image_path: Path, cord_path: Path, subject: str) -> LabelledScan:
@@ -164,19 +168,30 @@ def _load_pair(
     image_path: Path, labels_path: Path
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Grid]:
     """An image and its labels in RAS+ order, and the image's grid."""
-    (image, grid), (labels, _) = _load(image_path), _load(labels_path)
+    (image, grid), (labels, labels_grid) = _load(image_path), _load(labels_path)
     if image.shape != labels.shape:
         raise GeometryError(f"{labels_path}: shape {labels.shape} is not the image's, {image.shape}")
+    if not grid.is_close(labels_grid, _GRID_TOLERANCE_MM):
+        raise GeometryError(f"{labels_path}: does not lie where {image_path.name} lies; resample one of them")
     return image, labels, grid
 
 
 def _load(path: Path) -> tuple[npt.NDArray[np.float32], Grid]:
     try:
         file = nib.as_closest_canonical(nib.load(path))
-    except (OSError, ImageFileError) as error:
+        voxels = np.asarray(file.dataobj, dtype=np.float32)
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
         raise UnreadableFileError(f"{path}: cannot be read as NIfTI: {error}") from error
-    voxels = np.asarray(file.dataobj, dtype=np.float32)
+    if voxels.ndim != 3:
+        raise UnsupportedInputError(f"{path}: holds an image of shape {voxels.shape}; a 3-D one is needed")
     return voxels, Grid(voxels.shape, np.asarray(file.affine, dtype=np.float64))
+
+
+def to_bytes(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """An image in 0..255, its brightest 0.2 % cut off."""
+    low = min(0.0, float(image.min()))
+    scale = 255 / max(float(np.percentile(image, 99.8)) - low, 1e-3)
+    return np.asarray(np.clip((image - low) * scale, 0, 255), dtype=np.uint8)
 
 
 def to_1_mm(

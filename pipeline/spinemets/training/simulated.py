@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from spinemets.simulation.studies import (
     verse_numbers,
 )
 from spinemets.simulation.tissues import structure_of_tissue
+from spinemets.training.contrast import RESEMBLING
 from spinemets.training.datasets import LAYOUTS, Case
 from spinemets.training.datasets.own_masks import read_anatomy
 from spinemets.training.implanted import IMPLANTED_WEIGHTINGS, write_implanted
@@ -89,6 +91,12 @@ def write_implants(
 ) -> Iterator[tuple[str, int]]:
     """Write a labelled scan with lesions for every seed; yield its name and their number.
 
+    Parameters
+    ----------
+    stem
+        Names begin with it. What precedes its first underscore is the patient, whose studies stay
+        together in splits and in intervals.
+
     Raises
     ------
     UnsupportedInputError
@@ -105,14 +113,25 @@ def write_implants(
             f"{scan.subject}: implants are written as T1, T2 or STIR, not as {', '.join(strange)}; "
             "pass --weighting"
         )
+    if scan.weighting not in RESEMBLING and set(wanted) != {scan.weighting}:
+        raise UnsupportedInputError(
+            f"{scan.subject}: T1 and STIR cannot be simulated from {scan.weighting.value}; "
+            "leave out --weighting, or give a T1 or T2 scan"
+        )
     for seed in seeds:
-        name = f"{stem}-implant{seed}"
+        name = f"{stem}{'-' if '_' in stem else '_'}implant{seed}"
         rng = np.random.default_rng([seed, 21])
         yield name, write_implanted(scan, out, name, wanted, rng)
 
 
 def read_labelled(image: Path, labels: Path, layout: str, weighting: Weighting) -> LabelledScan:
-    """An image with labels of one of ``LABEL_LAYOUTS``.
+    """An image with its labels.
+
+    Parameters
+    ----------
+    layout
+        "anatomy" for what ``spinemets detect`` writes, whose levels.nii.gz tells the regions where it
+        lies beside the anatomy; "spider-joined"; or the name of a data set's labels.
 
     Raises
     ------
@@ -121,6 +140,9 @@ def read_labelled(image: Path, labels: Path, layout: str, weighting: Weighting) 
     """
     case = Case(image_stem(image), image_stem(image), {"image": image, "labels": labels}, weighting)
     if layout == "anatomy":
+        levels = labels.with_name(labels.name.replace("anatomy", "levels"))
+        if levels != labels and levels.is_file():
+            case = replace(case, files={**case.files, "levels": levels})
         return read_anatomy(case)
     if layout == "spider-joined":
         return read_spider(image, labels, case.name)

@@ -30,11 +30,10 @@ from spinemets.training.datasets.labels import (
     build_scan,
     check_values,
     meaning_of_name,
-    to_bytes,
 )
 from spinemets.training.datasets.own_masks import number_lesions, scan_of_lesions
 from spinemets.training.datasets.volumes import RasImage, load_pair, to_training_spacing
-from spinemets.training.scans import ANY, LabelledScan, bit
+from spinemets.training.scans import ANY, LabelledScan, bit, to_bytes
 from spinemets.volume import Mask, Weighting
 
 __all__ = ["LAYOUT"]

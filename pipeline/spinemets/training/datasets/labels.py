@@ -21,7 +21,7 @@ from spinemets.channels import Channel
 from spinemets.errors import UnsupportedInputError
 from spinemets.findings import PointMm
 from spinemets.training.datasets.volumes import RasImage, crop_to_spine, to_training_spacing, training_affine
-from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of
+from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of, to_bytes
 from spinemets.volume import Mask, Weighting
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "build_scan",
     "check_values",
     "meaning_of_name",
-    "to_bytes",
 ]
 
 LabelMap = npt.NDArray[np.int32]
@@ -141,13 +140,6 @@ def body_channels(level: VertebralLevel | None) -> int:
     if level is VertebralLevel.C2:
         return bit(Channel.C2)
     return bit(_REGION_CHANNELS[level.region])
-
-
-def to_bytes(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """An image in 0..255, its brightest 0.2 % cut off."""
-    low = min(0.0, float(image.min()))
-    scale = 255 / max(float(np.percentile(image, 99.8)) - low, 1e-3)
-    return np.asarray(np.clip((image - low) * scale, 0, 255), dtype=np.uint8)
 
 
 def build_scan(

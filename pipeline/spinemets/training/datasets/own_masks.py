@@ -28,9 +28,9 @@ from spinemets.io.file_names import image_stem, parse_file_name
 from spinemets.io.label_values import VERSE_LABELS
 from spinemets.io.weighting import weighting_from_name
 from spinemets.training.datasets.cases import Case, Layout, images_in, need_cases
-from spinemets.training.datasets.labels import BODIES, body_channels, to_bytes
+from spinemets.training.datasets.labels import BODIES, body_channels
 from spinemets.training.datasets.volumes import load_pair, to_training_spacing, training_affine
-from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of
+from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of, to_bytes
 
 __all__ = ["LAYOUT", "number_lesions", "read_anatomy", "scan_of_lesions"]
 
@@ -105,6 +105,8 @@ def read_case(case: Case) -> LabelledScan:
 def read_anatomy(case: Case) -> LabelledScan:
     """Read an image with its "labels" in the values of ``anatomy.nii.gz``; no lesion is known.
 
+    The regions of bodies are known where there are "levels" (VerSe's numbers) as well.
+
     Raises
     ------
     InputError
@@ -114,7 +116,11 @@ def read_anatomy(case: Case) -> LabelledScan:
     _check_structures(anatomy, case.files["labels"])
     voxels, spacing = to_training_spacing(image.voxels, image.grid.spacing_mm, labels=False)
     values, _ = to_training_spacing(anatomy, image.grid.spacing_mm, labels=True)
-    structures, allowed = _anatomy(voxels.shape, values.astype(np.int32), None)
+    levels = None
+    if "levels" in case.files:
+        _, drawn = load_pair(case.files["image"], case.files["levels"])
+        levels = to_training_spacing(drawn, image.grid.spacing_mm, labels=True)[0].astype(np.int32)
+    structures, allowed = _anatomy(voxels.shape, values.astype(np.int32), levels)
     affine = training_affine(image.grid)
     return LabelledScan(
         case.name, to_bytes(voxels), allowed, structures, spacing, case.weighting, affine=affine

@@ -24,9 +24,9 @@ from spinemets.simulation.contrast import random_contrast, signal
 from spinemets.simulation.rasterisation import PhantomLabels
 from spinemets.simulation.shapes import smooth_noise
 from spinemets.simulation.tissues import Tissue, code_of_level, structure_of_tissue
-from spinemets.training.datasets.labels import body_channels, to_bytes
+from spinemets.training.datasets.labels import body_channels
 from spinemets.training.datasets.volumes import crop_to_spine
-from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of, to_1_mm
+from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of, to_1_mm, to_bytes
 from spinemets.volume import Grid, Mask, Weighting
 
 __all__ = ["ShapeSource", "simulate_scan"]

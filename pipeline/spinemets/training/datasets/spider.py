@@ -19,7 +19,7 @@ from spinemets.anatomy import Structure
 from spinemets.channels import Channel
 from spinemets.errors import NoUsableInputError, UnsupportedInputError
 from spinemets.training.datasets.cases import Case, Layout, Subset, images_in, need_cases
-from spinemets.training.datasets.labels import Meaning, Part, check_values, to_bytes
+from spinemets.training.datasets.labels import Meaning, Part, check_values
 from spinemets.training.datasets.volumes import (
     crop_to_spine,
     load_pair,
@@ -33,6 +33,7 @@ from spinemets.training.scans import (
     channels_of,
     mark_sacrum,
     spider_structures,
+    to_bytes,
 )
 from spinemets.volume import Weighting
 
