@@ -1,12 +1,13 @@
 """By patient, by size, by exam without lesions, and whether a confidence can be trusted; and the plots."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from spinemets.anatomy import Compartment, SpineRegion
+from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.anatomy import VertebralLevel as Level
 from spinemets.evaluation.lesions import ExamOutcome, LesionOutcome, LesionTruth, diameter_group
 from spinemets.evaluation.levels import LevelOutcome
@@ -54,6 +55,34 @@ def scores():
         exam(3, (4.0,), found=False), exam(4, (18.0, 9.0)), exam(5, (22.0,), review=True),
         exam(6, false=(0.7, 0.55)), exam(7),
     ]  # fmt: skip
+
+
+def test_structures_and_sequences_are_told_apart_where_they_are_known(scores):
+    assert not {"structures", "sequences"} & set(summarise(scores))
+    in_arches = LesionTruth(KINDS[0], structure=Structure.POSTERIOR_ELEMENTS)
+    in_bodies = LesionTruth(KINDS[0], structure=Structure.VERTEBRAL_BODY)
+    lesions = (
+        LesionOutcome(1, 2000.0, in_arches, None, 0.0),
+        LesionOutcome(2, 2000.0, in_bodies, 2, 0.9),
+        LesionOutcome(3, 500.0, in_bodies, 3, 0.9),
+    )
+    t1, both = (
+        replace(
+            scores[0], sequences=name, lesions=ExamOutcome(f"p{name}", f"s{name}", lesions[:count], (0.5,))
+        )
+        for name, count in (("T1", 1), ("T1 + T2", 3))
+    )
+    found = summarise([t1, both])
+    by_structure = {
+        (row["structure"], row["lesions"]): (row["of"], row["found"]) for row in found["structures"]
+    }
+    assert by_structure["posterior_elements", ">= 1 mL"] == (2, 0.0)
+    assert by_structure["vertebral_body", ">= 1 mL"] == (1, 1.0)
+    assert by_structure["vertebral_body", "0.1-1 mL"] == (1, 1.0)
+    rows = {row["sequences"]: row for row in found["sequences"]}
+    assert (rows["T1"][">= 1 mL of"], rows["T1"][">= 1 mL found"]) == (1, 0.0)
+    assert (rows["T1 + T2"][">= 1 mL of"], rows["T1 + T2"][">= 1 mL found"]) == (2, 0.5)
+    assert rows["T1"]["false positives per exam"] == 1.0
 
 
 @pytest.fixture(scope="module")

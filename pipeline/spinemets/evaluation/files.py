@@ -135,6 +135,7 @@ def read_study_result(files: StudyFiles) -> StudyResult:
         centres = {VertebralLevel(one["level"]): _point(one["centroid_mm"]) for one in levels}
         sureness = {VertebralLevel(one["level"]): float(one.get("confidence", 1)) for one in levels}
         findings = {int(one["lesion"]): _facts(one) for one in lesions}
+        weightings = tuple(str(one["weighting"]) for one in document.get("study", {}).get("series", ()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UnreadableFileError(
             f"{files.document}: lacks a value or holds a wrong one: {error!r}"
@@ -143,7 +144,14 @@ def read_study_result(files: StudyFiles) -> StudyResult:
     if not centres and "levels" in arrays:
         centres = _centres_mm(arrays["levels"], arrays.get("anatomy"), grid)
     return StudyResult(
-        files.study, grid, arrays.get("anatomy"), arrays.get("lesions"), centres, sureness, findings
+        files.study,
+        grid,
+        arrays.get("anatomy"),
+        arrays.get("lesions"),
+        centres,
+        sureness,
+        findings,
+        weightings,
     )
 
 
@@ -164,6 +172,7 @@ def _facts(finding: dict[str, Any]) -> FindingFacts:
         confidence=float(finding.get("confidence", 1)),
         compartment=Compartment(compartment) if compartment else None,
         region=SpineRegion(region) if region else None,
+        structure=Structure[finding["structure"].upper()] if finding.get("structure") else None,
         compartment_confidence=max(map(float, probabilities.values())) if probabilities else None,
         needs_review=bool(finding.get("needs_review", False)),
         review_topics=frozenset(finding.get("review_topics", ())),

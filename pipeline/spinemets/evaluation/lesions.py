@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spinemets.anatomy import Compartment, SpineRegion
+from spinemets.anatomy import Compartment, SpineRegion, Structure
 
 __all__ = [
     "ExamOutcome",
@@ -35,10 +35,17 @@ _MOSTLY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class LesionTruth:
-    """What is known of a true lesion besides its voxels; None where it is not known."""
+    """What is known of a true lesion besides its voxels; None where it is not known.
+
+    Attributes
+    ----------
+    structure
+        What most of it lies in.
+    """
 
     compartment: Compartment | None = None
     region: SpineRegion | None = None
+    structure: Structure | None = None
 
 
 @dataclass(frozen=True, slots=True)

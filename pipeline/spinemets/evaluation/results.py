@@ -44,6 +44,8 @@ from spinemets.evaluation.summary import (
     interval_rows,
     lesion_call_rows,
     patient_rows,
+    sequence_rows,
+    structure_rows,
 )
 from spinemets.evaluation.tables import Row, mean_row
 from spinemets.findings import PointMm
@@ -60,11 +62,12 @@ _FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True, slots=True)
 class FindingFacts:
-    """What a report says of one lesion."""
+    """What a report or a truth says of one lesion."""
 
     confidence: float = 1.0
     compartment: Compartment | None = None
     region: SpineRegion | None = None
+    structure: Structure | None = None
     compartment_confidence: float | None = None
     needs_review: bool = False
     review_topics: frozenset[str] = frozenset()
@@ -84,6 +87,8 @@ class StudyResult:
         How sure each name is.
     findings
         By lesion number.
+    weightings
+        Of the series that were analysed.
     """
 
     study: str
@@ -93,6 +98,7 @@ class StudyResult:
     level_centres_mm: Mapping[VertebralLevel, PointMm] = field(default_factory=dict)
     level_confidences: Mapping[VertebralLevel, float] = field(default_factory=dict)
     findings: Mapping[int, FindingFacts] = field(default_factory=dict)
+    weightings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,8 @@ class ExamScore:
     compartment_trust
         (confidence, right, flagged for review, flagged for its compartment) of every compartment given
         to such a lesion.
+    sequences
+        The weightings that were analysed, as in "T1 + T2"; empty where the result does not tell.
     """
 
     study: str
@@ -120,6 +128,7 @@ class ExamScore:
     region_calls: tuple[tuple[str, str], ...]
     patient: str = ""
     compartment_trust: tuple[CompartmentTrust, ...] = ()
+    sequences: str = ""
 
 
 def _bodies(result: StudyResult) -> dict[VertebralLevel, PointMm]:
@@ -164,6 +173,7 @@ def score_exam(predicted: StudyResult, truth: StudyResult, patient: str) -> Exam
         _calls(found, predicted, lambda facts: facts.region),
         patient,
         _trust(found, predicted),
+        " + ".join(sorted(set(predicted.weightings))),
     )
 
 
@@ -194,7 +204,8 @@ def _lesions(predicted: StudyResult, truth: StudyResult, patient: str) -> ExamOu
         voxel_volume_mm3=truth.grid.voxel_volume_mm3,
         confidences={number: facts.confidence for number, facts in predicted.findings.items()},
         known={
-            number: LesionTruth(facts.compartment, facts.region) for number, facts in truth.findings.items()
+            number: LesionTruth(facts.compartment, facts.region, facts.structure)
+            for number, facts in truth.findings.items()
         },
     )
 
@@ -240,6 +251,8 @@ def summarise(scores: Sequence[ExamScore]) -> dict[str, tuple[Row, ...]]:
     if sensitivity(exams) is not None:
         tables["froc"] = _froc_rows(exams)
         tables["diameters"] = diameter_rows(exams)
+        told = {"structures": structure_rows(exams), "sequences": sequence_rows(scores)}
+        tables |= {name: rows for name, rows in told.items() if rows}
     tables |= _confusions(scores)
     calls = lesion_call_rows(scores)
     if calls:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from spinemets.anatomy import Structure
 from spinemets.evaluation.lesions import (
     ExamOutcome,
     LesionOutcome,
     diameter_group,
     false_positives_per_exam,
     sensitivity,
+    size_group,
 )
 from spinemets.evaluation.statistics import (
     bootstrap_interval,
@@ -32,9 +34,12 @@ __all__ = [
     "interval_rows",
     "lesion_call_rows",
     "patient_rows",
+    "sequence_rows",
+    "structure_rows",
 ]
 
 Call = tuple[float, bool]
+_SIZES = tuple(map(size_group, (500.0, 5000.0)))
 _DIAMETERS_MM = (4.0, 7.0, 15.0, 30.0)
 
 
@@ -98,10 +103,61 @@ def diameter_rows(exams: Sequence[ExamOutcome]) -> tuple[Row, ...]:
             return diameter_group(lesion.diameter_mm) == group
 
         count = sum(select(lesion) for exam in exams for lesion in exam.lesions)
-        low, high = bootstrap_interval(exams, lambda drawn: sensitivity(drawn, select=select)) or (None, None)
+        low, high = _sensitivity_interval(exams, select)
         found = sensitivity(exams, select=select)
         rows.append({"diameter": group, "of": count, "found": found, "low": low, "high": high})
     return tuple(rows)
+
+
+def structure_rows(exams: Sequence[ExamOutcome]) -> tuple[Row, ...]:
+    """Sensitivity by the structure that a lesion lies in, for each size; empty where no truth tells it."""
+    present = {one.truth.structure for exam in exams for one in exam.lesions}
+    rows: list[Row] = []
+    for structure in (one for one in Structure if one in present):
+        for size in _SIZES:
+
+            def select(one: LesionOutcome, structure: Structure = structure, size: str = size) -> bool:
+                return one.truth.structure is structure and size_group(one.volume_mm3) == size
+
+            low, high = _sensitivity_interval(exams, select)
+            rows.append(
+                {
+                    "structure": structure.name.lower(),
+                    "lesions": size,
+                    "of": sum(select(one) for exam in exams for one in exam.lesions),
+                    "found": sensitivity(exams, select=select),
+                    "low": low,
+                    "high": high,
+                }
+            )
+    return tuple(rows)
+
+
+def sequence_rows(scores: Sequence[ExamScore]) -> tuple[Row, ...]:
+    """What was found by the sequences that were analysed; empty where no result tells them."""
+    rows: list[Row] = []
+    for sequences in sorted({score.sequences for score in scores} - {""}):
+        exams = [one.lesions for one in scores if one.sequences == sequences and one.lesions is not None]
+        if not exams:
+            continue
+        row: dict[str, str | int | float | None] = {"sequences": sequences, "exams": len(exams)}
+        for size in _SIZES:
+
+            def select(one: LesionOutcome, size: str = size) -> bool:
+                return size_group(one.volume_mm3) == size
+
+            row[f"{size} of"] = sum(select(one) for exam in exams for one in exam.lesions)
+            row[f"{size} found"] = sensitivity(exams, select=select)
+            row[f"{size} low"], row[f"{size} high"] = _sensitivity_interval(exams, select)
+        row["false positives per exam"] = false_positives_per_exam(exams)
+        rows.append(row)
+    return tuple(rows)
+
+
+def _sensitivity_interval(
+    exams: Sequence[ExamOutcome], select: Callable[[LesionOutcome], bool]
+) -> tuple[float | None, float | None]:
+    return bootstrap_interval(exams, lambda drawn: sensitivity(drawn, select=select)) or (None, None)
 
 
 def healthy_row(exams: Sequence[ExamOutcome]) -> Row | None:

@@ -113,11 +113,13 @@ def _facts(
         if not len(voxels):
             continue
         region = _region(scan, voxels, spine)
+        counts = np.bincount(scan.structures[tuple(voxels.T)], minlength=len(Structure))
         facts.append(
             {
                 "lesion": number,
                 "compartment": compartment.value,
                 "region": region.value if region else None,
+                "structure": Structure(int(counts.argmax())).name.lower(),
                 "centroid_mm": [round(float(c), 1) for c in grid.to_world(voxels.mean(axis=0))],
                 "volume_mm3": round(float(len(voxels) * np.prod(scan.spacing_mm)), 1),
             }
