@@ -315,11 +315,61 @@ def test_a_datalist_may_have_lesion_masks_alone(tmp_path):
         ("spinal_cord", ("CORD", None)), ("thecal_sac", ("SAC", None)),
         ("posterior_elements", ("POSTERIOR", None)),
         ("vertebral arch", ("POSTERIOR", None)), ("liver", None),
+        ("SpinalCanal", ("CANAL", None)), ("Vertebra_Corpus", ("BODY", None)), ("L03", ("VERTEBRA", "L3")),
+        ("L4/L5", ("DISC", None)), ("L5/S", ("DISC", None)), ("L5-S1", ("DISC", None)),
+        ("T12_L1", ("DISC", None)), ("L4L5", ("DISC", None)), ("L4-5", ("DISC", None)),
+        ("Vertebra_Disc", ("DISC", None)), ("L1-L5", None), ("L4 2", None), ("vertebra L4 L5", None),
+        ("lesion", ("LESION", None)), ("vertebral_metastasis", ("LESION", None)),
+        ("cord_lesion", ("LESION", None)), ("spinal_canal_tumor", ("LESION", None)),
+        ("L3 Metastases", ("LESION", None)), ("other tumour", ("LESION", None)),
+        ("vertebra_without_lesion", None), ("metastatic_vertebra", None),
+        ("muscle_T12", None), ("rib_T12", None), ("vertebral_artery", None), ("epidural_fat", None),
+        ("aortic_arch", None), ("posterior_body", None), ("L9", None), ("", None),
+        ("background", ("BACKGROUND", None)), ("ignore", ("ANYTHING", None)), ("other", ("ANYTHING", None)),
+        ("ignore_lesion", ("ANYTHING", None)),
     ],
 )  # fmt: skip
 def test_names_of_labels_are_understood(name, expected):
     found = meaning_of_name(name)
     assert (found and (found.part.name, found.level.value if found.level else None)) == expected
+
+
+def renamed(folder, label_names):
+    document = json.loads((folder / "dataset.json").read_text())
+    document["labels"] |= label_names
+    (folder / "dataset.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_a_lesion_is_known_by_any_word_of_its_name(tmp_path, scans):
+    scan = read("datalist", renamed(files.datalist(tmp_path), {"6": "vertebral_metastasis"}))
+    assert np.array_equal(scan.lesions, scans["datalist"].lesions)
+    assert np.array_equal(scan.allowed, scans["datalist"].allowed)
+
+
+@pytest.mark.parametrize("name", ["ignore", "other"])
+def test_where_a_label_is_to_be_ignored_anything_may_be_and_a_lesion_too(tmp_path, scans, name):
+    scan = read("datalist", renamed(files.datalist(tmp_path), {"4": name}))
+    canal = scans["datalist"].structures == Structure.THECAL_SAC
+    assert (scan.allowed[canal] == ANY).all()
+    assert not scan.structures[canal].any()
+    assert (scan.lesions[canal] == 255).all()
+    assert np.array_equal(scan.lesions == 1, scans["datalist"].lesions == 1)
+
+
+def test_a_second_name_for_the_background_is_background(tmp_path, scans):
+    folder = renamed(files.datalist(tmp_path), {"7": "background"})
+    path = LAYOUTS["datalist"].find(folder)[0].files["labels"]
+    stored = nib.load(path)
+    array = np.asarray(stored.dataobj).copy()
+    array[array == 0] = 7
+    nib.save(nib.Nifti1Image(array, stored.affine), path)
+    assert np.array_equal(read("datalist", folder).allowed, scans["datalist"].allowed)
+
+
+def test_values_without_a_name_are_refused_where_only_lesions_are_named(tmp_path):
+    with pytest.raises(UnsupportedInputError, match=r"\[1, 2, 3, 4, 5\]"):
+        read("datalist", files.datalist(tmp_path, {"0": "background", "6": "lesion"}))
 
 
 @pytest.mark.parametrize("kind", KINDS)

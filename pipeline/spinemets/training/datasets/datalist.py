@@ -4,8 +4,10 @@ Every entry has ``image`` and ``label``, ``lesion`` or both, relative to the JSO
 and ``weighting`` ("T1", "T2", "STIR", ...) where the file names do not tell them. ``labels`` at
 the top names the values, value to name as in the Medical Segmentation Decathlon or name to value
 as in nnU-Net: "L4", "vertebrae_T12", "vertebral_body", "posterior_elements", "disc_L4_L5",
-"spinal_canal", "thecal_sac", "cord", "sacrum", and "lesion". An entry of ``training`` with
-``fold`` 0, as Auto3DSeg writes them, is for validation where there is no list for it.
+"spinal_canal", "thecal_sac", "cord", "sacrum", "L4/L5" (a disc), and "lesion", "metastasis" or
+"tumor" with whatever words beside it. What is named "ignore" or "other" may be anything. An entry
+of ``training`` with ``fold`` 0, as Auto3DSeg writes them, is for validation where there is no list
+for it.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from spinemets.io.file_names import image_stem
 from spinemets.io.weighting import weighting_from_name
 from spinemets.training.datasets.cases import Case, Layout, Subset, need_cases
 from spinemets.training.datasets.labels import (
+    UNKNOWN_LESION,
     Annotation,
     Extent,
+    LabelMap,
     Meaning,
     Part,
     build_scan,
@@ -33,7 +37,7 @@ from spinemets.training.datasets.labels import (
 )
 from spinemets.training.datasets.own_masks import number_lesions, scan_of_lesions
 from spinemets.training.datasets.volumes import RasImage, load_pair, to_training_spacing
-from spinemets.training.scans import ANY, LabelledScan, bit, to_bytes
+from spinemets.training.scans import ANY, LabelledScan, Labels, bit, to_bytes
 from spinemets.volume import Mask, Weighting
 
 __all__ = ["LAYOUT"]
@@ -45,8 +49,7 @@ _LISTS: dict[str, Subset] = {
     "testing": "test",
     "test": "test",
 }
-_LESION = ("lesion", "metastas", "tumor", "tumour")
-_IGNORED = ("background", "ignore", "other")
+_NO_ANATOMY = (Part.LESION, Part.BACKGROUND, Part.ANYTHING)
 _EXPECTED = 'a JSON file with "training": [{"image": ..., "label": ...}, ...]'
 
 
@@ -114,36 +117,44 @@ def read_case(case: Case) -> LabelledScan:
     lesions: Mask | None = None
     if "lesions" in case.files:
         lesions = load_pair(case.files["image"], case.files["lesions"])[1] > 0
-    meanings: dict[int, Meaning] = {}
-    if "labels" in case.files:
-        meanings = _meanings(case)
-        own = [value for value, name in case.label_names.items() if name.lower().startswith(_LESION)]
-        if own:
-            drawn = np.isin(labels, own)
-            lesions = drawn if lesions is None else drawn | lesions
-            labels[drawn] = 0
+    meanings = _meanings(case) if "labels" in case.files else {}
+    ignored = _drawn(labels, meanings, Part.ANYTHING)
+    if any(meaning.part is Part.LESION for meaning in meanings.values()):
+        drawn = _drawn(labels, meanings, Part.LESION)
+        lesions = drawn if lesions is None else drawn | lesions
     subject = f"datalist/{case.name}"
     if meanings:
+        labels[_drawn(labels, meanings, *_NO_ANATOMY)] = 0
+    anatomy = {value: meaning for value, meaning in meanings.items() if meaning.part not in _NO_ANATOMY}
+    if anatomy or (meanings and labels.any()):
         check_values(labels, meanings, path)
-        annotation = Annotation(labels, None if lesions is None else number_lesions(lesions))
-        return build_scan(subject, image, annotation, case.weighting, meanings, _extent(meanings))
-    alone = np.zeros(image.voxels.shape, dtype=bool) if lesions is None else lesions
+    if anatomy:
+        numbers = None if lesions is None else number_lesions(lesions)
+        annotation = Annotation(labels, numbers, ignored if ignored.any() else None)
+        return build_scan(subject, image, annotation, case.weighting, anatomy, _extent(anatomy))
+    alone = number_lesions(np.zeros(image.voxels.shape, dtype=bool) if lesions is None else lesions)
+    alone[ignored & (alone == 0)] = UNKNOWN_LESION
     return _lesions_alone(subject, image, alone, case.weighting)
+
+
+def _drawn(labels: LabelMap, meanings: Mapping[int, Meaning], *parts: Part) -> Mask:
+    return np.isin(labels, [value for value, meaning in meanings.items() if meaning.part in parts])
 
 
 def _meanings(case: Case) -> dict[int, Meaning]:
     meanings = {}
     for value, name in case.label_names.items():
-        if value == 0 or name.lower().startswith((*_IGNORED, *_LESION)):
+        if value == 0:
             continue
         meaning = meaning_of_name(name)
         if meaning is None:
             raise UnsupportedInputError(
                 f'{case.files["labels"]}: label {value} is named "{name}", which is no structure of a spine; '
-                'name it as in "L4", "disc_L4_L5", "vertebral_body", "spinal_canal", "cord" or "lesion"'
+                'name it as in "L4", "disc_L4_L5", "vertebral_body", "spinal_canal", "cord" or "lesion", '
+                'or "ignore" where it may be anything'
             )
         meanings[value] = meaning
-    if not meanings and not any(name.lower().startswith(_LESION) for name in case.label_names.values()):
+    if all(meaning.part in (Part.BACKGROUND, Part.ANYTHING) for meaning in meanings.values()):
         raise UnsupportedInputError(
             f'{case.files["labels"]}: the datalist has no "labels" that name its values; add them'
         )
@@ -165,10 +176,10 @@ def _extent(meanings: Mapping[int, Meaning]) -> Extent:
     return Extent(open_channels, whole_sacrum=Part.SACRUM in parts)
 
 
-def _lesions_alone(subject: str, image: RasImage, lesions: Mask, weighting: Weighting) -> LabelledScan:
+def _lesions_alone(subject: str, image: RasImage, lesions: Labels, weighting: Weighting) -> LabelledScan:
     """A scan of which nothing but its lesions is known."""
     voxels, spacing = to_training_spacing(image.voxels, image.grid.spacing_mm, labels=False)
-    values, _ = to_training_spacing(number_lesions(lesions), image.grid.spacing_mm, labels=True)
+    values, _ = to_training_spacing(lesions, image.grid.spacing_mm, labels=True)
     allowed = np.full(voxels.shape, ANY, dtype=np.uint16)
     structures = np.zeros(voxels.shape, dtype=np.uint8)
     scan = LabelledScan(subject, to_bytes(voxels), allowed, structures, spacing, weighting)

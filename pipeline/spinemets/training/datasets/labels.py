@@ -26,6 +26,7 @@ from spinemets.volume import Mask, Weighting
 
 __all__ = [
     "BODIES",
+    "UNKNOWN_LESION",
     "Annotation",
     "Extent",
     "Meaning",
@@ -39,6 +40,8 @@ __all__ = [
 LabelMap = npt.NDArray[np.int32]
 
 BODIES = bit(Channel.C2, Channel.CERVICAL_BODY, Channel.THORACIC_BODY, Channel.LUMBAR_BODY)
+# Of a map of lesions: it is not known whether there is one.
+UNKNOWN_LESION = 255
 _REGION_CHANNELS = {
     SpineRegion.CERVICAL: Channel.CERVICAL_BODY,
     SpineRegion.THORACIC: Channel.THORACIC_BODY,
@@ -61,6 +64,9 @@ class Part(Enum):
     SAC = "the thecal sac without the cord"
     CORD = "the cord"
     SACRUM = "the sacrum"
+    LESION = "a lesion"
+    BACKGROUND = "nothing of the spine"
+    ANYTHING = "anything: it is not told what"
 
 
 _STRUCTURES = {
@@ -87,10 +93,16 @@ class Annotation:
     """What is drawn on an image, on its grid: anatomy by value, and lesions by number.
 
     A lesion without a label beneath leaves open what anatomy it lies in.
+
+    Attributes
+    ----------
+    ignored
+        Where anything may be, a lesion too.
     """
 
     values: LabelMap
     lesions: Labels | None = None
+    ignored: Mask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +179,10 @@ def build_scan(
     allowed = _allowed(structures, values, meanings, extent)
     allowed[unsure] |= BODIES & _levels_of(values, meanings)[unsure] | bit(Channel.POSTERIOR_ELEMENTS)
     allowed[(lesions > 0) & (values == 0)] = ANY
+    if annotation.ignored is not None:
+        ignored = to_training_spacing(annotation.ignored, image.grid.spacing_mm, labels=True)[0][box] > 0
+        allowed[ignored] = ANY
+        lesions[ignored & (lesions == 0)] = UNKNOWN_LESION
     truth = None if annotation.lesions is None else lesions
     return LabelledScan(
         subject,
@@ -268,37 +284,108 @@ def _allowed(
     return allowed
 
 
-_LEVEL = re.compile(r"(?:^|[^A-Z])([CTLS])([0-9]{1,2})(?![0-9])", re.IGNORECASE)
-_WORDS: tuple[tuple[str, Part], ...] = (
-    (r"disc|disk|ivd", Part.DISC),
-    (r"sacrum|sacral", Part.SACRUM),
-    (r"arch|posterior|spinous|process|lamina|pedicle", Part.POSTERIOR),
-    (r"thecal|dural|\bsac\b|csf", Part.SAC),
-    (r"canal", Part.CANAL),
-    (r"cord|\bsc\b", Part.CORD),
-    (r"body|corpus|bodies", Part.BODY),
-    (r"vert", Part.VERTEBRA),
+_LEVEL = re.compile(r"([ctls])0?([0-9]{1,2})")
+_LESION = re.compile(r"lesion|metastas|tumou?r")
+_DENIALS = {"no", "non", "not", "without", "free"}
+_PARTS: tuple[tuple[str, Part], ...] = (
+    (r"discs?|disks?|ivds?|intervertebral", Part.DISC),
+    (r"sacrum|sacral|coccyx", Part.SACRUM),
+    (
+        r"arch(?:es)?|arcus|posterior|spinous|spinosus|process(?:es|us)?|laminae?|pedicles?",
+        Part.POSTERIOR,
+    ),
+    (r"thecal(?:sac)?|dural(?:sac)?|\bsacs?\b|csf", Part.SAC),
+    (r"canals?", Part.CANAL),
+    (r"cords?|\bsc\b", Part.CORD),
+    (r"body|bodies|corpus|corpora", Part.BODY),
+    (r"vert(?:s|ebra[els]?)?", Part.VERTEBRA),
 )
+# What may stand beside the words above without making them mean another thing.
+_BESIDE = (
+    r"spinal|spine|column|elements?|transverse|articular|costal|superior|inferior|left|right"
+    r"|cervical|thoracic|lumbar|of|the|[0-9]+"
+)
+_KNOWN = re.compile(f"(?:{'|'.join(pattern for pattern, _ in _PARTS)}|{_BESIDE})+")
+_IN_CANAL = {Part.CANAL, Part.SAC, Part.CORD}
 
 
 def meaning_of_name(name: str) -> Meaning | None:
-    """What a label of this name stands for; None where the name tells nothing of a spine.
+    """What a label of this name stands for; None where that is not certain.
+
+    A word that is not known makes a name mean nothing: "muscle_T12" is no vertebra.
 
     >>> meaning_of_name("disc_L4_L5").part.name
     'DISC'
     >>> meaning_of_name("vertebrae_T12").level.value
     'T12'
-    >>> meaning_of_name("L3").part.name
-    'VERTEBRA'
+    >>> meaning_of_name("L3").part.name, meaning_of_name("L3/L4").part.name
+    ('VERTEBRA', 'DISC')
+    >>> meaning_of_name("vertebral_metastasis").part.name
+    'LESION'
     """
-    words = name.lower().replace("_", " ").replace("-", " ")
-    found = _LEVEL.search(name.replace("_", " "))
-    levels = VertebralLevel.__members__
-    key = f"{found.group(1).upper()}{int(found.group(2))}" if found else ""
-    level = levels.get(key)
-    part = next((part for pattern, part in _WORDS if re.search(pattern, words)), None)
-    if part is None and level is not None:
-        part = Part.SACRUM if level.region is SpineRegion.SACRAL else Part.VERTEBRA
-    if part is None:
+    words = _words(name)
+    if any(word.startswith("ignore") for word in words):
+        return Meaning(Part.ANYTHING)
+    if any(_LESION.match(word) for word in words):
+        return None if _DENIALS & set(words) else Meaning(Part.LESION)
+    if words and words[0] in ("background", "other", "others"):
+        return Meaning(Part.BACKGROUND if words[0] == "background" else Part.ANYTHING)
+    levels, rest = _named_levels(words)
+    if not all(_KNOWN.fullmatch(word) for word in rest):
         return None
-    return Meaning(part, level if part in (Part.BODY, Part.VERTEBRA) else None)
+    parts = {part for pattern, part in _PARTS for word in rest if re.search(pattern, word)}
+    if not parts:
+        # "L5-1" may be a disc, and "L4 2" the second of two.
+        return None if any(word.isdigit() for word in rest) else _meaning_of_levels(levels)
+    part = _one_of(parts)
+    if part not in (Part.BODY, Part.VERTEBRA):
+        return part and Meaning(part)
+    return Meaning(part, levels[0] if levels else None) if len(levels) < 2 else None
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name in lower case: "SpinalCanal" has two, "L4L5" two."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=[A-Za-z])", " ", name)
+    return [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
+
+
+def _named_levels(words: list[str]) -> tuple[list[VertebralLevel], list[str]]:
+    """The levels among the words of a name, and the other words; L5/S is L5/S1, L4-5 is L4-L5."""
+    levels: list[VertebralLevel] = []
+    rest = []
+    before = None
+    for word in words:
+        level = None
+        if found := _LEVEL.fullmatch(word):
+            level = VertebralLevel.__members__.get(f"{found[1].upper()}{int(found[2])}")
+        elif before is not None and word == "s":
+            level = VertebralLevel.S1
+        elif before is not None and word == str(int(before.value[1:]) + 1):
+            level = VertebralLevel.__members__.get(f"{before.value[0]}{word}")
+        if level is None:
+            rest.append(word)
+        else:
+            levels.append(level)
+        before = level
+    return levels, rest
+
+
+def _meaning_of_levels(levels: list[VertebralLevel]) -> Meaning | None:
+    """One level is its vertebra, two neighbours are the disc between them."""
+    if len(levels) == 1:
+        sacral = levels[0].region is SpineRegion.SACRAL
+        return Meaning(Part.SACRUM) if sacral else Meaning(Part.VERTEBRA, levels[0])
+    order = list(VertebralLevel)
+    places = sorted(order.index(level) for level in levels)
+    if len(set(places)) != 2 or len(levels) != 2:
+        return None
+    between = order[places[0] + 1 : places[1]]
+    return Meaning(Part.DISC) if all(level.is_supernumerary for level in between) else None
+
+
+def _one_of(parts: set[Part]) -> Part | None:
+    """What several words name together, as in "vertebral body"; None where they contradict."""
+    own = parts - {Part.VERTEBRA} or parts
+    if len(own) > 1:
+        return Part.CANAL if own <= _IN_CANAL else None
+    return next(iter(own))
