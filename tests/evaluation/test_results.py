@@ -10,9 +10,10 @@ import nibabel
 import numpy as np
 import pytest
 
+from damaged_files import DAMAGES, damaged_nifti
 from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.anatomy import VertebralLevel as Level
-from spinemets.errors import GeometryError, NoUsableInputError, UnreadableFileError
+from spinemets.errors import GeometryError, NoUsableInputError, UnreadableFileError, UnsupportedInputError
 from spinemets.evaluation.files import find_studies, read_label_map, read_study_result
 from spinemets.evaluation.results import FindingFacts, StudyResult, score_exam, summarise
 from spinemets.evaluation.tables import mean_row, to_json, to_markdown
@@ -178,6 +179,26 @@ def test_folders_that_cannot_be_read_say_why(tmp_path):
     (tmp_path / "bad" / "anatomy.nii.gz").write_bytes(b"not an image")
     with pytest.raises(UnreadableFileError, match="NIfTI"):
         read_label_map(tmp_path / "bad" / "anatomy.nii.gz")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_label_map_is_named(tmp_path, damage):
+    path = damaged_nifti(tmp_path, damage)
+    with pytest.raises(UnreadableFileError, match=path.name):
+        read_label_map(path)
+
+
+def test_a_label_map_may_have_further_axes_of_length_one_and_no_other(tmp_path):
+    labels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    for shape in ((2, 3, 4, 1), (2, 3, 4, 1, 1)):
+        nibabel.Nifti1Image(labels.reshape(shape), np.eye(4)).to_filename(tmp_path / "one.nii.gz")
+        found, grid = read_label_map(tmp_path / "one.nii.gz")
+        assert np.array_equal(found, labels)
+        assert grid.shape == (2, 3, 4)
+    for shape in ((2, 3, 2, 2), (6, 4)):
+        nibabel.Nifti1Image(labels.reshape(shape), np.eye(4)).to_filename(tmp_path / "two.nii.gz")
+        with pytest.raises(UnsupportedInputError, match=r"two.nii.gz.*3-D"):
+            read_label_map(tmp_path / "two.nii.gz")
 
 
 def test_label_maps_on_different_grids_are_refused(tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 
-from spinemets.training.datasets.volumes import crop_to_spine, to_training_spacing, training_affine
+from damaged_files import DAMAGES, damaged_nifti
+from spinemets.errors import GeometryError, UnreadableFileError
+from spinemets.training.datasets.volumes import crop_to_spine, load, to_training_spacing, training_affine
 from spinemets.volume import Grid
 
 
@@ -41,3 +44,18 @@ def test_voxels_keep_their_place(spacing_mm, cropped):
     # At the edges there is nothing to interpolate with.
     inner = (slice(None), slice(2, -2), slice(2, -2))
     assert np.abs(moved[inner] - expected[inner]).max() < 0.1
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named(tmp_path, damage):
+    path = damaged_nifti(tmp_path, damage)
+    with pytest.raises(UnreadableFileError, match=path.name):
+        load(path)
+
+
+def test_a_file_whose_axis_has_no_length_is_named(tmp_path):
+    image = nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), None)
+    image.set_sform(np.diag([1.0, 1.0, 1e-12, 1.0]), code=1)
+    nib.save(image, tmp_path / "flat.nii.gz")
+    with pytest.raises(GeometryError, match="flat"):
+        load(tmp_path / "flat.nii.gz")

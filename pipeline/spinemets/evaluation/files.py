@@ -11,6 +11,7 @@ Of the document ``levels`` and ``findings`` (or ``lesions``) are read: ``level``
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,12 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
-from spinemets.errors import GeometryError, NoUsableInputError, UnreadableFileError
+from spinemets.errors import GeometryError, NoUsableInputError, UnreadableFileError, UnsupportedInputError
 from spinemets.evaluation.results import FindingFacts, StudyResult
 from spinemets.evaluation.spider import SpiderPrediction
 from spinemets.findings import PointMm
@@ -39,6 +43,10 @@ __all__ = [
 
 _MAPS = ("anatomy", "levels", "lesions")
 _DOCUMENTS = ("report.json", "truth.json")
+# What nibabel and gzip raise where a file's header or its voxels are damaged or cut short.
+_DAMAGE = (
+    OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError, WrapStructError
+)  # fmt: skip
 _LEVELS = {number: level for level, number in VERSE_LABELS.items()}
 
 
@@ -67,13 +75,25 @@ def read_label_map(path: Path) -> tuple[npt.NDArray[np.integer], Grid]:
     ------
     UnreadableFileError
         There is no such file, or it is damaged or no NIfTI.
+    UnsupportedInputError
+        It is not 3-D; further axes of length 1 do no harm.
+    GeometryError
+        Its affine is not one.
     """
     try:
         image = nibabel.Nifti1Image.from_filename(path)
         labels = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, nibabel.filebasedimages.ImageFileError) as error:
+    except _DAMAGE as error:
         raise UnreadableFileError(f"{path}: is no readable NIfTI file ({error})") from error
-    return np.rint(labels).astype(np.int32), Grid(labels.shape, np.asarray(image.affine, dtype=np.float64))
+    while labels.ndim > 3 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    if labels.ndim != 3:
+        raise UnsupportedInputError(f"{path}: holds an image of shape {labels.shape}; a 3-D one is needed")
+    try:
+        grid = Grid(labels.shape, np.asarray(image.affine, dtype=np.float64))
+    except GeometryError as error:
+        raise GeometryError(f"{path}: {error}") from error
+    return np.rint(labels).astype(np.int32), grid
 
 
 def read_spider_prediction(folder: Path) -> tuple[SpiderPrediction, Grid]:

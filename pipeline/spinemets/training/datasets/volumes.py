@@ -10,6 +10,9 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import OrientationError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
 from spinemets.findings import PointMm
@@ -20,6 +23,11 @@ __all__ = ["RasImage", "crop_to_spine", "load", "load_pair", "to_training_spacin
 
 Array = npt.NDArray[np.float32]
 
+# What nibabel and gzip raise where a file's header or its voxels are damaged or cut short.
+_DAMAGE = (
+    OSError, EOFError, ValueError, OverflowError, zlib.error,
+    ImageFileError, HeaderDataError, WrapStructError, OrientationError,
+)  # fmt: skip
 _THIN_MM = 1.5
 _SLICE_MM = 2.0
 _GRID_TOLERANCE_MM = 0.5
@@ -44,24 +52,26 @@ def load(path: Path) -> RasImage:
         It is missing, damaged, or of no known format.
     UnsupportedInputError
         It is not 3-D.
+    GeometryError
+        Its affine is not one.
     """
-    if path.name.lower().endswith((".mha", ".mhd", ".nrrd", ".nhdr")):
-        image = _load_itk(path)
-    else:
-        try:
-            image = nib.load(path)
-        except (OSError, EOFError, ImageFileError) as error:
-            raise UnreadableFileError(f"{path}: cannot be read as an image: {error}") from error
-    if len(image.shape) > 3 and max(image.shape[3:]) == 1:
-        image = image.slicer[(slice(None),) * 3 + (0,) * (len(image.shape) - 3)]
-    if len(image.shape) != 3:
-        raise UnsupportedInputError(f"{path}: holds an image of shape {image.shape}; a 3-D one is needed")
-    image = nib.as_closest_canonical(image)
+    itk = path.name.lower().endswith((".mha", ".mhd", ".nrrd", ".nhdr"))
     try:
+        image = _load_itk(path) if itk else nib.load(path)
+        if len(image.shape) > 3 and max(image.shape[3:]) == 1:
+            image = image.slicer[(slice(None),) * 3 + (0,) * (len(image.shape) - 3)]
+        if len(image.shape) != 3:
+            raise UnsupportedInputError(f"{path}: holds an image of shape {image.shape}; a 3-D one is needed")
+        # Turning reads the voxels, and so finds what is damaged or cut short.
+        image = nib.as_closest_canonical(image)
         voxels = np.asarray(image.dataobj, dtype=np.float32)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise UnreadableFileError(f"{path}: its voxels are damaged or cut short: {error}") from error
-    return RasImage(np.nan_to_num(voxels), Grid(image.shape, np.asarray(image.affine, dtype=np.float64)))
+    except _DAMAGE as error:
+        raise UnreadableFileError(f"{path}: cannot be read as an image: {error}") from error
+    try:
+        grid = Grid(image.shape, np.asarray(image.affine, dtype=np.float64))
+    except GeometryError as error:
+        raise GeometryError(f"{path}: {error}") from error
+    return RasImage(np.nan_to_num(voxels), grid)
 
 
 def _load_itk(path: Path) -> nib.Nifti1Image:
