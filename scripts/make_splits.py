@@ -25,8 +25,15 @@ def main() -> int:
     parser.add_argument(
         "--patients", nargs="+", metavar="NAME", help="instead of a folder; A..B stands for numbers"
     )
-    parser.add_argument("--validation-share", type=float, default=0.1)
-    parser.add_argument("--test-share", type=float, default=0.2)
+    for part, share in (("validation", 0.1), ("test", 0.2)):
+        parser.add_argument(
+            f"--{part}-share",
+            type=float,
+            default=share,
+            metavar="SHARE",
+            help=f"of the patients; not drawn where the data set has a {part} part of its own "
+            "(default: %(default)s)",
+        )
     for part in ("train", "validation", "test"):
         parser.add_argument(
             f"--{part}", nargs="+", default=[], metavar="NAME", help="patients that must be in it"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 import make_splits
-from dataset_files import bids
+from dataset_files import bids, spider
 from spinemets.errors import ConfigError
 from spinemets.training.datasets.cases import Case
 from spinemets.training.splits import draw_split, read_split
@@ -35,16 +35,41 @@ def test_a_patient_s_part_does_not_change_when_others_join():
 
 
 def test_fixed_patients_and_the_data_set_s_own_subsets_stand():
-    everyone = [*cases(["a", "b"]), *cases(["c"], "test"), *cases(["d"], "train")]
+    everyone = [*cases(["a", "b"]), *cases(["c"], "validation"), *cases(["d"], "train")]
     split = draw_split(everyone, {"test": 1.0}, {"train": ["a", "unheard-of"], "validation": ["d"]})
-    assert (split.train, split.validation, split.test) == ({"a"}, {"d"}, {"b", "c"})
+    assert (split.train, split.validation, split.test) == ({"a"}, {"c", "d"}, {"b"})
+
+
+def test_a_share_for_the_test_is_drawn_from_what_the_data_set_calls_training():
+    training = cases(map(str, range(500)), "train")
+    own = cases(["v1", "v2"], "validation")
+    split = draw_split([*training, *own], SHARES)
+    assert split.validation == {"v1", "v2"}
+    assert len(split.test) == pytest.approx(100, abs=30)
+    assert len(split.train) + len(split.test) == 500
+    alike = draw_split(cases(map(str, range(500))), SHARES)
+    assert split.test == alike.test
+
+
+@pytest.mark.parametrize(("part", "other"), [("test", "validation"), ("validation", "test")])
+def test_of_a_part_that_the_data_set_has_itself_no_share_is_drawn(part, other):
+    everyone = [*cases(map(str, range(300)), "train"), *cases(["own"], part), *cases(["unsaid"])]
+    split = draw_split(everyone, {"validation": 0.5, "test": 0.5})
+    assert split.part(part) == {"own"}
+    assert len(split.part(other)) == pytest.approx(150, abs=40)
+
+
+def test_an_image_that_the_data_set_says_nothing_of_follows_its_patient():
+    split = draw_split([*cases(["a"]), *cases(["a"], "validation")], {"test": 1.0})
+    assert (split.validation, split.test) == ({"a"}, frozenset())
 
 
 def test_a_patient_asked_for_in_two_parts_is_refused():
     with pytest.raises(ConfigError, match="patient a"):
         draw_split(cases(["a"]), SHARES, {"train": ["a"], "test": ["a"]})
-    with pytest.raises(ConfigError, match="patient a"):
-        draw_split([*cases(["a"], "train"), *cases(["a"], "test")], SHARES)
+    for shares in (SHARES, {"test": 1.0}, {}):
+        with pytest.raises(ConfigError, match="patient a is in train and in test"):
+            draw_split([*cases(["a"], "train"), *cases(["a"], "test")], shares)
 
 
 def test_one_part_may_be_named_for_a_patient_of_two_subsets():
@@ -66,6 +91,15 @@ def test_the_script_writes_what_a_recipe_reads_and_the_same_again(tmp_path, monk
     split = read_split(tmp_path / "one.json")
     assert (split.train, split.test) == ({"amu01", "vall03"}, {"ucl02"})
     assert "2 to train on" in capsys.readouterr().out
+
+
+def test_the_script_draws_a_test_where_the_data_set_marks_training_and_validation(tmp_path, monkeypatch):
+    folder = spider(tmp_path / "data", ("1", "2", "3"), ("t2",))
+    rows = "1_t2,training\n2_t2,training\n3_t2,validation\n"
+    (folder / "overview.csv").write_text(f"new_file_name,subset\n{rows}")
+    assert run(monkeypatch, "spider", folder, "-o", tmp_path / "split.json", "--test-share", "1") == 0
+    split = read_split(tmp_path / "split.json")
+    assert (split.train, split.validation, split.test) == (frozenset(), {"3"}, {"1", "2"})
 
 
 def test_the_script_says_what_is_wrong(tmp_path, monkeypatch, capsys):

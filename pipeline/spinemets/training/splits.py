@@ -41,12 +41,14 @@ def draw_split(
 ) -> Split:
     """Put every patient into a part.
 
-    The data set's own validation and test subsets stand; ``fixed`` goes above everything.
+    The data set's own validation and test subsets stand; of a part that it has not, a share is
+    drawn from all others, those for training too. ``fixed`` goes above everything.
 
     Parameters
     ----------
     shares
-        Of validation and test, in [0, 1]; the rest is for training.
+        Of validation and test, in [0, 1]; the rest is for training. The share of a part that the
+        data set has itself is not drawn in addition.
 
     Raises
     ------
@@ -58,15 +60,24 @@ def draw_split(
         for patient in patients:
             if parts.setdefault(patient, part) != part:
                 raise ConfigError(f"patient {patient} is asked for in {parts[patient]} and in {part}")
-    own: dict[str, Subset] = {}
+    own: dict[str, Subset | None] = {}
     for case in cases:
-        subset = parts.get(case.patient) or case.subset or _by_hash(case.patient, shares, seed)
-        if own.setdefault(case.patient, subset) != subset:
+        subset = parts.get(case.patient) or case.subset
+        known = own.get(case.patient)
+        if known and subset and known != subset:
             raise ConfigError(
-                f"patient {case.patient} is in {own[case.patient]} and in {subset} of the data set; "
+                f"patient {case.patient} is in {known} and in {subset} of the data set; "
                 "name one part with --train, --validation or --test"
             )
-    return Split(*(frozenset(p for p, part in own.items() if part == name) for name in _PARTS))
+        own[case.patient] = known or subset
+    there = {subset for patient, subset in own.items() if patient not in parts}
+    open_shares = {part: share for part, share in shares.items() if part not in there}
+    drawn = {
+        patient: parts.get(patient)
+        or (subset if subset in ("validation", "test") else _by_hash(patient, open_shares, seed))
+        for patient, subset in own.items()
+    }
+    return Split(*(frozenset(p for p, part in drawn.items() if part == name) for name in _PARTS))
 
 
 def _by_hash(patient: str, shares: Mapping[Subset, float], seed: int) -> Subset:
