@@ -47,3 +47,9 @@ def test_each_offset_is_the_best_one_by_its_own_score(network, monkeypatch):
 
     monkeypatch.setattr(module, "validate_anatomy", score)
     assert fit_offsets(network, []) == {Channel.DISC: -1.0, Channel.POSTERIOR_ELEMENTS: 0.2}
+
+
+def test_a_score_that_no_scan_tells_leaves_its_channel_as_it_is(network, monkeypatch, caplog):
+    monkeypatch.setattr(module, "validate_anatomy", lambda *_: {"vertebra": 0.9})
+    assert set(fit_offsets(network, [])) == {Channel.POSTERIOR_ELEMENTS}
+    assert "disc" in caplog.text

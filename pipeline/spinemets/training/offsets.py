@@ -7,6 +7,7 @@ offset of its logit, put into the last layer's bias, costs nothing and takes tha
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ from spinemets.training.scans import LabelledScan
 from spinemets.training.validation import validate_anatomy
 
 __all__ = ["LAST_LAYER", "add_offsets", "fit_offsets"]
+
+_log = logging.getLogger(__name__)
 
 LAST_LAYER = "body.output_block.conv.conv"
 
@@ -44,15 +47,22 @@ def add_offsets(weights: Mapping[str, Tensor], offsets: Mapping[Channel, float])
 def fit_offsets(network: SpineUNet, scans: Sequence[LabelledScan]) -> dict[Channel, float]:
     """The offset of every channel that gives the best Dice on scans that are no test scans.
 
-    Channels are tried one by one; they hardly touch each other.
+    Channels are tried one by one; they hardly touch each other. A channel whose score no scan tells
+    has no offset.
     """
     tried = copy.deepcopy(network)
     chosen: dict[Channel, float] = {}
     for channel, score in _SCORES.items():
-        scores = {}
+        scores: dict[float, float] = {}
         for offset in _TRIED:
             weights = dict(network.named_parameters())
             tried.load_state_dict(add_offsets(weights, {**chosen, channel: offset}), strict=False)
-            scores[offset] = validate_anatomy(tried, scans)[score]
-        chosen[channel] = max(scores, key=lambda offset: scores[offset])
+            found = validate_anatomy(tried, scans)
+            if score not in found:
+                break
+            scores[offset] = found[score]
+        if scores:
+            chosen[channel] = max(scores, key=lambda offset: scores[offset])
+        else:
+            _log.warning("no validation scan is labelled %s: no offset of %s", score, channel.name.lower())
     return chosen
