@@ -164,3 +164,30 @@ def test_weights_of_another_size_are_refused(tiny, tiny_recipe, folder):
     files = TrainingFiles(tiny.folder, folder / "larger", start=folder / "first/checkpoint.pt")
     with pytest.raises(ConfigError, match="filters"):
         train(larger, files, CPU)
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(tiny, tiny_recipe, folder):
+    recipe = Recipe.model_validate({"task": "anatomy", **tiny_recipe})
+    train(recipe, TrainingFiles(tiny.folder, folder / "first"), CPU)
+    for filters in ((4, 6, 10), (4, 6, 8, 10)):
+        other = recipe.model_copy(update={"network": NetworkSettings(filters=filters)})
+        with pytest.raises(ConfigError, match=r"checkpoint.pt: does not fit .*--output") as caught:
+            train(other, TrainingFiles(tiny.folder, folder / "first"), CPU)
+        assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("damage", ["cut short", "empty", "no checkpoint", "another object", "a part"])
+def test_a_damaged_checkpoint_is_refused_by_name(tiny, tiny_recipe, tmp_path, damage):
+    recipe = Recipe.model_validate({"task": "anatomy", **tiny_recipe})
+    path = tmp_path / "checkpoint.pt"
+    if damage == "cut short":
+        loop._State(recipe, CPU).save(path)
+        path.write_bytes(path.read_bytes()[:5000])
+    elif damage == "a part":
+        torch.save({"network": {}, "step": 3}, path)
+    elif damage == "another object":
+        torch.save([1, 2], path)
+    else:
+        path.write_bytes(b"" if damage == "empty" else b"step 3")
+    with pytest.raises(ConfigError, match=r"checkpoint.pt: is no checkpoint .*--output"):
+        train(recipe, TrainingFiles(tiny.folder, tmp_path), CPU)

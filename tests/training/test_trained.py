@@ -52,7 +52,7 @@ def test_the_other_network_is_refused(tmp_path):
         read_trained(path, "lesion")
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights", None])
+@pytest.mark.parametrize("content", [b"", b"no weights", b"step 3", None])
 def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, content):
     path = tmp_path / "strange.pt"
     if content is not None:

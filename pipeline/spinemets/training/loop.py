@@ -29,7 +29,7 @@ from spinemets.training.losses import lesion_loss, partial_label_loss
 from spinemets.training.pictures import validation_picture
 from spinemets.training.recipe import Recipe
 from spinemets.training.scans import LabelledScan
-from spinemets.training.trained import built, read_trained
+from spinemets.training.trained import CHECKPOINT_FAULTS, built, read_trained
 from spinemets.training.validation import validate_anatomy, validate_lesions
 
 __all__ = ["TrainingFiles", "network_definition", "train"]
@@ -100,10 +100,24 @@ class _State:
         temporary.replace(path)
 
     def load(self, path: Path) -> None:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        for name in ("network", "average", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.step = int(state["step"])
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            parts = {name: state[name] for name in ("network", "average", "optimizer")}
+            step = int(state["step"])
+        except CHECKPOINT_FAULTS as error:
+            raise ConfigError(
+                f"{path}: is no checkpoint that a training can go on from ({error}); remove it to begin "
+                "anew, or name another --output"
+            ) from error
+        try:
+            for name, part in parts.items():
+                getattr(self, name).load_state_dict(part)
+        except CHECKPOINT_FAULTS as error:
+            raise ConfigError(
+                f"{path}: does not fit the network of the recipe ({_first_line(error)}); go on with the "
+                "recipe that it was trained with, or name another --output"
+            ) from error
+        self.step = step
 
     def update_average(self, decay: float) -> None:
         # Early on the average follows quickly, or it would remember the first random weights.
@@ -111,6 +125,12 @@ class _State:
         with torch.no_grad():
             for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
+
+
+def _first_line(error: Exception) -> str:
+    """Enough of PyTorch's list of every layer that is missing or of another size."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(lines[:2])[:300]
 
 
 def train(recipe: Recipe, files: TrainingFiles, device: torch.device, group: Group | None = None) -> float:
@@ -126,6 +146,12 @@ def train(recipe: Recipe, files: TrainingFiles, device: torch.device, group: Gro
     -------
     float
         Mean loss of the last 100 steps.
+
+    Raises
+    ------
+    ConfigError
+        The checkpoint to go on from is damaged or of another network, or a file that the recipe
+        needs is missing.
     """
     group = group or Group()
     files.output.mkdir(parents=True, exist_ok=True)

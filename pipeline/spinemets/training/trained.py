@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,9 +19,15 @@ from spinemets.intensity import LESION_INPUTS
 from spinemets.network import NetworkDefinition, SpineUNet, build_network
 from spinemets.segmentation import read_networks
 
-__all__ = ["Trained", "built", "read_trained"]
+__all__ = ["CHECKPOINT_FAULTS", "Trained", "built", "read_trained"]
 
 Part = Literal["anatomy", "lesion"]
+
+# What torch.load and reading its result raise where a file is damaged or holds something else.
+CHECKPOINT_FAULTS = (
+    OSError, EOFError, UnpicklingError, RuntimeError, LookupError, TypeError, ValueError, AttributeError,
+    struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +66,7 @@ def read_trained(source: Path, part: Part) -> Trained:
         state = torch.load(source, map_location="cpu", weights_only=True)
         weights: dict[str, Tensor] = state["average"]
         filters, step = _filters_of(weights), int(state["step"])
-    except (OSError, EOFError, UnpicklingError, RuntimeError, KeyError, TypeError) as error:
+    except CHECKPOINT_FAULTS as error:
         raise ConfigError(
             f"{source}: is no checkpoint of a training and no bundle's folder ({error})"
         ) from error
