@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -112,8 +113,8 @@ def _patient(study: str) -> str:
 def spider(results: Path, spider: Path, subjects: tuple[str, ...], output: Path | None) -> None:
     """Score SUBJECTS (as in 007) of a SPIDER folder against their results.
 
-    SPIDER holds sub-007_dseg.nii.gz and so on; the result of a subject is the one folder of
-    RESULTS whose name begins with sub-007.
+    SPIDER holds sub-007_dseg.nii.gz and so on; the result of a subject is the folder sub-007 of
+    RESULTS, or the one whose name begins so.
     """
     try:
         scores = [_score_spider(results, spider, subject) for subject in subjects]
@@ -156,8 +157,8 @@ def structure(
 ) -> None:
     """Score one structure against MASKS of it, each named after its study: case1_cord.nii.gz.
 
-    Every value of a mask above 0 counts. Its folder in RESULTS is the one whose name begins
-    with the mask's name up to the last underscore. `found` is the share of the mask's voxels
+    Every value of a mask above 0 counts. Its folder in RESULTS has the mask's name up to the last
+    underscore, or is the one whose name begins so. `found` is the share of the mask's voxels
     that carry the structure; it is the fair figure where a mask shows only a part of it.
     """
     values = [Structure[name.upper()] for name in structures]
@@ -181,13 +182,17 @@ def _score_mask(results: Path, mask: Path, values: Sequence[Structure]) -> Row:
 
 
 def _result_folder(results: Path, name: str) -> Path:
-    """The one folder of results whose name begins so."""
-    folders = [folder for folder in results.glob(f"{name}*") if folder.is_dir()]
-    if len(folders) != 1:
+    """The folder of results that is called so, else the one that begins so, best before an underscore."""
+    folders = {folder.name: folder for folder in sorted(results.iterdir()) if folder.is_dir()}
+    begun = [own for own in folders if own.startswith(f"{name}_")]
+    # case10 is not one of case1.
+    others = [own for own in folders if re.match(rf"{re.escape(name)}(?!(?<=\d)\d)", own)]
+    fitting = [name] if name in folders else begun or others
+    if len(fitting) != 1:
         raise NoUsableInputError(
-            f"{results}: holds {len(folders)} folders that begin with {name}; expected one"
+            f"{results}: holds {len(fitting)} folders that begin with {name}; expected one"
         )
-    return folders[0]
+    return folders[fitting[0]]
 
 
 @main.command()

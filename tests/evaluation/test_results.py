@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
+import evaluate
 from damaged_files import DAMAGES, damaged_nifti
 from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.anatomy import VertebralLevel as Level
@@ -252,6 +253,30 @@ def test_the_script_scores_a_spider_subject(tmp_path):
     missing = run("spider", tmp_path / "out", tmp_path / "spider", "011")
     assert missing.returncode == 1
     assert "0 folders that begin with sub-011" in missing.stderr
+
+
+def test_a_result_is_told_from_one_whose_name_goes_on(tmp_path):
+    folders = ("case1", "case10", "case1_T2w", "case2_T1w", "case20_T1w", "case2a", "case30", "case4", "b5x")
+    for name in folders:
+        (tmp_path / name).mkdir()
+    expected = {"case1": "case1", "case2": "case2_T1w", "case4": "case4", "case10": "case10", "b5": "b5x"}
+    for name, folder in expected.items():
+        assert evaluate._result_folder(tmp_path, name) == tmp_path / folder
+    for name, count in (("case3", 0), ("case", 8), ("", 9)):
+        with pytest.raises(NoUsableInputError, match=f"holds {count} folders"):
+            evaluate._result_folder(tmp_path, name)
+
+
+def test_the_script_scores_masks_of_studies_whose_names_begin_alike(tmp_path):
+    anatomy, lesions = maps()
+    for name in ("case1", "case10"):
+        write(tmp_path / "out" / name, None, StudyResult(name, GRID, anatomy, lesions), lesions)
+        mask = nibabel.Nifti1Image((anatomy == Structure.THECAL_SAC).astype(np.uint8)[..., None], GRID.affine)
+        mask.to_filename(tmp_path / f"{name}_sac.nii.gz")
+    masks = sorted(tmp_path.glob("case*_sac.nii.gz"))
+    done = run("structure", tmp_path / "out", *masks, "--structure", "thecal_sac")
+    assert done.returncode == 0, done.stderr
+    assert "| case1 | 1.000 | 1.000 |" in done.stdout
 
 
 def test_tables_show_absent_values_as_dashes_and_leave_them_out_of_means():
