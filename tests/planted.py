@@ -223,6 +223,15 @@ def _plant_sequences(dataset: Dataset) -> None:
     dataset.OriginalAttributesSequence = [original]
 
 
+def write_planted_archive(path: Path, study: Path) -> Path:
+    """The planted study as a .zip, whose name and folder are the patient's too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(study.rglob("*.dcm")):
+            archive.write(file, f"Kowalczyk_Bronka/{file.name}")
+    return path
+
+
 def write_planted_image(path: Path, truth: SpineSegmentation) -> Path:
     """A NIfTI image whose name, header and extension tell of the patient."""
     image = nibabel.Nifti1Image(

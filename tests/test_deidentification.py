@@ -10,7 +10,6 @@ import logging
 import shutil
 import stat
 import subprocess
-import zipfile
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +31,11 @@ from planted import (
     leaks,
     planted_truth,
     truth_models,
+    write_planted_archive,
     write_planted_image,
     write_planted_study,
 )
+from spinemets.batch import deidentified
 from spinemets.cli import main
 from spinemets.io import deidentification
 from spinemets.io.deidentification import dicom_copy, header, image_copy, listing
@@ -298,11 +299,7 @@ def test_copy_that_lacks_a_usable_series_is_not_the_whole(call, inputs, tmp_path
 def test_archived_study_is_copied_and_analysed_without_a_trace(call, inputs, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    path = tmp_path / "in/Kowalczyk.zip"
-    path.parent.mkdir()
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in sorted(inputs.study.rglob("*.dcm")):
-            archive.write(file, f"Kowalczyk_Bronka/{file.name}")
+    path = write_planted_archive(tmp_path / "in/Kowalczyk.zip", inputs.study)
     detected = call(
         "detect", path, "-o", tmp_path / "out", "--deidentify", "--formats", "json,dicom-seg", "-vv"
     )  # fmt: skip
@@ -313,6 +310,46 @@ def test_archived_study_is_copied_and_analysed_without_a_trace(call, inputs, tmp
     assert leaks(written, identifiers(), detected[1] + copied[1]) == {}
     assert list((tmp_path / "temporary").glob("spinemets-*")) == []
     assert not list((tmp_path / "out").glob(".*.part"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "reason"),
+    [
+        ("cut", 3, "its archive cannot be unpacked"),
+        ("gone", 3, "its archive cannot be unpacked"),
+        ("no room", 9, "there is no room for its copy"),
+        ("refused", 3, "its archive is of a kind that is not unpacked"),
+    ],
+)
+@pytest.mark.parametrize("command", ["detect", "deidentify"])
+def test_archive_that_fails_after_it_was_planned_is_not_named(
+    call, inputs, tmp_path, monkeypatch, command, fault, code, reason
+):
+    path = tmp_path / "in/Kowalczyk_Bronka_19430517.zip"
+    genuine = deidentified.pseudonymous
+
+    def harmed(studies, deidentifier):
+        """Called when the studies are planned and none is copied yet."""
+        if fault == "cut":
+            path.write_bytes(path.read_bytes()[:5000])
+        elif fault == "gone":
+            path.unlink()
+        elif fault == "no room":
+            monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+        else:
+            monkeypatch.setattr("spinemets.io.sources._MOST_ARCHIVE_MEMBERS", 3)
+        return genuine(studies, deidentifier)
+
+    monkeypatch.setattr(deidentified, "pseudonymous", harmed)
+    write_planted_archive(path, inputs.study)
+    options = ("--deidentify", "--formats", "json", "-vv") if command == "detect" else ()
+    ended, printed = call(command, path, "-o", tmp_path / "out", *options)
+    assert (ended, reason in printed) == (code, True), printed
+    assert leaks([tmp_path / "out"], identifiers(), printed) == {}
+    if command == "detect":
+        (record,) = (json.loads(line) for line in (tmp_path / "out/batch.jsonl").read_text().splitlines())
+        assert reason in record["reason"]
+        assert bool(record["log"]) == (record["state"] == "failed")
 
 
 def test_linkage_tells_the_owner_alone(call, inputs, tmp_path):

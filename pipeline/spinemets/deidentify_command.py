@@ -100,6 +100,7 @@ def deidentify(
 def _copy(study: PlannedStudy, out: Path, deidentifier: Deidentifier) -> tuple[str, int]:
     """Copy one study; what to say of it, and how many of its usable series were left out."""
     from spinemets.atomic import atomic_folder
+    from spinemets.batch.deidentified import general_reasons
     from spinemets.io.deidentification import deidentified_copy
 
     if isinstance(study.found, SpinemetsError):
@@ -108,7 +109,8 @@ def _copy(study: PlannedStudy, out: Path, deidentifier: Deidentifier) -> tuple[s
     if folder.exists() and any(not path.name.startswith("series-") for path in folder.iterdir()):
         raise OutputError("its folder exists and holds more than a copy; choose another output folder")
     with atomic_folder(folder) as temporary:
-        copy = deidentified_copy(study.found, temporary, deidentifier, everything=True)
+        with general_reasons():
+            copy = deidentified_copy(study.found, temporary, deidentifier, everything=True)
         if not any(entry.series.files for entry in copy.series):
             raise NoUsableInputError(f"nothing is copied ({_left_out(copy)})")
     count = sum(bool(entry.series.files) for entry in copy.series)

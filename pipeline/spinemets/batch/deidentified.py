@@ -15,7 +15,14 @@ from spinemets.atomic import atomic_write_bytes
 from spinemets.batch.folders import remove_scratch, scratch_folder
 from spinemets.batch.planning import PlannedStudy
 from spinemets.batch.records import BatchRecord, Stamp
-from spinemets.errors import ConfigError, OutputError, SpinemetsError, UnreadableFileError
+from spinemets.errors import (
+    ConfigError,
+    InputError,
+    OutputError,
+    SpinemetsError,
+    UnreadableFileError,
+    UnsupportedInputError,
+)
 from spinemets.io import StudyListing
 from spinemets.io.deidentification import Deidentifier, Pseudonyms, deidentified_copy, load_secret
 from spinemets.io.deidentification.profile import check_table
@@ -33,6 +40,7 @@ __all__ = [
     "copied_study",
     "deidentifier_of",
     "disguise",
+    "general_reasons",
     "pseudonymous",
     "refuse_identified",
     "write_linkage",
@@ -136,21 +144,41 @@ def copied_study(found: StudyListing, out: Path, key: str, config: Deidentificat
 
     Raises
     ------
-    UnreadableFileError
-        It cannot be copied; the message says nothing of its content.
-    OutputError
-        There is no room for the copy.
+    UnreadableFileError, UnsupportedInputError, OutputError
+        It cannot be copied; see ``general_reasons``.
     ConfigError
         The key cannot be used.
     """
     remove_scratch(out, key)
     deidentifier = deidentifier_of(config, out)
-    try:
+    with general_reasons():
         return deidentified_copy(found, scratch_folder(out, key), deidentifier)
-    except SpinemetsError:
-        raise
+
+
+@contextmanager
+def general_reasons() -> Iterator[None]:
+    """Let whatever stops a copy be told without a word of the study.
+
+    Messages name archives and files, and may quote headers; a cause would bring them into the log.
+
+    Raises
+    ------
+    UnreadableFileError
+        The study's archive cannot be unpacked, or its files cannot be de-identified.
+    UnsupportedInputError
+        Its archive is not one that is unpacked.
+    OutputError
+        There is no room for the copy.
+    """
+    try:
+        yield
+    except OutputError:
+        raise OutputError("there is no room for its copy, or no permission to write it") from None
+    except UnsupportedInputError:
+        raise UnsupportedInputError("its archive is of a kind that is not unpacked; extract it") from None
+    except InputError:
+        raise UnreadableFileError("its archive cannot be unpacked; see whether it is whole") from None
     except Exception as error:
-        # Any other error could quote what must not be passed on.
         raise UnreadableFileError(f"it cannot be de-identified ({type(error).__name__})") from None
 
 
