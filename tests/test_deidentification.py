@@ -7,11 +7,14 @@ import hashlib
 import io
 import json
 import logging
+import os
 import shutil
+import signal
 import stat
 import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,8 +38,10 @@ from planted import (
     write_planted_image,
     write_planted_study,
 )
-from spinemets.batch import deidentified
+from spinemets.batch import deidentified, plan_batch
+from spinemets.batch.folders import remove_scratch
 from spinemets.cli import main
+from spinemets.config import DeidentificationConfig
 from spinemets.io import deidentification
 from spinemets.io.deidentification import dicom_copy, header, image_copy, listing
 from spinemets.reporting.document import hash_identifier
@@ -350,6 +355,45 @@ def test_archive_that_fails_after_it_was_planned_is_not_named(
         (record,) = (json.loads(line) for line in (tmp_path / "out/batch.jsonl").read_text().splitlines())
         assert reason in record["reason"]
         assert bool(record["log"]) == (record["state"] == "failed")
+
+
+def copy_and_be_killed(path: Path, out: Path) -> None:
+    """Copy the study of an archive as a worker does that the system kills at its third file."""
+    genuine, count = listing.copy_dicom, iter(range(1, 100))
+
+    def fatal(*arguments):
+        if next(count) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return genuine(*arguments)
+
+    listing.copy_dicom = fatal
+    (study,) = plan_batch([path])
+    deidentified.copied_study(study.found, out, "study-1", DeidentificationConfig(enabled=True))
+
+
+def test_process_killed_while_it_copies_an_archive_leaves_only_what_is_removed(inputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPINEMETS_DEID_KEY", KEY)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    path, out = write_planted_archive(tmp_path / "in/Kowalczyk.zip", inputs.study), tmp_path / "out"
+    process = get_context("spawn").Process(target=copy_and_be_killed, args=(path, out))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert leaks([out], identifiers()) != {}, "it was killed when the archive was unpacked"
+    remove_scratch(out, "study-1")
+    assert list(out.iterdir()) == []
+
+
+def test_archive_lies_unpacked_no_longer_than_it_is_copied(inputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPINEMETS_DEID_KEY", KEY)
+    (study,) = plan_batch([write_planted_archive(tmp_path / "in/Kowalczyk.zip", inputs.study)])
+    out = tmp_path / "out"
+    copy = deidentified.copied_study(study.found, out, "study-1", DeidentificationConfig(enabled=True))
+    files = [file for entry in copy.series for file in entry.series.files]
+    assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(files) != []
+    assert leaks([out], identifiers()) == {}
 
 
 def test_linkage_tells_the_owner_alone(call, inputs, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from spinemets.errors import (
     UnreadableFileError,
     UnsupportedInputError,
 )
-from spinemets.io import StudyListing
+from spinemets.io import StudyListing, unpack_study
 from spinemets.io.deidentification import Deidentifier, Pseudonyms, deidentified_copy, load_secret
 from spinemets.io.deidentification.profile import check_table
 
@@ -46,6 +47,8 @@ __all__ = [
     "write_linkage",
 ]
 
+# Of the files of an archive, beside the folders of their copies.
+_ORIGINALS_NAME = "originals"
 _LINKAGE_COLUMNS = ("study", "source", "name")
 
 
@@ -142,6 +145,9 @@ def refuse_identified(records: Mapping[str, BatchRecord], out: Path) -> None:
 def copied_study(found: StudyListing, out: Path, key: str, config: DeidentificationConfig) -> StudyListing:
     """Copy a study without identifiers into its scratch room, and list the copy.
 
+    An archive's files are unpacked beside the copy and removed once it is made: whoever removes the
+    scratch room of a process that was killed removes them too.
+
     Raises
     ------
     UnreadableFileError, UnsupportedInputError, OutputError
@@ -151,8 +157,13 @@ def copied_study(found: StudyListing, out: Path, key: str, config: Deidentificat
     """
     remove_scratch(out, key)
     deidentifier = deidentifier_of(config, out)
-    with general_reasons():
-        return deidentified_copy(found, scratch_folder(out, key), deidentifier)
+    folder = scratch_folder(out, key)
+    originals = folder / _ORIGINALS_NAME
+    try:
+        with general_reasons():
+            return deidentified_copy(unpack_study(found, originals), folder, deidentifier)
+    finally:
+        shutil.rmtree(originals, ignore_errors=True)
 
 
 @contextmanager
