@@ -24,6 +24,7 @@ from spinemets.batch import (
     study_key,
     what_to_do,
 )
+from spinemets.batch.names import is_study_name
 from spinemets.config import DetectionConfig, ReportConfig
 from spinemets.errors import GeometryError, NoUsableInputError, OutputError
 from spinemets.io import VERSE_LABELS
@@ -233,10 +234,13 @@ def test_output_that_cannot_be_made_stops_the_batch_before_any_work(scans, truth
         ("Ünï/ö ß.mha", "study"),
         ("../..hidden.zip", "hidden"),
         ("x" * 300, "x" * 80),
+        ("a/Logs", "study_Logs"),
+        ("private.zip", "study_private"),
     ],
 )
 def test_key_is_a_safe_folder_name(source, key):
     assert study_key(Path(source)) == key
+    assert is_study_name(key)
 
 
 def test_studies_of_one_name_get_different_keys_in_any_order(tmp_path, truth):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -15,7 +16,7 @@ from planted import planted_truth, write_planted_study
 from spinemets.batch import Limits, RecordBook, State, merge_batches, plan_batch, read_records, settle_names
 from spinemets.batch.folders import scratch_folder
 from spinemets.batch.redaction import redact_message
-from spinemets.errors import OutOfMemoryError, WorkerError
+from spinemets.errors import OutOfMemoryError, OutputError, WorkerError
 from standins import TruthSegmenter, table_rows, write_scan
 
 
@@ -207,6 +208,53 @@ def test_newest_record_counts_whatever_folder_is_merged_first(scan, truth, tmp_p
         merge_batches([tmp_path / name for name in order], merged)
         assert table_rows(merged / "summary.csv")[0]["state"] == "failed"
         assert not (merged / "anna").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("study", "../precious"),
+        ("study", "precious/../../precious"),
+        ("study", ".."),
+        ("study", ""),
+        ("study", ".hidden"),
+        ("study", "private"),
+        ("study", "Logs"),
+        ("study", "..\\precious"),
+        ("log", "../../precious/thesis.txt"),
+        ("log", "/etc/hostname"),
+        ("log", "logs/../../precious/thesis.txt"),
+        ("log", "logs"),
+        ("log", "private/salt"),
+        ("earlier", "../precious"),
+        ("earlier", "earlier/.."),
+        ("earlier", "logs/anna"),
+    ],
+)
+def test_record_that_leads_out_of_its_folder_is_not_merged(scan, truth, tmp_path, field, value):
+    part, out = tmp_path / "in/part", tmp_path / "merged"
+    run_planned(plan_batch([scan]), part, TruthSegmenter(truth))
+    for folder in (tmp_path, tmp_path / "in"):
+        (folder / "precious").mkdir()
+        (folder / "precious/thesis.txt").write_text(folder.name)
+    record = json.loads((part / "batch.jsonl").read_text())
+    state = {"study": "done", "log": "failed", "earlier": "failed"}[field]
+    with (part / "batch.jsonl").open("a") as file:
+        file.write(json.dumps(record | {"study": "bert", "source": "b", "state": state, field: value}) + "\n")
+    with pytest.raises(OutputError, match=rf"batch\.jsonl: line 2 is not a record \({field}\)"):
+        merge_batches([part], out)
+    assert not out.exists()
+    assert [path.name for path in (tmp_path / "precious").iterdir()] == ["thesis.txt"]
+    assert (tmp_path / "precious/thesis.txt").read_text() == tmp_path.name
+
+
+def test_record_of_a_name_in_other_letters_is_merged(scan, tmp_path):
+    """spinemets makes no such names itself; whoever calls it from Python may."""
+    planned = [replace(plan_batch([scan])[0], key="Петров Иван")]
+    run_planned(planned, tmp_path / "part", Fails())
+    assert merge_batches([tmp_path / "part"], tmp_path / "merged") == 1
+    assert read_records(tmp_path / "merged") == read_records(tmp_path / "part")
+    assert (tmp_path / "merged/logs/Петров Иван.log").is_file()
 
 
 def test_results_within_the_input_change_no_study(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spinemets.batch.manifest import ManifestRow, is_manifest, read_manifest
+from spinemets.batch.names import is_reserved
 from spinemets.errors import ConfigError, NoUsableInputError, SpinemetsError, UnreadableFileError
 from spinemets.io import PackedFiles, StudyListing, discover, is_dicom_series
 from spinemets.results import MAP_NAMES
@@ -26,10 +27,6 @@ __all__ = ["PlannedStudy", "Shard", "plan_batch", "study_identity", "study_key",
 _IMAGE_SUFFIX = re.compile(r"(\.nii|\.nii\.gz|\.mha|\.mhd|\.nrrd|\.nhdr|\.dcm|\.ima|\.zip)$", re.IGNORECASE)
 _LONGEST_KEY = 80
 _MARK = re.compile(r"[0-9a-f]{8}-[0-9a-f]{16}")
-# Names in the output folder that are not those of studies.
-_TAKEN = re.compile(
-    r"logs|private|earlier|(summary|findings)\.(csv|parquet)|batch\.jsonl|index\.html", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +268,7 @@ def study_key(source: Path) -> str:
 def _safe_name(text: str) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")
     name = name[:_LONGEST_KEY].rstrip("._-")
-    return f"study_{name}" if _TAKEN.fullmatch(name) else name
+    return f"study_{name}" if is_reserved(name) else name
 
 
 def _with_unique_keys(

@@ -19,17 +19,30 @@ from threading import Lock
 from types import TracebackType
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, ValidationInfo, field_validator
 
+from spinemets.batch.names import is_file_name, is_study_name
 from spinemets.errors import OutputError
-from spinemets.io import RECORDS_NAME
+from spinemets.io import EARLIER_NAME, RECORDS_NAME
 
 try:
     import fcntl
 except ImportError:  # Windows has no such locks: there, two runs must not share a folder.
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["RECORDS_NAME", "BatchRecord", "RecordBook", "Stage", "Stamp", "State", "read_records"]
+__all__ = [
+    "LOGS_NAME",
+    "RECORDS_NAME",
+    "BatchRecord",
+    "RecordBook",
+    "Stage",
+    "Stamp",
+    "State",
+    "read_records",
+]
+
+LOGS_NAME = "logs"
+"""A folder beside the results, of the tracebacks of studies that failed."""
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +111,8 @@ class Stamp(_Line):
 class BatchRecord(_Line):
     """How one study ended.
 
+    Folders may come from elsewhere to be merged, so what is used as a path is held to what a run writes.
+
     Attributes
     ----------
     study
@@ -139,6 +154,22 @@ class BatchRecord(_Line):
     seconds: dict[str, float] = {}
     run: str = ""
     ended: str = ""
+
+    @field_validator("study")
+    @classmethod
+    def _is_a_name(cls, study: str) -> str:
+        if not is_study_name(study):
+            raise ValueError("is not the name of a study's folder")
+        return study
+
+    @field_validator("log", "earlier")
+    @classmethod
+    def _lies_in_its_folder(cls, path: str, info: ValidationInfo) -> str:
+        folder = LOGS_NAME if info.field_name == "log" else EARLIER_NAME
+        parent, _, name = path.rpartition("/")
+        if path and (parent != folder or not is_file_name(name)):
+            raise ValueError(f"is not a name below {folder}/")
+        return path
 
 
 @dataclass(slots=True)
@@ -271,10 +302,25 @@ def _read(path: Path) -> _Content:
             record = BatchRecord.model_validate_json(line)
         except ValidationError as error:
             raise OutputError(
-                f"{path}: line {number} is not a record; restore the file, or choose another folder"
+                f"{path}: line {number} is not a record{_wrong_field(error)}; restore the file, or choose "
+                "another folder"
             ) from error
         records[record.study] = record
     return _Content(records, whole_bytes)
+
+
+def _wrong_field(error: ValidationError) -> str:
+    """Which field is wrong, where a single one is; not its content, which may be a name.
+
+    >>> stamp = Stamp(input="a", model="b", settings="c", version="1")
+    >>> try:
+    ...     BatchRecord(study="../a", state=State.DONE, source="a", stamp=stamp)
+    ... except ValidationError as error:
+    ...     _wrong_field(error)
+    ' (study)'
+    """
+    fields = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+    return f" ({fields.pop()})" if len(fields) == 1 else ""
 
 
 def _lock(descriptor: int, folder: Path) -> None:

@@ -15,7 +15,7 @@ from spinemets.atomic import atomic_write_text, remove_leftovers
 from spinemets.batch.engine import Limits, Stages, StudyEnd, run_in_turn, run_overlapping
 from spinemets.batch.folders import forget_earlier, remove_scratch, set_aside
 from spinemets.batch.ray_engine import RayCluster, run_on_ray
-from spinemets.batch.records import BatchRecord, RecordBook, Stage, Stamp, State
+from spinemets.batch.records import LOGS_NAME, BatchRecord, RecordBook, Stage, Stamp, State
 from spinemets.batch.redaction import redact, redact_message
 from spinemets.batch.resident import ResidentModel
 from spinemets.batch.side_by_side import run_side_by_side
@@ -32,7 +32,6 @@ __all__ = ["Again", "ModelSource", "Todo", "Watcher", "run_batch", "what_to_do"]
 
 _log = logging.getLogger(__name__)
 
-LOGS_NAME = "logs"
 _NOT_A_SPINE = ("NoUsableInputError", "UnsupportedInputError")
 
 Again = Literal["changed", "failed", "all"]
