@@ -17,7 +17,7 @@ from spinemets.batch import Limits, RecordBook, State, merge_batches, plan_batch
 from spinemets.batch.folders import scratch_folder
 from spinemets.batch.redaction import redact_message
 from spinemets.errors import OutOfMemoryError, OutputError, WorkerError
-from standins import TruthSegmenter, table_rows, write_scan
+from standins import TruthSegmenter, table_rows, without_lesions, write_scan
 
 
 class Fails:
@@ -173,6 +173,68 @@ def test_result_of_an_earlier_run_is_set_aside_when_it_cannot_be_made_anew(scan,
     assert (record.state, record.earlier) == (State.DONE, "")
     assert (out / "anna/report.json").is_file()
     assert not (out / "earlier").exists()
+
+
+def healthy_scan(path: Path, truth) -> Path:
+    """A scan whose content is no other one's of the tests."""
+    return write_scan(path, without_lesions(truth))
+
+
+@pytest.mark.parametrize("again", ["changed", "failed", "all"])
+def test_study_whose_name_is_that_of_another_one_takes_nothing_of_it(scan, truth, tmp_path, again):
+    out = tmp_path / "out"
+    run_planned(plan_batch([scan]), out, TruthSegmenter(truth))
+    report, record = (out / "anna/report.json").read_bytes(), read_records(out)["anna"]
+    other = healthy_scan(tmp_path / "other/anna.nii.gz", truth)
+    third = healthy_scan(tmp_path / "other/bert.nii.gz", truth)
+    for _ in range(2):
+        taken, done = run_planned(plan_batch([other, third]), out, TruthSegmenter(truth), again=again)
+        assert (taken.state, taken.error, done.state) == (State.FAILED, "ConfigError", State.DONE)
+        assert (
+            taken.reason == f"its name is taken by the study from {scan}; give it another one in a manifest"
+        )
+        assert taken.source == str(other)
+        assert (out / "anna/report.json").read_bytes() == report
+        assert read_records(out)["anna"] == record
+        assert not (out / "earlier").exists()
+    watcher = Silent()
+    run_planned(plan_batch([scan]), out, TruthSegmenter(truth), watcher=watcher)
+    assert watcher.events == []
+    (tmp_path / "list.csv").write_text(f"study,path\nanna,{other}\nanna2,{other}\n")
+    listed = run_planned(plan_batch([tmp_path / "list.csv"]), out, TruthSegmenter(truth), again=again)
+    assert [(one.study.startswith("anna"), one.state) for one in listed] == [
+        (True, State.FAILED), (True, State.DONE),
+    ]  # fmt: skip
+    assert (out / "anna/report.json").read_bytes() == report
+
+
+def test_studies_of_one_name_are_told_apart_wherever_the_runs_are_started(scan, truth, tmp_path, monkeypatch):
+    other = healthy_scan(tmp_path / "other/anna.nii.gz", truth)
+    monkeypatch.chdir(scan.parent)
+    (first,) = run_planned(plan_batch([Path(scan.name)]), tmp_path / "out", TruthSegmenter(truth))
+    assert first.source == str(scan)
+    monkeypatch.chdir(other.parent)
+    (second,) = run_planned(plan_batch([Path(other.name)]), tmp_path / "out", TruthSegmenter(truth))
+    assert (second.state, "name is taken" in second.reason) == (State.FAILED, True)
+
+
+@pytest.mark.parametrize("change", ["moved", "changed", "reached by another way"])
+def test_study_that_moved_or_changed_keeps_its_name(scan, truth, tmp_path, monkeypatch, change):
+    run_planned(plan_batch([scan]), tmp_path / "out", TruthSegmenter(truth))
+    if change == "moved":
+        scan.parent.rename(tmp_path / "moved")
+        path = tmp_path / "moved" / scan.name
+    elif change == "changed":
+        path = healthy_scan(scan, truth)
+    else:
+        healthy_scan(scan, truth)
+        (tmp_path / "link").symlink_to(scan.parent)
+        monkeypatch.chdir(tmp_path / "link")
+        path = Path("../link/anna.nii.gz")
+    watcher = Silent()
+    (record,) = run_planned(plan_batch([path]), tmp_path / "out", TruthSegmenter(truth), watcher=watcher)
+    assert (record.study, record.state) == ("anna", State.DONE)
+    assert bool(watcher.events) == (change != "moved")
 
 
 def test_input_in_the_place_of_a_result_is_never_moved_or_replaced(truth, tmp_path):

@@ -265,9 +265,12 @@ def test_second_run_finds_its_results(call, inputs, tmp_path):
     assert "done before" in second[1]
 
 
-def test_results_with_and_without_names_are_kept_apart(call, inputs, tmp_path):
-    assert call("detect", inputs.study, "-o", tmp_path, "--formats", "json", "--identifiers", "keep")[0] == 0
-    code, printed = call("detect", inputs.study, "-o", tmp_path, "--formats", "json", "--deidentify")
+@pytest.mark.parametrize("named", ["by its path", "by its name alone"])
+def test_results_with_and_without_names_are_kept_apart(call, inputs, tmp_path, monkeypatch, named):
+    monkeypatch.chdir(inputs.study.parent)
+    study = inputs.study if named == "by its path" else Path(FOLDER)
+    assert call("detect", study, "-o", tmp_path, "--formats", "json", "--identifiers", "keep")[0] == 0
+    code, printed = call("detect", study, "-o", tmp_path, "--formats", "json", "--deidentify")
     assert code == 2
     assert "not de-identified" in printed
 

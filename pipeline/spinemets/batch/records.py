@@ -117,6 +117,8 @@ class BatchRecord(_Line):
     ----------
     study
         Its key, the name of its result folder.
+    source
+        The full path of its input; what stands for that where names are hidden.
     reason
         A sentence for a study that failed or was skipped.
     error

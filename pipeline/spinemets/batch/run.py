@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from spinemets.batch.resident import ResidentModel
 from spinemets.batch.side_by_side import run_side_by_side
 from spinemets.batch.stages import Failure, StudyResult, finish, load
 from spinemets.batch.tables import write_tables
-from spinemets.errors import OutputError, SpinemetsError
+from spinemets.errors import ConfigError, OutputError, SpinemetsError
 
 if TYPE_CHECKING:
     from spinemets.batch.planning import PlannedStudy
@@ -90,14 +92,45 @@ def what_to_do(
     stamp: Callable[[PlannedStudy], Stamp],
     again: Again = "changed",
 ) -> tuple[Todo, ...]:
-    """Compare the planned studies with what is there already; in the order of the plan."""
+    """Compare the planned studies with what is there already; in the order of the plan.
+
+    A study whose name stands for another one there is planned as a problem, under another name.
+    """
     todo = []
-    for study in studies:
+    for planned in studies:
+        now = stamp(planned)
+        study = _renamed_if_taken(planned, records.get(planned.key), now)
         record = records.get(study.key)
-        now = stamp(study)
         why = "new" if record is None else _why(record, now, (out / study.key).is_dir(), again)
         todo.append(Todo(study, now, why, record))
     return tuple(todo)
+
+
+def _renamed_if_taken(study: PlannedStudy, record: BatchRecord | None, now: Stamp) -> PlannedStudy:
+    """The study, or a problem in its place where its name is that of a study from elsewhere.
+
+    A study that only moved has its content still, and one whose content changed its place. Names
+    that are hashed follow from the place.
+    """
+    if record is None or study.hidden_source or record.stamp.input == now.input:
+        return study
+    place = _place(study.source)
+    if _place(Path(record.source)) == place:
+        return study
+    problem = ConfigError(
+        f"its name is taken by the study from {record.source}; give it another one in a manifest"
+    )
+    # What is recorded of the problem must not take the place of the other study's record.
+    key = f"{study.key}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+    return replace(study, key=key, found=problem)
+
+
+def _place(source: Path) -> str:
+    """A path told in one way, from whatever folder and by whatever way it is reached.
+
+    Its last part is not followed: a file may be a link into a store that names it by its content.
+    """
+    return os.path.normpath(source.parent.resolve() / source.name)
 
 
 def _why(record: BatchRecord, now: Stamp, has_folder: bool, again: Again) -> str:
@@ -146,7 +179,8 @@ def run_batch(
             stages = Stages(
                 partial(load, config=config, out=out), model.load, partial(finish, config=config, out=out)
             )
-            registrar = _Registrar(book, {entry.study.key: entry.stamp for entry in pending}, watcher)
+            stamps = {entry.study.key: entry.stamp for entry in pending}
+            registrar = _Registrar(book, stamps, watcher, has_places=not config.deidentification.enabled)
             waiting = [entry.study for entry in pending]
             if isinstance(limits, RayCluster):
                 run_on_ray(waiting, stages, limits, registrar, out)
@@ -192,10 +226,19 @@ def _write_tables(book: RecordBook) -> None:
 
 
 class _Registrar:
-    """Turns the end of each study into its record."""
+    """Turns the end of each study into its record.
 
-    def __init__(self, book: RecordBook, stamps: Mapping[str, Stamp], watcher: Watcher) -> None:
+    Parameters
+    ----------
+    has_places
+        Whether the sources of studies are paths, and not pseudonyms.
+    """
+
+    def __init__(
+        self, book: RecordBook, stamps: Mapping[str, Stamp], watcher: Watcher, *, has_places: bool
+    ) -> None:
         self._book, self._stamps, self._watcher = book, stamps, watcher
+        self._has_places = has_places
         self._run = uuid.uuid4().hex[:12]
 
     def moved(self, study: PlannedStudy, stage: Stage) -> None:
@@ -206,7 +249,7 @@ class _Registrar:
         record = BatchRecord(
             study=study.key,
             state=State.DONE,
-            source=study.hidden_source or str(study.source),
+            source=study.hidden_source or (_place(study.source) if self._has_places else str(study.source)),
             stamp=self._stamps[study.key],
             columns={name: redact(value, study.private) for name, value in study.columns.items()},
             run=self._run,
