@@ -284,16 +284,25 @@ def test_worker_processes_leave_nothing_either(call, inputs, tmp_path):
     assert leaks([tmp_path / "out"], identifiers(), printed) == {}
 
 
+def second_series(exam: Path) -> list[Path]:
+    """The files of a second series of the study in ``exam/a``, written into ``exam/b``."""
+    (exam / "b").mkdir()
+    paths = []
+    for number, path in enumerate(sorted((exam / "a").iterdir())):
+        image = pydicom.dcmread(path)
+        image.SeriesInstanceUID, image.SOPInstanceUID = "1.2.3.4", f"1.2.3.4.{number}"
+        paths.append(exam / "b" / path.name)
+        image.save_as(paths[-1])
+    return paths
+
+
 def test_copy_that_lacks_a_usable_series_is_not_the_whole(call, inputs, tmp_path):
     exam, copies = tmp_path / "exam", tmp_path / "copies"
     shutil.copytree(inputs.study, exam / "a")
-    images = sorted(exam.rglob("*"), key=lambda path: path.name)
-    for number, path in enumerate(path for path in images if path.is_file()):
+    for number, path in enumerate(second_series(exam)):
         image = pydicom.dcmread(path)
-        image.SeriesInstanceUID, image.SOPInstanceUID = "1.2.3.4", f"1.2.3.4.{number}"
         image.BurnedInAnnotation = "YES" if number == 8 else "NO"
-        (exam / "b").mkdir(exist_ok=True)
-        image.save_as(exam / "b" / path.name)
+        image.save_as(path)
     assert call("deidentify", exam / "a", "-o", copies)[0] == 0
     whole = sorted(path.name for path in copies.rglob("*.dcm"))
     code, printed = call("deidentify", exam, "-o", copies)
@@ -302,6 +311,37 @@ def test_copy_that_lacks_a_usable_series_is_not_the_whole(call, inputs, tmp_path
     code, printed = call("deidentify", exam / "b", "-o", tmp_path / "none")
     assert code not in (0, 7), printed
     assert not list(tmp_path.glob("none/study-*"))
+
+
+def test_file_that_cannot_be_written_costs_its_series_only(call, inputs, tmp_path):
+    exam, copies = tmp_path / "exam", tmp_path / "copies"
+    shutil.copytree(inputs.study, exam / "a")
+    path = second_series(exam)[4]
+    image = pydicom.dcmread(path)
+    # Reading does not need it, and writing does.
+    del image.SOPInstanceUID
+    image.file_meta.MediaStorageSOPInstanceUID = ""
+    image.save_as(path, enforce_file_format=False)
+    code, printed = call("deidentify", exam, inputs.image, "-o", copies)
+    assert (code, "1 of 2 series; left out: 1 x a file of it lacks what DICOM" in printed) == (7, True), (
+        printed
+    )
+    assert leaks([copies], identifiers(), printed) == {}
+    assert len(list(copies.rglob("*.dcm"))) == len(list((exam / "a").iterdir()))
+    assert len(list(copies.rglob("*.nii.gz"))) == 1
+    code, printed = call("detect", exam, "-o", tmp_path / "out", "--deidentify", "--formats", "json")
+    assert code == 0, printed
+
+
+def test_unexpected_error_of_a_copy_costs_its_study_only(call, inputs, tmp_path, monkeypatch):
+    def faulty(*_: object) -> None:
+        raise ZeroDivisionError("Kowalczyk")
+
+    monkeypatch.setattr(listing, "copy_dicom", faulty)
+    code, printed = call("deidentify", inputs.study, inputs.image, "-o", tmp_path / "copies")
+    assert (code, "cannot be de-identified (ZeroDivisionError)" in printed) == (7, True), printed
+    assert leaks([tmp_path / "copies"], identifiers(), printed) == {}
+    assert len(list((tmp_path / "copies").rglob("*.nii.gz"))) == 1
 
 
 def test_archived_study_is_copied_and_analysed_without_a_trace(call, inputs, tmp_path, monkeypatch):

@@ -79,15 +79,20 @@ def _make_plain(dataset: FileDataset) -> None:
 
 
 def _write(dataset: Dataset, target: Path) -> None:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "")
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    clean = FileDataset(str(target), dataset, preamble=b"\0" * 128, file_meta=meta)
     try:
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "")
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        clean = FileDataset(str(target), dataset, preamble=b"\0" * 128, file_meta=meta)
         target.parent.mkdir(parents=True, exist_ok=True)
         clean.save_as(target, enforce_file_format=True)
     except OSError as error:
         raise OutputError(
             f"{target}: cannot be written ({error.strerror}); check space and permissions"
         ) from error
+    except DAMAGE_ERRORS:
+        # What was read leniently may not be writable, and the error's words may quote it.
+        raise UnreadableFileError(
+            "a file of it lacks what DICOM requires, or holds what cannot be written"
+        ) from None
