@@ -236,3 +236,11 @@ def test_every_node_is_asked_by_check(receiving):
     assert done.return_value == 0
     assert "archive: answers" in done.output
     assert "web: answers" in done.output
+
+
+def test_node_whose_name_does_not_resolve_is_told_by_check(tmp_path):
+    node = {"kind": "dimse", "ae_title": "PACS", "host": "no-such-host.invalid", "port": 104}
+    settings = ServerProcess(tmp_path, {"receive": {"callers": "any"}, "nodes": {"pacs": node}}).settings
+    done = CliRunner().invoke(spinemets, ["serve", str(settings), "--check"], standalone_mode=False)
+    assert done.return_value == 11
+    assert "no-such-host.invalid" in done.output

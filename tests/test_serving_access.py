@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import ssl
@@ -9,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Thread
@@ -17,17 +19,21 @@ from types import SimpleNamespace
 import pydicom
 import pytest
 from pydantic import ValidationError
+from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
+from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
-from dicom_nodes import TITLE, association, free_port, running_orthanc, store
-from spinemets.errors import ConfigError, NetworkError, UnreadableFileError
+from dicom_nodes import TITLE, answering, association, free_port, running_orthanc, store
+from spinemets.errors import ConfigError, NetworkError, OutputError, UnreadableFileError
+from spinemets.serving.dicomweb import WebRemote
+from spinemets.serving.dimse import _kind_of
 from spinemets.serving.inbox import Folders, Inbox
-from spinemets.serving.pulling import pull
+from spinemets.serving.pulling import Puller, pull
 from spinemets.serving.receiver import Receiver
 from spinemets.serving.remotes import Query, RemoteSeries, connect
-from spinemets.serving.settings import LimitSettings, ReceiveSettings, ServeSettings
+from spinemets.serving.settings import LimitSettings, PullSettings, ReceiveSettings, ServeSettings
 from spinemets.serving.study_queue import StudyQueue
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples/dicom"
@@ -160,6 +166,88 @@ def test_port_in_use_is_a_network_error(tmp_path):
         inbox = Inbox(Folders(tmp_path), node.queue, LimitSettings())
         with pytest.raises(NetworkError, match="cannot be listened on"):
             Receiver(node.settings.receive, inbox).start()
+
+
+# What a node says or does not say must not end the server
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "label-of-more-than-63-letters" * 3])
+def test_name_that_does_not_resolve_is_a_network_error(host):
+    node = {"kind": "dimse", "ae_title": "PACS", "host": host, "port": 104}
+    values = {"folder": "unused", "receive": {"callers": "any"}, "nodes": {"pacs": node}}
+    with pytest.raises(NetworkError, match=f"{host}:104"):
+        connect("pacs", ServeSettings.model_validate(values)).check()
+
+
+@contextmanager
+def web_node(answer: Callable[[str], bytes]) -> Iterator[WebRemote]:
+    """A DICOMweb node that answers each address with what it is told to."""
+    with answering(answer) as port, closing(remote_at(1, None, f"http://127.0.0.1:{port}/dicom-web")) as node:
+        yield node
+
+
+SERIES = {"0020000D": {"vr": "UI", "Value": ["1.2"]}, "0020000E": {"vr": "UI", "Value": ["1.3"]}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        {"error": "x"},
+        5,
+        [None],
+        [{"0020000D": None}],
+        [{"0020000D": {"vr": "UI", "Value": 5}}],
+        [{**SERIES, "00201209": {"vr": "IS", "Value": [1, 2]}}],
+    ],
+    ids=json.dumps,
+)
+def test_answer_that_is_not_dicomweb_is_a_network_error(tmp_path, answer):
+    queue = StudyQueue(Folders(tmp_path).queue)
+    inbox = Inbox(Folders(tmp_path), queue, LimitSettings(free_gib=0))
+    with web_node(lambda _: json.dumps(answer).encode()) as node:
+        with pytest.raises(NetworkError, match="not DICOMweb"):
+            node.find(Query())
+        # Whoever pulls goes on after a pause.
+        assert Puller(PullSettings(node="it", every_s=7), node, queue, inbox, 10).step() == 7
+    queue.close()
+
+
+@pytest.mark.parametrize(("said", "taken"), [(13, 13), (-1, 0), (10**30, 0)])
+def test_number_of_images_that_no_series_can_have_is_not_believed(said, taken):
+    answer = [{**SERIES, "00201209": {"vr": "IS", "Value": [said]}}]
+    with web_node(lambda _: json.dumps(answer).encode()) as node:
+        assert [series.images for series in node.find(Query())] == [taken]
+
+
+def test_answer_to_c_find_that_cannot_be_read_is_a_network_error():
+    answer = Dataset()
+    answer.StudyInstanceUID = answer.SeriesInstanceUID = "1.2"
+    answer.NumberOfSeriesRelatedInstances = [1, 2]
+    port = free_port()
+    archive = AE(ae_title=TITLE)
+    archive.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    finding = [(evt.EVT_C_FIND, lambda _: iter([(0xFF00, answer)]))]
+    running = archive.start_server(("127.0.0.1", port), block=False, evt_handlers=finding)
+    try:
+        with pytest.raises(NetworkError, match="cannot be read"):
+            remote_at(port, None).find(Query())
+    finally:
+        running.shutdown()
+
+
+def test_result_that_is_replaced_while_it_is_sent_is_told(tmp_path, monkeypatch):
+    files = [other_study(tmp_path / "files", uid) for uid in ("1.2.1", "1.2.2")]
+    take = Inbox.take
+
+    def take_and_remove_the_next(inbox: Inbox, content: bytes) -> None:
+        take(inbox, content)
+        files[1].unlink(missing_ok=True)
+
+    monkeypatch.setattr(Inbox, "take", take_and_remove_the_next)
+    monkeypatch.setattr("spinemets.serving.dimse._kind_of", cache(_kind_of))
+    with listening(tmp_path / "node") as node, pytest.raises(OutputError, match="cannot be read"):
+        remote_at(node.port, None).send(files)
 
 
 # TLS

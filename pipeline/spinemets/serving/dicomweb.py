@@ -17,8 +17,9 @@ from pydicom.errors import InvalidDicomError
 from requests.adapters import HTTPAdapter
 
 from spinemets.errors import NetworkError, OutputError
+from spinemets.io.dicom_headers import DAMAGE_ERRORS
 from spinemets.serving.inbox import Inbox
-from spinemets.serving.remotes import IMAGE_MODALITY, Query, RemoteSeries
+from spinemets.serving.remotes import IMAGE_MODALITY, Query, RemoteSeries, image_count
 from spinemets.serving.settings import WebNode
 from spinemets.serving.tls import client_context
 
@@ -86,9 +87,10 @@ class WebRemote:
         with self._told_as_network_error("search"):
             for uid in dict.fromkeys(self._studies(query)):
                 answers = self._client.search_for_series(uid, search_filters={"Modality": IMAGE_MODALITY})
-                for answer in map(Dataset.from_json, answers):
-                    images = int(answer.get("NumberOfSeriesRelatedInstances") or 0)
-                    series.append(RemoteSeries(uid, str(answer.SeriesInstanceUID), images))
+                series += [
+                    RemoteSeries(uid, str(answer.SeriesInstanceUID), image_count(answer))
+                    for answer in map(Dataset.from_json, answers)
+                ]
         return tuple(series)
 
     def retrieve(self, series: RemoteSeries, inbox: Inbox) -> None:
@@ -166,7 +168,7 @@ class WebRemote:
             raise NetworkError(
                 f"{self._name}: is not to be reached for the {what} ({type(error).__name__})"
             ) from error
-        except (ValueError, AttributeError, LookupError, InvalidDicomError) as error:
+        except DAMAGE_ERRORS as error:
             raise NetworkError(
                 f"{self._name}: answered the {what} with what is not DICOMweb ({type(error).__name__})"
             ) from error

@@ -18,8 +18,9 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from spinemets.errors import NetworkError, OutputError
+from spinemets.io.dicom_headers import DAMAGE_ERRORS
 from spinemets.serving.inbox import Inbox
-from spinemets.serving.remotes import IMAGE_MODALITY, Query, RemoteSeries
+from spinemets.serving.remotes import IMAGE_MODALITY, Query, RemoteSeries, image_count
 from spinemets.serving.settings import DimseNode
 from spinemets.serving.tls import client_context
 
@@ -113,11 +114,7 @@ class DimseRemote:
                     NumberOfSeriesRelatedInstances=None,
                 )
                 series += [
-                    RemoteSeries(
-                        uid,
-                        str(answer.SeriesInstanceUID),
-                        int(answer.get("NumberOfSeriesRelatedInstances") or 0),
-                    )
+                    RemoteSeries(uid, str(answer.SeriesInstanceUID), image_count(answer))
                     for answer in self._find(association, wanted)
                     if answer.get("SeriesInstanceUID") and answer.get("Modality", "MR") == IMAGE_MODALITY
                 ]
@@ -167,7 +164,11 @@ class DimseRemote:
     def _store(self, association: Association, path: Path) -> None:
         sop_class, _ = _kind_of(path)
         try:
-            status = association.send_c_store(pydicom.dcmread(path))
+            instance = pydicom.dcmread(path)
+        except (OSError, InvalidDicomError) as error:
+            raise OutputError(f"{path.name}: a result that was to be sent cannot be read") from error
+        try:
+            status = association.send_c_store(instance)
         except ValueError as error:
             raise NetworkError(
                 f"{self._name}: does not take objects of the class {sop_class.name}"
@@ -217,15 +218,22 @@ class DimseRemote:
             if connection is not None and connection.socket is not None:
                 made.append(connection.socket)
 
-        association = entity.associate(
-            node.host,
-            node.port,
-            contexts=contexts,
-            ae_title=node.ae_title,
-            max_pdu=_PDU_BYTES,
-            tls_args=tls,
-            evt_handlers=[(evt.EVT_CONN_OPEN, remember)],
-        )
+        try:
+            association = entity.associate(
+                node.host,
+                node.port,
+                contexts=contexts,
+                ae_title=node.ae_title,
+                max_pdu=_PDU_BYTES,
+                tls_args=tls,
+                evt_handlers=[(evt.EVT_CONN_OPEN, remember)],
+            )
+        except (OSError, ValueError, TypeError) as error:
+            # pynetdicom looks a name up before it connects.
+            raise NetworkError(
+                f"{self._name}: {node.host}:{node.port} is no address that can be connected to; check the "
+                "host's name"
+            ) from error
         try:
             if not association.is_established:
                 raise NetworkError(self._why_not(association))
@@ -233,6 +241,10 @@ class DimseRemote:
         except RuntimeError as error:
             # What pynetdicom raises where the node has ended the connection between two requests.
             raise NetworkError(f"{self._name}: ended the connection") from error
+        except DAMAGE_ERRORS as error:
+            raise NetworkError(
+                f"{self._name}: answered with what cannot be read ({type(error).__name__})"
+            ) from error
         finally:
             if association.is_established:
                 association.release()

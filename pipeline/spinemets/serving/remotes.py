@@ -8,13 +8,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from pydicom.dataset import Dataset
+
 from spinemets.errors import ConfigError
 from spinemets.serving.inbox import Inbox
 from spinemets.serving.settings import DimseNode, ServeSettings
 
-__all__ = ["Query", "Remote", "RemoteSeries", "connect", "need_extra"]
+__all__ = ["Query", "Remote", "RemoteSeries", "connect", "image_count", "need_extra"]
 
 IMAGE_MODALITY = "MR"
+# PS3.5 6.2: the greatest integer string.
+_MOST_IMAGES = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,18 @@ class RemoteSeries:
     study_uid: str
     uid: str
     images: int
+
+
+def image_count(answer: Dataset) -> int:
+    """How many images a node says a series has; 0 where it does not say, or no series can have so many.
+
+    Raises
+    ------
+    ValueError, TypeError
+        It says what is not one number.
+    """
+    images = int(answer.get("NumberOfSeriesRelatedInstances") or 0)
+    return images if 0 < images <= _MOST_IMAGES else 0
 
 
 class Remote(Protocol):
