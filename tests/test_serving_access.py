@@ -368,6 +368,38 @@ def test_orthanc_behind_https_is_sent_to_by_stow_with_our_certificate(tmp_path, 
             thread.join()
 
 
+@contextmanager
+def https_node(files: dict[str, str], tls: dict[str, str] | None) -> Iterator[WebRemote]:
+    """A DICOMweb node that holds nothing, with a certificate; what connects to it trusts ``tls``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["certificate"], files["key"])
+    with (
+        answering(lambda _: b"[]", context) as port,
+        closing(remote_at(1, tls, f"https://localhost:{port}")) as node,
+    ):
+        yield node
+
+
+def test_no_other_authority_is_trusted_by_https_than_the_one_named(certificates, monkeypatch):
+    ours, others = certificates("hospital"), certificates("stranger")
+    # As if the stranger's authority were among those that the world trusts.
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", others["authority"])
+    monkeypatch.setenv("SSL_CERT_FILE", others["authority"])
+    with https_node(ours, _authority(ours)) as node:
+        node.check()
+    with https_node(others, _authority(ours)) as node, pytest.raises(NetworkError, match="no TLS connection"):
+        node.check()
+
+
+def test_authorities_of_the_system_are_trusted_by_https_where_none_is_named(certificates, monkeypatch):
+    ours, others = certificates("hospital"), certificates("stranger")
+    monkeypatch.setenv("SSL_CERT_FILE", ours["authority"])
+    with https_node(ours, None) as node:
+        node.check()
+    with https_node(others, None) as node, pytest.raises(NetworkError, match="no TLS connection"):
+        node.check()
+
+
 def _authority(files: dict[str, str]) -> dict[str, str]:
     return {"authority": files["authority"]}
 

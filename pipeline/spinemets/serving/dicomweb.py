@@ -20,8 +20,8 @@ from spinemets.errors import NetworkError, OutputError
 from spinemets.io.dicom_headers import DAMAGE_ERRORS
 from spinemets.serving.inbox import Inbox
 from spinemets.serving.remotes import IMAGE_MODALITY, Query, RemoteSeries, image_count
-from spinemets.serving.settings import WebNode
-from spinemets.serving.tls import client_context
+from spinemets.serving.settings import Tls, WebNode
+from spinemets.serving.tls import web_context
 
 __all__ = ["WebRemote"]
 
@@ -49,8 +49,7 @@ class WebRemote:
         session = self._session = requests.Session()
         # Proxies and passwords of the environment are not for a clinical network.
         session.trust_env = False
-        if node.tls is not None:
-            session.mount("https://", _TlsAdapter(client_context(node.tls)))
+        session.mount("https://", _TlsAdapter(web_context(node.tls or Tls())))
         if node.user is not None and node.password_variable is not None:
             session.auth = (node.user, node.secret(node.password_variable))
         if node.token_variable is not None:
@@ -175,7 +174,7 @@ class WebRemote:
 
 
 class _TlsAdapter(HTTPAdapter):
-    """Connects with a TLS context of our own."""
+    """Connects with a TLS context of our own, and trusts those whom it trusts."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -183,3 +182,7 @@ class _TlsAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options, ssl_context=self._context)
+
+    def cert_verify(self, conn: Any, *_: Any) -> None:
+        """Require a certificate; requests would have its own list of authorities trusted besides."""
+        conn.cert_reqs = "CERT_REQUIRED"

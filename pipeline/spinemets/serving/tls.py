@@ -9,7 +9,7 @@ from typing import Any
 from spinemets.errors import ConfigError
 from spinemets.serving.settings import Tls
 
-__all__ = ["ClientContext", "client_context", "server_context"]
+__all__ = ["ClientContext", "client_context", "server_context", "web_context"]
 
 _HANDSHAKE_S = 30.0
 
@@ -62,10 +62,27 @@ def client_context(tls: Tls) -> ClientContext:
     """
     context = ClientContext(ssl.PROTOCOL_TLS_CLIENT)
     context.made = []
+    _trust(context, tls)
+    return context
+
+
+def web_context(tls: Tls) -> ssl.SSLContext:
+    """The same for HTTPS, whose library closes what it has opened.
+
+    Raises
+    ------
+    ConfigError
+        As for :func:`client_context`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _trust(context, tls)
+    return context
+
+
+def _trust(context: ssl.SSLContext, tls: Tls) -> None:
     if tls.authority is None:
         context.load_default_certs()
     _load(context, tls)
-    return context
 
 
 def _load(context: ssl.SSLContext, tls: Tls) -> None:
