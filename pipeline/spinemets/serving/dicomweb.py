@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,10 @@ class WebRemote:
         """
         series: list[RemoteSeries] = []
         with self._told_as_network_error("search"):
-            for uid in dict.fromkeys(self._studies(query)):
-                answers = self._client.search_for_series(uid, search_filters={"Modality": IMAGE_MODALITY})
-                series += [
-                    RemoteSeries(uid, str(answer.SeriesInstanceUID), image_count(answer))
-                    for answer in map(Dataset.from_json, answers)
-                ]
+            for uid in self._search("StudyInstanceUID", self._client.search_for_studies, query.filters):
+                search = partial(self._client.search_for_series, uid)
+                answers = self._search("SeriesInstanceUID", search, {"Modality": IMAGE_MODALITY})
+                series += [RemoteSeries(uid, one, image_count(answer)) for one, answer in answers.items()]
         return tuple(series)
 
     def retrieve(self, series: RemoteSeries, inbox: Inbox) -> None:
@@ -139,17 +138,23 @@ class WebRemote:
         if refusals:
             raise NetworkError(f"{self._name}: refused {refusals[0]}; {len(refusals)} files in all")
 
-    def _studies(self, query: Query) -> Iterator[str]:
+    def _search(
+        self, keyword: str, search: Callable[..., list[dict[str, Any]]], filters: dict[str, str]
+    ) -> dict[str, Dataset]:
+        """Every answer to a search by its UID, page by page.
+
+        A node may give fewer at a time than it is asked for, and need not know of pages
+        (PS3.18 8.3.4.4), so the last page is the one that brings nothing new.
+        """
+        found: dict[str, Dataset] = {}
         offset = 0
         while True:
-            answers = self._client.search_for_studies(
-                limit=_PAGE, offset=offset, search_filters=dict(query.filters)
-            )
-            for answer in answers:
-                yield str(Dataset.from_json(answer).StudyInstanceUID)
+            answers = search(limit=_PAGE, offset=offset, search_filters=dict(filters))
+            page = {str(answer[keyword].value): answer for answer in map(Dataset.from_json, answers)}
+            if page.keys() <= found.keys():
+                return found
+            found |= page
             offset += len(answers)
-            if len(answers) < _PAGE:
-                return
 
     @contextmanager
     def _told_as_network_error(self, what: str) -> Iterator[None]:
