@@ -7,10 +7,11 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Thread
@@ -93,28 +94,81 @@ def test_an_empty_list_of_callers_is_refused():
         ReceiveSettings.model_validate({"callers": []})
 
 
-class HalfDamaged:
-    """A node with two studies, one of which it cannot give whole."""
+class Archive:
+    """A node with some series of one image each; it does not give those that it has lost."""
+
+    def __init__(self, *series: RemoteSeries, lost: Sequence[str] = ()) -> None:
+        self.series, self.lost, self.asked = series, list(lost), 0
 
     def find(self, _: Query) -> tuple[RemoteSeries, ...]:
-        return RemoteSeries("1.2.1", "1.2.1.1", 3), RemoteSeries("1.2.2", "1.2.2.1", 3)
+        return self.series
 
     def retrieve(self, series: RemoteSeries, inbox: Inbox) -> None:
-        if series.study_uid == "1.2.1":
+        self.asked += 1
+        if series.uid in self.lost:
+            raise NetworkError("archive: answered the retrieval with HTTP status 500")
+        if series.uid == "damaged":
             inbox.take(b"no DICOM file")
-        for path in IMAGES:
-            inbox.take(path.read_bytes())
+        inbox.take(image_of(series.study_uid, series.uid))
 
 
-def test_a_damaged_instance_does_not_keep_other_studies_from_being_pulled(tmp_path):
-    queue = StudyQueue(Folders(tmp_path).queue)
-    inbox = Inbox(Folders(tmp_path), queue, LimitSettings(free_gib=0))
+def image_of(study_uid: str, series_uid: str) -> bytes:
+    dataset = pydicom.dcmread(IMAGES[0])
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study_uid, series_uid
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{series_uid}.1"
+    content = BytesIO()
+    dataset.save_as(content)
+    return content.getvalue()
+
+
+@pytest.fixture
+def queue(tmp_path) -> Iterator[StudyQueue]:
+    with closing(StudyQueue(Folders(tmp_path).queue)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def inbox(tmp_path, queue) -> Inbox:
+    return Inbox(Folders(tmp_path), queue, LimitSettings(free_gib=0))
+
+
+def test_a_damaged_instance_does_not_keep_other_studies_from_being_pulled(queue, inbox):
     with pytest.raises(UnreadableFileError):
         inbox.take(b"no DICOM file")
-    pulled = pull(HalfDamaged(), Query(), queue, inbox, 10)
+    archive = Archive(RemoteSeries("1.2.1", "damaged", 1), RemoteSeries("1.2.2", "1.2.2.1", 1))
+    pulled = pull(archive, Query(), queue, inbox, 10)
     assert pulled.retrieved == 1
     assert len(pulled.failures) == 1
-    queue.close()
+
+
+@pytest.mark.parametrize("said", [1, 0], ids=["with counts", "without counts"])
+def test_series_that_fails_keeps_no_other_from_being_pulled_and_is_tried_again(queue, inbox, said):
+    series = [RemoteSeries("1.2.1", f"1.2.1.{number}", said) for number in range(3)]
+    archive = Archive(*series, lost=["1.2.1.0", "1.2.1.1"])
+    for _ in range(2):
+        pulled = pull(archive, Query(), queue, inbox, 10)
+        assert (pulled.retrieved, pulled.known, len(pulled.failures)) == (0, 0, 1)
+        assert queue.count_images("1.2.1") == 1
+    archive.lost.clear()
+    assert pull(archive, Query(), queue, inbox, 10).retrieved == 1
+    assert queue.count_images("1.2.1") == 3
+    # And then never again, until there is a further series.
+    archive.asked = 0
+    assert pull(archive, Query(), queue, inbox, 10).known == 1
+    assert archive.asked == 0
+    archive.series += (RemoteSeries("1.2.1", "1.2.1.3", said),)
+    assert pull(archive, Query(), queue, inbox, 10).retrieved == 1
+    assert queue.count_images("1.2.1") == 4
+
+
+def test_damaged_instance_keeps_no_other_of_its_series_from_being_pulled(queue, inbox, monkeypatch):
+    whole = [pydicom.dcmread(path) for path in IMAGES]
+    del whole[0].SOPInstanceUID
+    with closing(remote_at(1, None, "http://localhost/dicom-web")) as node:
+        monkeypatch.setattr(node._client, "iter_series", lambda *_, **__: iter(whole))
+        with pytest.raises(UnreadableFileError):
+            node.retrieve(RemoteSeries("1.2", "1.3", 3), inbox)
+    assert queue.count_images(whole[0].StudyInstanceUID) == 2
 
 
 def test_new_study_is_refused_while_the_queue_is_full(tmp_path):
@@ -203,15 +257,12 @@ SERIES = {"0020000D": {"vr": "UI", "Value": ["1.2"]}, "0020000E": {"vr": "UI", "
     ],
     ids=json.dumps,
 )
-def test_answer_that_is_not_dicomweb_is_a_network_error(tmp_path, answer):
-    queue = StudyQueue(Folders(tmp_path).queue)
-    inbox = Inbox(Folders(tmp_path), queue, LimitSettings(free_gib=0))
+def test_answer_that_is_not_dicomweb_is_a_network_error(queue, inbox, answer):
     with web_node(lambda _: json.dumps(answer).encode()) as node:
         with pytest.raises(NetworkError, match="not DICOMweb"):
             node.find(Query())
         # Whoever pulls goes on after a pause.
         assert Puller(PullSettings(node="it", every_s=7), node, queue, inbox, 10).step() == 7
-    queue.close()
 
 
 @pytest.mark.parametrize(("said", "taken"), [(13, 13), (-1, 0), (10**30, 0)])

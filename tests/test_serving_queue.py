@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pydicom
@@ -151,6 +153,25 @@ def test_file_that_is_no_queue_is_told(tmp_path):
     (tmp_path / "queue.sqlite3").write_bytes(b"something else, and long enough to be looked at" * 100)
     with pytest.raises(OutputError, match="the queue cannot be used"):
         StudyQueue(tmp_path / "queue.sqlite3")
+
+
+def test_queue_of_an_older_version_is_taken_over(tmp_path, queue, clock):
+    number = receive(queue)
+    queue.close()
+    with closing(sqlite3.connect(tmp_path / "queue.sqlite3")) as file:
+        file.executescript("ALTER TABLE study DROP COLUMN pulled; PRAGMA user_version = 1;")
+    for _ in range(2):
+        with closing(StudyQueue(tmp_path / "queue.sqlite3", clock)) as again:
+            assert [study.uid for study in again.studies()] == ["1.2.3"]
+            again.note_pull(number, ["1.2.3.1"])
+            assert again.was_pulled("1.2.3", ["1.2.3.1"])
+
+
+def test_queue_of_a_newer_version_is_left_alone(tmp_path, clock):
+    with closing(sqlite3.connect(tmp_path / "queue.sqlite3")) as file:
+        file.execute("PRAGMA user_version = 1000")
+    with pytest.raises(OutputError, match="a queue of format 1000"):
+        StudyQueue(tmp_path / "queue.sqlite3", clock)
 
 
 def test_finished_studies_are_removed_in_time_and_others_stay(queue, clock):

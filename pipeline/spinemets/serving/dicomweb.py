@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from requests.adapters import HTTPAdapter
 
-from spinemets.errors import NetworkError, OutputError
+from spinemets.errors import NetworkError, OutputError, UnreadableFileError
 from spinemets.io.dicom_headers import DAMAGE_ERRORS
 from spinemets.serving.inbox import Inbox
 from spinemets.serving.remotes import IMAGE_MODALITY, Query, RemoteSeries, image_count
@@ -100,18 +100,26 @@ class WebRemote:
             The node cannot be reached or refuses.
         OutOfRoomError, OutputError
             The inbox does not take an instance.
+        UnreadableFileError
+            An instance is damaged; the others are in the inbox.
         """
         with self._told_as_network_error("retrieval"):
             instances = self._client.iter_series(series.study_uid, series.uid, media_types=_AS_STORED)
+        damage: list[UnreadableFileError] = []
         while True:
             with self._told_as_network_error("retrieval"):
                 instance = next(instances, None)
             if instance is None:
-                return
+                break
             buffer = BytesIO()
             with self._told_as_network_error("retrieval"):
                 instance.save_as(buffer, enforce_file_format=True)
-            inbox.take(buffer.getvalue())
+            try:
+                inbox.take(buffer.getvalue())
+            except UnreadableFileError as error:
+                damage.append(error)
+        if damage:
+            raise damage[0]
 
     def send(self, paths: Sequence[Path]) -> None:
         """Send files by STOW-RS, one by one; all are tried before the first refusal is told.

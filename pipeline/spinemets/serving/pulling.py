@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What came of asking a node for studies."""
+    """What came of asking a node for studies; a failure for each that could not be got whole."""
 
     retrieved: int = 0
     known: int = 0
@@ -37,7 +37,8 @@ def studies_of(series: tuple[RemoteSeries, ...]) -> dict[str, list[RemoteSeries]
 def pull(remote: Remote, query: Query, queue: StudyQueue, inbox: Inbox, most_waiting: int) -> Pulled:
     """Get the MR images of every study that matches, unless all of them are here.
 
-    A study that cannot be got does not keep the others from being got.
+    A study or series that cannot be got does not keep the others from being got. Where the node
+    does not say how many images there are, a study is got until all its series came to the last.
 
     Raises
     ------
@@ -52,19 +53,28 @@ def pull(remote: Remote, query: Query, queue: StudyQueue, inbox: Inbox, most_wai
     failures: list[str] = []
     for uid, series in studies_of(remote.find(query)).items():
         expected = sum(one.images for one in series) if all(one.images for one in series) else 0
-        if queue.count_images(uid) >= max(expected, 1):
+        series_uids = [one.uid for one in series]
+        if queue.count_images(uid) >= expected if expected else queue.was_pulled(uid, series_uids):
             known += 1
             continue
         number = queue.admit(uid, most_waiting)
         queue.expect(number, expected)
-        try:
-            for one in series:
-                remote.retrieve(one, inbox)
-        except (NetworkError, UnreadableFileError) as error:
-            failures.append(str(error))
+        troubles = [trouble for one in series if (trouble := _trouble_with(one, remote, inbox))]
+        if troubles:
+            failures.append(troubles[0])
         else:
+            queue.note_pull(number, series_uids)
             retrieved += 1
     return Pulled(retrieved, known, tuple(failures))
+
+
+def _trouble_with(series: RemoteSeries, remote: Remote, inbox: Inbox) -> str:
+    """Get a series; why it could not be got whole, or nothing."""
+    try:
+        remote.retrieve(series, inbox)
+    except (NetworkError, UnreadableFileError) as error:
+        return str(error)
+    return ""
 
 
 class Puller:

@@ -12,7 +12,7 @@ from spinemets.errors import OutputError
 
 __all__ = ["QueueDatabase"]
 
-_FORMAT = 1
+_FORMAT = 2
 _PATIENCE_S = 30.0
 _SCHEMA = """
 CREATE TABLE study (
@@ -24,7 +24,8 @@ CREATE TABLE study (
     attempts INTEGER NOT NULL DEFAULT 0,
     due REAL NOT NULL DEFAULT 0,
     changed REAL NOT NULL,
-    reason TEXT NOT NULL DEFAULT ''
+    reason TEXT NOT NULL DEFAULT '',
+    pulled TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX study_state ON study (state, changed);
 CREATE TABLE instance (
@@ -44,6 +45,8 @@ CREATE TABLE delivery (
     PRIMARY KEY (study, node)
 ) WITHOUT ROWID;
 """
+# What makes a queue of an older format one of the next.
+_CHANGES = {1: "ALTER TABLE study ADD COLUMN pulled TEXT NOT NULL DEFAULT ''"}
 
 
 class QueueDatabase:
@@ -133,12 +136,15 @@ class QueueDatabase:
             if version == 0:
                 for statement in _SCHEMA.split(";\n"):
                     self.change(statement)
-                self.change(f"PRAGMA user_version = {_FORMAT}")
+            elif version in _CHANGES:
+                for older in range(version, _FORMAT):
+                    self.change(_CHANGES[older])
             elif version != _FORMAT:
                 raise OutputError(
                     f"{self._path}: is a queue of format {version}, and this version of spinemets reads "
                     f"{_FORMAT}; choose another folder"
                 )
+            self.change(f"PRAGMA user_version = {_FORMAT}")
 
     def _trouble(self, error: Exception) -> OutputError:
         return OutputError(f"{self._path}: the queue cannot be used ({error}); check space and permissions")

@@ -11,6 +11,7 @@ processes may use one queue.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -172,6 +173,17 @@ class StudyQueue:
         """Note how many images a study has where it comes from."""
         with self._tables.transaction():
             self._tables.change("UPDATE study SET expected = ? WHERE number = ?", images, number)
+
+    def note_pull(self, number: int, series_uids: Sequence[str]) -> None:
+        """Note that these series of a study were got to the last."""
+        with self._tables.transaction():
+            self._tables.change("UPDATE study SET pulled = ? WHERE number = ?", _mark(series_uids), number)
+
+    def was_pulled(self, uid: str, series_uids: Sequence[str]) -> bool:
+        """Whether exactly these series of a study were got to the last when it was pulled."""
+        with self._tables.transaction():
+            row = self._tables.one("SELECT pulled FROM study WHERE uid = ?", uid)
+            return row is not None and row["pulled"] == _mark(series_uids)
 
     def count_images(self, uid: str) -> int:
         """How many images of a study there are; 0 for one that is not known."""
@@ -360,6 +372,10 @@ class StudyQueue:
 
     def _study(self, number: int) -> QueuedStudy:
         return _study_of(self._tables.all(f"SELECT {_COLUMNS} FROM study WHERE number = ?", number)[0])
+
+
+def _mark(series_uids: Sequence[str]) -> str:
+    return hashlib.sha256(ascii(sorted(series_uids)).encode()).hexdigest()
 
 
 def _study_of(row: sqlite3.Row) -> QueuedStudy:
