@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ import pydicom
 import pytest
 from pydantic import ValidationError
 from pydicom.dataset import Dataset
-from pydicom.uid import RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, MRImageStorage, RLELossless
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
@@ -204,6 +205,43 @@ def test_compressed_images_are_kept_as_they_are_sent(tmp_path):
     (kept,) = map(pydicom.dcmread, (tmp_path / "server/inbox").rglob("*.dcm"))
     assert kept.file_meta.TransferSyntaxUID == RLELossless
     assert kept.PixelData == dataset.PixelData
+
+
+def deflated(folder: Path) -> Path:
+    dataset = pydicom.dcmread(IMAGES[0])
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(folder / "deflated.dcm")
+    return folder / "deflated.dcm"
+
+
+def test_deflated_syntax_is_not_offered(tmp_path):
+    context = build_context(MRImageStorage, [DeflatedExplicitVRLittleEndian])
+    with listening(tmp_path) as node:
+        with association(node.port, context, "MODALITY", TITLE) as made:
+            assert made.is_established is False
+        context.transfer_syntax = [DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian]
+        with association(node.port, context, "MODALITY", TITLE) as made:
+            assert made.accepted_contexts[0].transfer_syntax == [ExplicitVRLittleEndian]
+
+
+def without_vrs(content: bytes) -> bytes:
+    """The same with file meta information in implicit VR, which pydicom reads too."""
+    (length,) = struct.unpack_from("<I", content, 140)
+    syntax = f"{DeflatedExplicitVRLittleEndian}".encode()
+    meta = struct.pack("<HHLL", 2, 0, 4, 8 + len(syntax)) + struct.pack("<HHL", 2, 0x10, len(syntax)) + syntax
+    return content[:132] + meta + content[144 + length :]
+
+
+@pytest.mark.parametrize("written", [bytes, without_vrs])
+def test_deflated_object_is_refused_before_it_grows(tmp_path, queue, inbox, monkeypatch, written):
+    def inflate(*_: object) -> None:
+        pytest.fail("was inflated")
+
+    content = written(deflated(tmp_path).read_bytes())
+    monkeypatch.setattr("zlib.decompress", inflate)
+    with pytest.raises(UnreadableFileError, match="is deflated"):
+        inbox.take(content)
+    assert not queue.studies()
 
 
 def test_several_modalities_may_send_one_study_at_once(tmp_path):

@@ -16,6 +16,8 @@ from pathlib import Path
 from threading import Lock
 
 import pydicom
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.uid import UID
 
 from spinemets.atomic import atomic_write_bytes, remove_leftovers
 from spinemets.errors import OutOfRoomError, UnreadableFileError
@@ -23,8 +25,10 @@ from spinemets.io.dicom_headers import DAMAGE_ERRORS, lenient_headers
 from spinemets.serving.settings import LimitSettings
 from spinemets.serving.study_queue import StudyQueue
 
-__all__ = ["Folders", "Inbox"]
+__all__ = ["DEFLATED", "Folders", "Inbox"]
 
+# A small object of this syntax grows to any size when it is read, before a size is seen (PS3.5 A.5).
+DEFLATED = UID("1.2.840.10008.1.2.1.99")
 _TAGS = ["SOPInstanceUID", "StudyInstanceUID", "Modality"]
 _PREAMBLE_BYTES = 132
 # Tag, VR and length of File Meta Information Group Length, and its value (PS3.10 7.1).
@@ -116,7 +120,7 @@ class Inbox:
         Raises
         ------
         UnreadableFileError
-            It is no DICOM file, or does not say which study and instance it is.
+            It is no DICOM file, is deflated, or does not say which study and instance it is.
         OutOfRoomError
             The disk is as full as it may be, or as many studies wait as may.
         OutputError
@@ -139,14 +143,20 @@ class Inbox:
         try:
             (length,) = struct.unpack_from("<I", content, _PREAMBLE_BYTES + 8)
             with self._header_guard, lenient_headers():
+                is_deflated = _transfer_syntax(content) == DEFLATED
+        except DAMAGE_ERRORS as error:
+            raise _unsound(error) from error
+        if is_deflated:
+            raise UnreadableFileError(
+                "an instance that arrived is deflated, which is not taken since it may grow to any size"
+            )
+        try:
+            with self._header_guard, lenient_headers():
                 header = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=[*_TAGS])
                 instance_uid, study_uid = str(header.SOPInstanceUID), str(header.StudyInstanceUID)
                 is_image = str(header.get("Modality", "")).strip().upper() == "MR"
         except DAMAGE_ERRORS as error:
-            # The error's own text may quote a patient's data.
-            raise UnreadableFileError(
-                f"an instance that arrived has no sound DICOM header ({type(error).__name__})"
-            ) from error
+            raise _unsound(error) from error
         if not instance_uid or not study_uid:
             raise UnreadableFileError("an instance that arrived lacks its own or its study's UID")
         # Whoever passes an instance on writes file meta information of their own.
@@ -166,6 +176,23 @@ class Inbox:
                 f"{free / 2**30:.1f} GiB are free on the disk, and {self._limits.free_gib:g} GiB of it "
                 "are left alone (limits.free_gib); no more is taken for now"
             )
+
+
+def _transfer_syntax(content: bytes) -> str:
+    """What the file meta information says, and only where pydicom, which inflates by it, reads the same."""
+    file = BytesIO(content)
+    read_preamble(file, force=False)
+    meta = read_dataset(
+        file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag >> 16 != 2
+    )
+    # Where the first element's VR is none, pydicom would read them all anew, without VRs.
+    _ = meta[next(meta.elements()).tag]
+    return str(meta.TransferSyntaxUID)
+
+
+def _unsound(error: Exception) -> UnreadableFileError:
+    # The error's own text may quote a patient's data.
+    return UnreadableFileError(f"an instance that arrived has no sound DICOM header ({type(error).__name__})")
 
 
 def _sync(folder: Path) -> None:

@@ -16,7 +16,7 @@ from pynetdicom import (
 from pynetdicom.transport import ThreadedAssociationServer
 
 from spinemets.errors import NetworkError, OutOfRoomError, OutputError, UnreadableFileError
-from spinemets.serving.inbox import Inbox
+from spinemets.serving.inbox import DEFLATED, Inbox
 from spinemets.serving.settings import ReceiveSettings
 from spinemets.serving.tls import server_context
 
@@ -25,6 +25,7 @@ __all__ = ["Receiver"]
 _log = logging.getLogger(__name__)
 
 _VERIFICATION = "1.2.840.10008.1.1"
+_TRANSFER_SYNTAXES = [syntax for syntax in ALL_TRANSFER_SYNTAXES if syntax != DEFLATED]
 # PS3.4 B.2.3: success; refused, out of resources; cannot understand.
 _SUCCESS, _OUT_OF_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 _PDU_BYTES = 128 * 1024
@@ -59,9 +60,9 @@ class Receiver:
         self._entity.require_calling_aet = [] if settings.callers == "any" else list(settings.callers)
         self._entity.maximum_associations = settings.associations
         self._entity.maximum_pdu_size = _PDU_BYTES
-        self._entity.add_supported_context(_VERIFICATION, ALL_TRANSFER_SYNTAXES)
+        self._entity.add_supported_context(_VERIFICATION, _TRANSFER_SYNTAXES)
         for context in AllStoragePresentationContexts:
-            self._entity.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
+            self._entity.add_supported_context(str(context.abstract_syntax), _TRANSFER_SYNTAXES)
         self._server: ThreadedAssociationServer | None = None
 
     def start(self) -> None:
