@@ -89,6 +89,28 @@ def test_study_is_ready_as_soon_as_all_expected_images_are_there(queue):
     assert state(queue) is StudyState.READY
 
 
+@pytest.mark.parametrize(("image", "checksum"), [("c", "x"), ("b", "changed")], ids=["new", "changed"])
+def test_study_to_which_more_comes_than_was_expected_waits_again(queue, clock, image, checksum):
+    queue.expect(receive(queue), 2)
+    receive(queue, image="b")
+    queue.settle(IDLE_S)
+    queue.end(queue.begin(), StudyState.DONE)
+    receive(queue, image=image, checksum=checksum)
+    queue.settle(IDLE_S)
+    assert state(queue) is StudyState.RECEIVED
+    clock.now += IDLE_S
+    queue.settle(IDLE_S)
+    assert state(queue) is StudyState.READY
+
+
+def test_study_that_has_more_than_is_expected_before_it_is_ready_waits(queue):
+    queue.expect(receive(queue), 2)
+    for image in "bc":
+        receive(queue, image=image)
+    queue.settle(IDLE_S)
+    assert state(queue) is StudyState.RECEIVED
+
+
 def test_study_without_an_image_is_skipped(queue, clock):
     queue.add(queue.admit("1.2.3", 10), "report", "x", is_image=False)
     clock.now += IDLE_S

@@ -170,7 +170,7 @@ class StudyQueue:
             )
 
     def expect(self, number: int, images: int) -> None:
-        """Note how many images a study has where it comes from."""
+        """Note how many images a study has where it comes from; it counts for its next analysis only."""
         with self._tables.transaction():
             self._tables.change("UPDATE study SET expected = ? WHERE number = ?", images, number)
 
@@ -193,7 +193,10 @@ class StudyQueue:
             )
 
     def settle(self, idle_s: float) -> None:
-        """Make studies ready to which nothing was added for so long, or that have what is expected."""
+        """Make studies ready to which nothing was added for so long, or that have just what is expected.
+
+        Whoever adds to what was expected may add more.
+        """
         with self._tables.transaction():
             now = self._clock()
             count = "(SELECT count(*) FROM instance WHERE study = number AND is_image)"
@@ -205,7 +208,7 @@ class StudyQueue:
             )
             self._tables.change(
                 "UPDATE study SET state = 'ready' WHERE state = 'received' AND revision > 0 "
-                f"AND (changed <= ? OR (expected > 0 AND {count} >= expected))",
+                f"AND (changed <= ? OR (expected > 0 AND {count} = expected))",
                 now - idle_s,
             )
 
@@ -219,7 +222,8 @@ class StudyQueue:
             if not number:
                 return None
             self._tables.change(
-                "UPDATE study SET state = 'running', attempts = attempts + 1 WHERE number = ?", number
+                "UPDATE study SET state = 'running', attempts = attempts + 1, expected = 0 WHERE number = ?",
+                number,
             )
             return self._study(number)
 
