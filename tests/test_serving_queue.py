@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -290,6 +291,21 @@ def test_sending_is_given_up_in_the_end_and_can_be_asked_for_again(tmp_path, que
     queue.retry_failed()
     sender.step()
     assert state(queue) is StudyState.SENT
+
+
+def test_study_whose_results_hold_no_objects_counts_as_sent(tmp_path, queue, clock):
+    finished_study(tmp_path, queue, clock)
+    (results,) = Folders(tmp_path).results.iterdir()
+    shutil.rmtree(results / "dicom")
+    Sender("pacs", Unreachable(failures=1), queue, Folders(tmp_path), SendSettings()).step()
+    assert state(queue) is StudyState.SENT
+
+
+def test_study_whose_results_are_gone_does_not_count_as_sent(tmp_path, queue, clock):
+    finished_study(tmp_path, queue, clock)
+    shutil.rmtree(Folders(tmp_path).results)
+    Sender("pacs", Unreachable(failures=0), queue, Folders(tmp_path), SendSettings(attempts=1)).step()
+    assert queue.deliveries() == ((1, "pacs", "failed", 1, "its results are not in their folder"),)
 
 
 class Answers:

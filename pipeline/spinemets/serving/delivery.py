@@ -49,16 +49,20 @@ class Sender:
         delivery = self._queue.next_delivery(self._node)
         if delivery is None:
             return _NOTHING_TO_DO_S
-        paths = sorted((self._folders.results / delivery.study.key / "dicom").glob("*.dcm"))
+        key = delivery.study.key
+        folder = self._folders.results / key
+        paths = sorted((folder / "dicom").glob("*.dcm"))
         try:
-            if not paths:
-                raise OutputError("its results hold no DICOM objects")
-            self._remote.send(paths)
+            if not folder.is_dir():
+                raise OutputError("its results are not in their folder")
+            if paths:
+                self._remote.send(paths)
         except (NetworkError, OutputError) as error:
             self._try_again(delivery, str(error))
         else:
             self._queue.delivered(delivery)
-            _log.info("%s: %d objects sent to %s", delivery.study.key, len(paths), self._node)
+            # Some formats yield an object only where there is a lesion.
+            _log.info("%s: %s objects sent to %s", key, len(paths) or "no", self._node)
         return 0.0
 
     def _try_again(self, delivery: Delivery, reason: str) -> None:
