@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -88,6 +89,18 @@ def test_only_callers_on_the_list_may_connect(tmp_path):
 def test_any_caller_may_connect_where_that_is_asked_for(tmp_path):
     with listening(tmp_path, callers="any") as node:
         assert echo(node.port, "STRANGER")
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x04\0\0\0\0\0"])
+def test_callers_that_leave_without_asking_for_anything_are_not_in_the_way(tmp_path, said):
+    with listening(tmp_path, associations=2) as node:
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", node.port)) as caller:
+                caller.sendall(said)
+        start = time.monotonic()
+        while not echo(node.port, "MODALITY"):
+            assert time.monotonic() - start < 20
+            time.sleep(0.1)
 
 
 def test_an_empty_list_of_callers_is_refused():

@@ -28,6 +28,8 @@ _VERIFICATION = "1.2.840.10008.1.1"
 _TRANSFER_SYNTAXES = [syntax for syntax in ALL_TRANSFER_SYNTAXES if syntax != DEFLATED]
 # PS3.4 B.2.3: success; refused, out of resources; cannot understand.
 _SUCCESS, _OUT_OF_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+# PS3.8 9.2.1: a request for an association is awaited, or was none and the end of the connection is.
+_NOTHING_ASKED = ("Sta2", "Sta13")
 _PDU_BYTES = 128 * 1024
 _ENDING_STEP_S = 0.1
 
@@ -140,6 +142,11 @@ class Receiver:
         )
 
     def _closed(self, event: evt.Event) -> None:
+        upper_layer = event.assoc.dul
+        has_asked = event.assoc.requestor.primitive is not None
+        if not has_asked and upper_layer.state_machine.current_state in _NOTHING_ASKED:
+            # pynetdicom would wait for a request, and count the caller as connected, until acse_timeout.
+            upper_layer.to_user_queue.put(None)  # type: ignore[arg-type]
         with self._guard:
             tally = self._tallies.pop(event.assoc, None)
         if tally is None:
