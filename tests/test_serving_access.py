@@ -29,7 +29,8 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
-from dicom_nodes import TITLE, answering, association, free_port, running_orthanc, store
+from dicom_nodes import TITLE, ServerProcess, answering, association, free_port, running_orthanc, store
+from spinemets.cli import main
 from spinemets.errors import ConfigError, NetworkError, OutputError, UnreadableFileError
 from spinemets.serving.dicomweb import WebRemote
 from spinemets.serving.dimse import _kind_of
@@ -524,6 +525,14 @@ def test_authorities_of_the_system_are_trusted_by_https_where_none_is_named(cert
 
 def _authority(files: dict[str, str]) -> dict[str, str]:
     return {"authority": files["authority"]}
+
+
+def test_missing_files_to_listen_with_are_told_by_check(tmp_path):
+    tls = {"certificate": "none.pem", "key": "none.key"}
+    settings = ServerProcess(tmp_path, {"receive": {"callers": "any", "tls": tls}}).settings
+    with pytest.raises(SystemExit) as ending:
+        main(["serve", str(settings), "--check"])
+    assert ending.value.code == 2
 
 
 def test_missing_or_wrong_files_for_tls_are_told(tmp_path, certificates):

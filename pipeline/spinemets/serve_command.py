@@ -184,7 +184,10 @@ def _check(values: ServeSettings) -> int:
     """Say of every node whether it answers."""
     from spinemets.serving.remotes import connect
     from spinemets.serving.server import prepare
+    from spinemets.serving.tls import server_context
 
+    if values.receive.tls is not None:
+        server_context(values.receive.tls)
     bundle = prepare(values).bundle
     click.echo(f"model: {bundle.name} {bundle.version}")
     failures = 0
