@@ -127,14 +127,18 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def answering(answer: Callable[[str], bytes], context: ssl.SSLContext | None = None) -> Iterator[int]:
+def answering(
+    answer: Callable[[str], bytes],
+    context: ssl.SSLContext | None = None,
+    kind: str = "application/dicom+json",
+) -> Iterator[int]:
     """A web server that answers each address with what it is told to; its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             content = answer(self.path)
             self.send_response(200)
-            self.send_header("Content-Type", "application/dicom+json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

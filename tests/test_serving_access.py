@@ -258,6 +258,23 @@ def test_deflated_object_is_refused_before_it_grows(tmp_path, queue, inbox, monk
     assert not queue.studies()
 
 
+def test_deflated_object_of_a_dicomweb_node_is_passed_over(tmp_path, queue, inbox, monkeypatch):
+    small, whole = deflated(tmp_path).read_bytes(), IMAGES[1].read_bytes()
+    head, end = b"--part\r\nContent-Type: application/dicom\r\n\r\n", b"\r\n--part--"
+    several = head + small + b"\r\n" + head + whole + end
+    monkeypatch.setattr("zlib.decompress", lambda *_: pytest.fail("was inflated"))
+    for content, kind in (
+        (several, 'multipart/related; type="application/dicom"; boundary=part'),
+        (small, "application/dicom"),
+    ):
+        with (
+            web_node(lambda _, content=content: content, kind=kind) as node,
+            pytest.raises(UnreadableFileError, match="is deflated"),
+        ):
+            node.retrieve(RemoteSeries("1.2", "1.3", 2), inbox)
+    assert [study.images for study in queue.studies()] == [1]
+
+
 def test_several_modalities_may_send_one_study_at_once(tmp_path):
     folders = ("1_Localizer", "2_T2_TSE_sag", "3_T1_TSE_sag")
     series = [sorted((SAMPLES / folder).glob("*.dcm")) for folder in folders]
@@ -287,9 +304,12 @@ def test_name_that_does_not_resolve_is_a_network_error(host):
 
 
 @contextmanager
-def web_node(answer: Callable[[str], bytes]) -> Iterator[WebRemote]:
+def web_node(answer: Callable[[str], bytes], **options: str) -> Iterator[WebRemote]:
     """A DICOMweb node that answers each address with what it is told to."""
-    with answering(answer) as port, closing(remote_at(1, None, f"http://127.0.0.1:{port}/dicom-web")) as node:
+    with (
+        answering(answer, **options) as port,
+        closing(remote_at(1, None, f"http://127.0.0.1:{port}/dicom-web")) as node,
+    ):
         yield node
 
 

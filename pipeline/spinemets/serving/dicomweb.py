@@ -19,7 +19,7 @@ from requests.adapters import HTTPAdapter
 
 from spinemets.errors import NetworkError, OutputError, UnreadableFileError
 from spinemets.io.dicom_headers import DAMAGE_ERRORS
-from spinemets.serving.inbox import Inbox
+from spinemets.serving.inbox import Inbox, refuse_deflated
 from spinemets.serving.remotes import IMAGE_MODALITY, Query, RemoteSeries, image_count
 from spinemets.serving.settings import Tls, WebNode
 from spinemets.serving.tls import web_context
@@ -55,10 +55,7 @@ class WebRemote:
             session.auth = (node.user, node.secret(node.password_variable))
         if node.token_variable is not None:
             session.headers["Authorization"] = f"Bearer {node.secret(node.token_variable)}"
-        self._client = DICOMwebClient(
-            node.url, session, permissive_uid=True, timeout=(_CONNECTING_S, _ANSWERING_S)
-        )
-        self._client.set_http_retry_params(retry=False)
+        self._client = _Client(node.url, session)
 
     def close(self) -> None:
         """End the connections that are kept for further requests."""
@@ -101,11 +98,12 @@ class WebRemote:
         OutOfRoomError, OutputError
             The inbox does not take an instance.
         UnreadableFileError
-            An instance is damaged; the others are in the inbox.
+            An instance is damaged or deflated; the others are in the inbox.
         """
+        self._client.refusals.clear()
         with self._told_as_network_error("retrieval"):
             instances = self._client.iter_series(series.study_uid, series.uid, media_types=_AS_STORED)
-        damage: list[UnreadableFileError] = []
+        damage = self._client.refusals
         while True:
             with self._told_as_network_error("retrieval"):
                 instance = next(instances, None)
@@ -184,6 +182,38 @@ class WebRemote:
             raise NetworkError(
                 f"{self._name}: answered the {what} with what is not DICOMweb ({type(error).__name__})"
             ) from error
+
+
+class _Client(DICOMwebClient):
+    """Passes over deflated objects, which grow to any size as soon as they are read.
+
+    Attributes
+    ----------
+    refusals
+        Why objects were passed over.
+    """
+
+    def __init__(self, url: str, session: requests.Session) -> None:
+        super().__init__(url, session, permissive_uid=True, timeout=(_CONNECTING_S, _ANSWERING_S))
+        self.set_http_retry_params(retry=False)
+        self.refusals: list[UnreadableFileError] = []
+        session.hooks["response"].append(_refuse_deflated_body)
+
+    def _decode_multipart_message(self, response: requests.Response, stream: bool) -> Iterator[bytes]:
+        for part in super()._decode_multipart_message(response, stream):
+            try:
+                refuse_deflated(part)
+            except UnreadableFileError as error:
+                self.refusals.append(error)
+            else:
+                yield part
+
+
+def _refuse_deflated_body(response: requests.Response, **_: Any) -> None:
+    """Some nodes send an object alone, without the parts of a message around it."""
+    is_read_as_object = response.headers.get("Content-Type", "").startswith("application/dicom")
+    if is_read_as_object and response.content[128:132] == b"DICM":
+        refuse_deflated(response.content)
 
 
 class _TlsAdapter(HTTPAdapter):

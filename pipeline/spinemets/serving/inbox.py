@@ -25,7 +25,7 @@ from spinemets.io.dicom_headers import DAMAGE_ERRORS, lenient_headers
 from spinemets.serving.settings import LimitSettings
 from spinemets.serving.study_queue import StudyQueue
 
-__all__ = ["DEFLATED", "Folders", "Inbox"]
+__all__ = ["DEFLATED", "Folders", "Inbox", "refuse_deflated"]
 
 # A small object of this syntax grows to any size when it is read, before a size is seen (PS3.5 A.5).
 DEFLATED = UID("1.2.840.10008.1.2.1.99")
@@ -143,15 +143,7 @@ class Inbox:
         try:
             (length,) = struct.unpack_from("<I", content, _PREAMBLE_BYTES + 8)
             with self._header_guard, lenient_headers():
-                is_deflated = _transfer_syntax(content) == DEFLATED
-        except DAMAGE_ERRORS as error:
-            raise _unsound(error) from error
-        if is_deflated:
-            raise UnreadableFileError(
-                "an instance that arrived is deflated, which is not taken since it may grow to any size"
-            )
-        try:
-            with self._header_guard, lenient_headers():
+                refuse_deflated(content)
                 header = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=[*_TAGS])
                 instance_uid, study_uid = str(header.SOPInstanceUID), str(header.StudyInstanceUID)
                 is_image = str(header.get("Modality", "")).strip().upper() == "MR"
@@ -176,6 +168,24 @@ class Inbox:
                 f"{free / 2**30:.1f} GiB are free on the disk, and {self._limits.free_gib:g} GiB of it "
                 "are left alone (limits.free_gib); no more is taken for now"
             )
+
+
+def refuse_deflated(content: bytes) -> None:
+    """Look at the syntax of a DICOM file in memory, without inflating it.
+
+    Raises
+    ------
+    UnreadableFileError
+        It is deflated, or does not soundly say that it is not.
+    """
+    try:
+        is_deflated = _transfer_syntax(content) == DEFLATED
+    except DAMAGE_ERRORS as error:
+        raise _unsound(error) from error
+    if is_deflated:
+        raise UnreadableFileError(
+            "an instance that arrived is deflated, which is not taken since it may grow to any size"
+        )
 
 
 def _transfer_syntax(content: bytes) -> str:
