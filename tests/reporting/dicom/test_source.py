@@ -43,6 +43,17 @@ def malformed(_index: int) -> dict[str, object]:
     }
 
 
+def impossible(_index: int) -> dict[str, object]:
+    """Eight and six digits that are no date and no time, and two names where one may be."""
+    return {
+        "StudyDate": "00000000",
+        "StudyTime": "240000",
+        "PatientBirthDate": "19600000",
+        "PatientName": ["A^B", "C^D"],
+        "ReferringPhysicianName": ["E^F", "G^H"],
+    }
+
+
 def voxels() -> np.ndarray:
     return np.arange(np.prod(SHAPE), dtype=np.uint16).reshape(SHAPE)
 
@@ -61,6 +72,38 @@ def test_bare_and_malformed_headers_give_every_object(tmp_path, tags, formats, r
             assert keyword in dataset
         assert dataset.StudyInstanceUID == report.study.uid
         assert dataset.PatientSex in ("", None)
+
+
+def test_impossible_dates_are_left_empty_in_every_object_and_first_names_stay(tmp_path, report_of):
+    with lenient_values():
+        write_classic(tmp_path / "source", voxels(), SAGITTAL, tags=impossible)
+    report = report_of(tmp_path / "source")
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.7")
+    formats = ("dicom-seg", "dicom-sr", "dicom-sc", "dicom-pdf", "dicom-rtstruct")
+    paths = write_dicom(report, tmp_path, ReportConfig(formats=formats), tmp_path / "report.pdf")
+    assert len(paths) == 10
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        assert not any(dataset[keyword].value for keyword in ("StudyDate", "StudyTime", "PatientBirthDate"))
+        assert (dataset.PatientName, dataset.ReferringPhysicianName) == ("A^B", "E^F")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "kept"),
+    [
+        ("StudyDate", "20240229", "20240229"),
+        ("StudyDate", "20230229", ""),
+        ("PatientBirthDate", "19600100", ""),
+        ("StudyTime", "235960", "235960"),
+        ("StudyTime", "2359", "2359"),
+        ("StudyTime", "126100", ""),
+    ],
+)
+def test_dates_and_times_are_kept_where_they_can_be(tmp_path, report_of, keyword, value, kept):
+    with lenient_values():
+        write_classic(tmp_path / "source", voxels(), SAGITTAL, tags={keyword: value})
+        source = read_source(report_of(tmp_path / "source").study.reference)
+    assert {str(header[keyword].value) for header in source.headers} == {kept}
 
 
 def test_frame_of_reference_is_made_where_the_source_has_none(tmp_path, report_of):

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.valuerep import DSfloat
+from pydicom.multival import MultiValue
+from pydicom.valuerep import DA, TM, DSfloat
 
 from spinemets.errors import OutputError
 from spinemets.reporting.dicom.identifiers import uid_of
@@ -177,8 +178,11 @@ def _complete(header: Dataset, source: SourceSeries, series: Series) -> None:
             setattr(header, keyword, "")
     if header.PatientSex not in ("M", "F", "O"):
         header.PatientSex = ""
-    for keyword, pattern in (("PatientBirthDate", _DATE), ("StudyDate", _DATE), ("StudyTime", _TIME)):
-        if not pattern.fullmatch(str(header.get(keyword) or "")):
+    for keyword in ("PatientName", "ReferringPhysicianName"):
+        if isinstance(header[keyword].value, MultiValue):
+            setattr(header, keyword, header[keyword].value[0])
+    for keyword in ("PatientBirthDate", "StudyDate", "StudyTime"):
+        if not _in_the_calendar(keyword, str(header.get(keyword) or "")):
             setattr(header, keyword, "")
     if not header.get("FrameOfReferenceUID"):
         header.FrameOfReferenceUID = uid_of(header.StudyInstanceUID, series.series_uid, "frame of reference")
@@ -198,6 +202,18 @@ def _complete(header: Dataset, source: SourceSeries, series: Series) -> None:
     groups.PixelSpacing = _decimals(source.pixel_spacing_mm)
     if not groups.get("SliceThickness"):
         groups.SliceThickness = _decimals([source.slice_spacing_mm])[0]
+
+
+def _in_the_calendar(keyword: str, value: str) -> bool:
+    """Whether a date or a time is one; anonymisers write 19600000 and 00000000."""
+    pattern, parse = (_TIME, TM) if keyword.endswith("Time") else (_DATE, DA)
+    if not pattern.fullmatch(value):
+        return False
+    try:
+        parse(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _decimals(values: Sequence[float]) -> list[DSfloat]:
