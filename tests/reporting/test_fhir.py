@@ -88,6 +88,27 @@ def test_kept_identifiers_lead_to_the_study_its_series_and_its_day(report):
     assert {str(day)[:10] for day in days} == {"2024-02-29"}
 
 
+@pytest.mark.parametrize(
+    ("date", "written"),
+    [
+        ("20240229", "2024-02-29"),
+        ("20240200", "2024-02"),
+        ("19600000", "1960"),
+        ("20230229", None),
+        ("20240015", None),
+        ("00000000", None),
+    ],
+)
+def test_dates_are_written_as_far_as_they_are_known(report, date, written):
+    document = report_document(report, "keep")
+    dated = document.model_copy(update={"study": document.study.model_copy(update={"date": date})})
+    text = fhir_bundle(dated)
+    Bundle.model_validate_json(text)
+    diagnostic, study, observation = (entry["resource"] for entry in json.loads(text)["entry"][:3])
+    days = (study.get("started"), diagnostic.get("effectiveDateTime"), observation.get("effectiveDateTime"))
+    assert set(days) == {written}
+
+
 def test_hashed_identifiers_name_no_day_and_no_series(resources):
     (study,) = only(resources, "ImagingStudy")
     assert (study.started, study.series) == (None, None)

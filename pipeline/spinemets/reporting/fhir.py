@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from spinemets.anatomy import VertebralLevel
@@ -63,9 +64,19 @@ def _report(document: ReportDocument, urls: dict[str, str]) -> Resource:
 
 
 def _date(document: ReportDocument, element: str) -> Resource:
-    """The day of the examination, where the report names it."""
-    day = document.study.date or ""
-    return {element: f"{day[:4]}-{day[4:6]}-{day[6:]}"} if len(day) == 8 and day.isdecimal() else {}
+    """The day of the examination, or its month or year alone, where the report names it.
+
+    Anonymisers put zeros for the day and the month; FHIR leaves out what is not known.
+    """
+    digits = document.study.date or ""
+    if len(digits) != 8 or not digits.isdecimal():
+        return {}
+    known = f"{digits[:4]}-{digits[4:6]}-{digits[6:]}".removesuffix("-00").removesuffix("-00")
+    try:
+        date.fromisoformat(f"{known}-01-01"[:10])
+    except ValueError:
+        return {}
+    return {element: known}
 
 
 def _study(document: ReportDocument) -> Resource:
