@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,11 @@ class Detector:
         self._results = results
         self._lock = threading.Lock()
 
-    def result(self, image: Path) -> Path:
+    @contextmanager
+    def result(self, image: Path) -> Iterator[Path]:
         """The folder of the result of an image file, or of a folder with one DICOM study.
+
+        Other requests wait until the caller has read it, as the next image takes its place.
 
         Raises
         ------
@@ -71,18 +75,24 @@ class Detector:
             # The same image again, unchanged, is known to spinemets by its content.
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
             reports = list(self._results.glob("*/report.json"))
-        if done.returncode or len(reports) != 1:
-            reason = done.stderr.strip() or f"{len(reports)} studies were found where one is needed"
-            raise MONAILabelException(MONAILabelError.INFERENCE_ERROR, reason)
-        return reports[0].parent
+            if done.returncode or len(reports) != 1:
+                reason = done.stderr.strip() or f"{len(reports)} studies were found where one is needed"
+                raise MONAILabelException(MONAILabelError.INFERENCE_ERROR, reason)
+            yield reports[0].parent
 
     def _keep_only(self, image: Path) -> None:
-        """Empty the results where they are of another image."""
-        last = self._results / ".image"
-        if not last.is_file() or last.read_text(encoding="utf-8") != str(image):
+        """Empty the results where they are of another image, or of other content at its path."""
+        last, state = self._results / ".image", _state(image)
+        if not last.is_file() or last.read_text(encoding="utf-8") != state:
             shutil.rmtree(self._results)
             self._results.mkdir()
-            last.write_text(str(image), encoding="utf-8")
+            last.write_text(state, encoding="utf-8")
+
+
+def _state(image: Path) -> str:
+    """What differs as soon as a file of the image is another, or has been written again."""
+    files = {path: path.stat() for path in sorted([image, *image.rglob("*")]) if path.is_file()}
+    return json.dumps([str(image), *([str(path), at.st_size, at.st_mtime_ns] for path, at in files.items())])
 
 
 class SpineTask(InferTask):  # type: ignore[misc]
@@ -99,11 +109,11 @@ class SpineTask(InferTask):  # type: ignore[misc]
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Label the image that a request names; MONAI Label removes the file when it is sent."""
-        result = self._detector.result(Path(request["image"]))
-        report = json.loads((result / "report.json").read_text(encoding="utf-8"))
-        names = json.loads((result / f"{self._map}.json").read_text(encoding="utf-8"))["labels"]
-        copy = Path(tempfile.mkdtemp(prefix="spinemets-")) / "labels.nii.gz"
-        shutil.copy(result / f"{self._map}.nii.gz", copy)
+        with self._detector.result(Path(request["image"])) as result:
+            report = json.loads((result / "report.json").read_text(encoding="utf-8"))
+            names = json.loads((result / f"{self._map}.json").read_text(encoding="utf-8"))["labels"]
+            copy = Path(tempfile.mkdtemp(prefix="spinemets-")) / "labels.nii.gz"
+            shutil.copy(result / f"{self._map}.nii.gz", copy)
         _log.info("%s drawn", self._map)
         return str(copy), {
             "label_names": {name: int(number) for number, name in names.items()},
