@@ -136,6 +136,48 @@ def test_enhanced_frames_are_rescaled_one_by_one(tmp_path, dicom):
     np.testing.assert_allclose(only_volume(path).intensities, expected)
 
 
+T1_TIMES = {
+    "MREchoSequence": {"EffectiveEchoTime": 10.0},
+    "MRTimingAndRelatedParametersSequence": {"RepetitionTime": 600.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("tags", "groups", "expected"),
+    [
+        ({"SpectrallySelectedSuppression": "FAT"}, {}, Weighting.T2_FS),
+        ({"SpectrallySelectedSuppression": "FAT_AND_WATER"}, {}, Weighting.T2_FS),
+        ({"SpectrallySelectedSuppression": "NONE"}, {}, Weighting.T2),
+        ({"SpectrallySelectedSuppression": "WATER"}, {}, Weighting.T2),
+        ({}, {"MRModifierSequence": {"SpectrallySelectedSuppression": "FAT"}}, Weighting.T2_FS),
+        ({}, {"MRModifierSequence": {"SpectrallySelectedExcitation": "WATER"}}, Weighting.T2_FS),
+        (
+            {"SpectrallySelectedSuppression": "NONE"},
+            {"MRModifierSequence": {"SpectrallySelectedExcitation": "WATER"}},
+            Weighting.T2_FS,
+        ),
+        (
+            {"SeriesDescription": "T2 TSE FS sag"},
+            {"MRModifierSequence": {"SpectrallySelectedExcitation": "NONE"}},
+            Weighting.T2_FS,
+        ),
+        (
+            {"SeriesDescription": "T1 TSE sag Gd", "SpectrallySelectedSuppression": "FAT"},
+            T1_TIMES,
+            Weighting.T1_FS_GD,
+        ),
+        (
+            {"SeriesDescription": "T1 TSE sag", "SpectrallySelectedSuppression": "FAT"},
+            T1_TIMES,
+            Weighting.UNKNOWN,
+        ),
+    ],
+)
+def test_enhanced_fat_suppression_is_read_where_the_standard_has_it(tmp_path, dicom, tags, groups, expected):
+    dicom.enhanced(tmp_path / "multi.dcm", dicom.noise(), frame_groups=lambda _: groups, tags=tags)
+    assert only_volume(tmp_path).series.weighting is expected
+
+
 def test_enhanced_echoes_become_two_series(tmp_path, dicom):
     voxels = np.concatenate([dicom.noise((6, 8, 8), 1), dicom.noise((6, 8, 8), 2)])
     order = tuple(range(6)) * 2

@@ -51,7 +51,7 @@ _TAGS = [
     "AcquisitionContrast", "EchoPulseSequence", "InversionRecovery", "FrameOfReferenceUID",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "SpectrallySelectedSuppression", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 
 
@@ -278,7 +278,6 @@ def _with_functional_groups(
     echo = functional_group(dataset, frame, "MREchoSequence")
     kind = functional_group(dataset, frame, "MRImageFrameTypeSequence")
     modifier = functional_group(dataset, frame, "MRModifierSequence")
-    suppression = _text(modifier, "SpectrallySelectedSuppression").upper()
     inversion_times = _texts(modifier, "InversionTimes")
     return replace(
         acquisition,
@@ -290,8 +289,21 @@ def _with_functional_groups(
         inversion_time_ms=(_float(inversion_times[0]) if inversion_times else None)
         or acquisition.inversion_time_ms,
         scanning_sequence=acquisition.scanning_sequence + _frame_inversion(modifier, acquisition),
-        fat_suppressed=suppression in ("FAT", "FAT_AND_WATER") if suppression else None,
+        fat_suppressed=_fat_suppression(dataset, modifier),
     )
+
+
+def _fat_suppression(dataset: pydicom.Dataset, modifier: pydicom.Dataset) -> bool | None:
+    """Whether fat is suppressed, or water alone excited; None where neither is stated.
+
+    The suppression belongs to the whole object (PS3.3 C.8.13.4); some writers put it beside the
+    excitation of a frame.
+    """
+    if _text(modifier, "SpectrallySelectedExcitation").upper() == "WATER":
+        return True
+    keyword = "SpectrallySelectedSuppression"
+    suppression = (_text(dataset, keyword) or _text(modifier, keyword)).upper()
+    return suppression in ("FAT", "FAT_AND_WATER") if suppression else None
 
 
 def _frame_inversion(modifier: pydicom.Dataset, acquisition: AcquisitionHeader) -> tuple[str, ...]:
