@@ -142,6 +142,46 @@ def test_copy_is_read_as_its_source_was(tmp_path):
     assert not any("Mary" in entry.series.description for entry in after.series)
 
 
+T1_GROUPS = {
+    "MREchoSequence": {"EffectiveEchoTime": 10.0},
+    "MRTimingAndRelatedParametersSequence": {"RepetitionTime": 600.0},
+}
+
+
+def agent_code():
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "C-B0322", "SRT", "Gadolinium"
+    return [code]
+
+
+@pytest.mark.parametrize(
+    ("description", "agent", "written", "weighting"),
+    [
+        ("T1 TSE sag", {"ContrastBolusAgent": ""}, "", Weighting.T1),
+        ("T1 TSE sag", {"ContrastBolusAgent": "NO"}, "", Weighting.T1),
+        ("T1 TSE sag", {"ContrastBolusAgent": "Dotarem"}, "ANONYMIZED", Weighting.T1_GD),
+        ("T1 TSE sag ohne KM", {"ContrastBolusAgent": "Dotarem"}, "ANONYMIZED", Weighting.T1),
+        ("T1 TSE sag", {"ContrastBolusAgentSequence": agent_code()}, None, Weighting.T1_GD),
+        ("T1 TSE sag ohne KM", {"ContrastBolusAgentSequence": agent_code()}, None, Weighting.T1),
+    ],
+)
+def test_copy_of_an_enhanced_t1_says_no_more_of_contrast_agent_than_its_source(
+    tmp_path, description, agent, written, weighting
+):
+    write_enhanced(
+        tmp_path / "in/multi.dcm",
+        noise(),
+        frame_groups=lambda _: T1_GROUPS,
+        tags={"SeriesDescription": description, **agent},
+    )
+    copied(tmp_path / "in", tmp_path / "out")
+    for folder in ("in", "out"):
+        (listing,) = discover(tmp_path / folder)
+        assert [entry.series.weighting for entry in listing.series] == [weighting], folder
+    (path,) = (tmp_path / "out").rglob("*.dcm")
+    assert pydicom.dcmread(path).get("ContrastBolusAgent") == written
+
+
 def test_compressed_pixels_are_decoded_and_stay_as_they_are(tmp_path):
     voxels = noise()
     write_classic(tmp_path / "in", voxels, syntax=JPEGLSLossless)

@@ -108,6 +108,8 @@ HEADERS = [
         T1_GD,
     ),
     ("no agent outweighs a protocol", header("SAG T1", contrast_agent="NONE", protocol="LWS mit KM"), T1),
+    ("a replaced agent", header("SAG T1", contrast_agent="ANONYMIZED"), T1),
+    ("a replaced agent of a described T1", header("SAG T1 Gd", contrast_agent="ANONYMIZED"), T1_GD),
     ("an agent that is none", header("SAG T1", contrast_agent="Without contrast"), T1),
     (
         "description outweighs a protocol with both",

@@ -47,6 +47,7 @@ from spinemets.volume import Weighting
 __all__ = [
     "AcquisitionHeader",
     "has_t1_words",
+    "names_agent",
     "native_if_silent",
     "plain_words",
     "weighting_from_header",
@@ -111,7 +112,13 @@ _FAT_SUPPRESSED = _words(
     "we", r"water ?exc\w*", r"sat\w* (?:de )?(?:gra[is]\w*|grasa)", r"soppr\w* (?:del )?gras\w*",
 )  # fmt: skip
 _NOT_FAT_SUPPRESSED = _words(r"(?:no|non|without|ohne|sans|sin|senza) ?(?:fs|fat ?s\w*|fett\w*|sat\w*)")
-_UNSTATED_AGENT, _NO_AGENT = {"", "UNKNOWN", "-"}, {"NO", "NONE", "N", "NON", "OHNE", "0"}
+# De-identified files name no agent, even those of images after one. The last is what stands in our
+# copies for the meaning of a code.
+_UNSTATED_AGENT = {
+    "", "UNKNOWN", "-", "ANONYMIZED", "ANONYMISED", "ANONYMOUS", "ANON", "DEIDENTIFIED", "REMOVED",
+    "REDACTED", "SEE CODING SCHEME",
+}  # fmt: skip
+_NO_AGENT = {"NO", "NONE", "N", "NON", "OHNE", "0"}
 _FAT_SUPPRESSING_OPTIONS = {"FS", "FATSAT", "FAT_SAT", "FAT SAT", "SFS", "SPIR", "SPAIR", "WE", "CHESS"}
 _DIXON_IMAGE_TYPES = {
     Weighting.DIXON_WATER: {"W", "WATER", "DIXON_WATER"},
@@ -168,7 +175,7 @@ def native_if_silent(study: Iterable[AcquisitionHeader]) -> frozenset[Acquisitio
     headers = frozenset(study)
     if not any(_names_contrast_of_t1(header) for header in headers):
         return frozenset()
-    with_agent = {header for header in headers if _entered_agent(header)}
+    with_agent = {header for header in headers if names_agent(header.contrast_agent)}
     plain_t1s = {
         header
         for header in headers
@@ -311,13 +318,17 @@ def _has_contrast_agent(header: AcquisitionHeader, *, fat_suppressed: bool) -> b
         return described
     if header.contrast_named_in_study and not fat_suppressed:
         return False
-    agent = _entered_agent(header)
+    agent = names_agent(header.contrast_agent)
     return stated_contrast(plain_words(header.protocol)) is True if agent is None else agent
 
 
-def _entered_agent(header: AcquisitionHeader) -> bool | None:
-    """Whether ContrastBolusAgent names an agent; None where it is empty."""
-    agent = header.contrast_agent.strip().upper()
+def names_agent(contrast_agent: str) -> bool | None:
+    """Whether a ContrastBolusAgent names an agent; None where it is empty or was replaced.
+
+    >>> names_agent("Gadovist"), names_agent("NO"), names_agent("ANONYMIZED")
+    (True, False, None)
+    """
+    agent = contrast_agent.strip().upper()
     if agent in _UNSTATED_AGENT:
         return None
     return agent not in _NO_AGENT and stated_contrast(plain_words(agent)) is not False

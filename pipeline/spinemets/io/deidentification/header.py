@@ -24,6 +24,7 @@ from spinemets.io.deidentification.dates import DATE_VRS, shift_dates
 from spinemets.io.deidentification.profile import BIRTH, DEVICE, action_of
 from spinemets.io.deidentification.pseudonyms import Pseudonyms
 from spinemets.io.dicom_headers import DAMAGE_ERRORS
+from spinemets.io.weighting import names_agent
 
 __all__ = ["Disguise", "clean_header"]
 
@@ -217,7 +218,10 @@ def _mapped(value: Any, pseudonyms: Pseudonyms) -> str | list[str]:
 
 
 def _replace(element: DataElement) -> bool:
-    if element.VR in _TEXT_VRS or element.VR == "CS":
+    if element.keyword == "ContrastBolusAgent" and not names_agent(str(element.value or "")):
+        # A replacement would say that there was an agent.
+        element.value = ""
+    elif element.VR in _TEXT_VRS or element.VR == "CS":
         element.value = _DUMMY_TEXT
     elif element.VR in _DUMMIES:
         element.value = _DUMMIES[element.VR]
