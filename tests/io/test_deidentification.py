@@ -142,6 +142,49 @@ def test_copy_is_read_as_its_source_was(tmp_path):
     assert not any("Mary" in entry.series.description for entry in after.series)
 
 
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"SeriesDescription": "T1 TSE SPIR sag", "EchoTime": 10, "RepetitionTime": 600}, "T1 FS native"),
+        ({"SeriesDescription": "T1 FS sag pre", "EchoTime": 10, "RepetitionTime": 600}, "T1 FS native"),
+        (
+            {"SeriesDescription": "sag", "ProtocolName": "T1 FS", "EchoTime": 10, "RepetitionTime": 600},
+            "T1 FS native",
+        ),
+        (
+            {
+                "SeriesDescription": "mFFE sag",
+                "ScanningSequence": "GR",
+                "EchoTime": 7,
+                "RepetitionTime": 40,
+                "FlipAngle": 25,
+            },
+            "T2star",
+        ),
+        (
+            {
+                "SeriesDescription": "SAG MERGE",
+                "ScanningSequence": "GR",
+                "EchoTime": 6,
+                "RepetitionTime": 45,
+                "FlipAngle": 20,
+            },
+            "T2star",
+        ),
+        ({"SeriesDescription": "sag", "EchoTime": None, "RepetitionTime": None}, ""),
+    ],
+)
+def test_copy_of_a_series_of_unknown_weighting_is_unknown_too(tmp_path, tags, words):
+    write_classic(tmp_path / "in", noise(), tags=tags)
+    copy = copied(tmp_path / "in", tmp_path / "out")
+    assert [entry.series.description for entry in copy.series] == [f"{words} sagittal".strip()]
+    for folder in ("in", "out"):
+        (listing,) = discover(tmp_path / folder)
+        assert [(entry.kept, entry.series.weighting) for entry in listing.series] == [
+            (True, Weighting.UNKNOWN)
+        ], folder
+
+
 T1_GROUPS = {
     "MREchoSequence": {"EffectiveEchoTime": 10.0},
     "MRTimingAndRelatedParametersSequence": {"RepetitionTime": 600.0},
@@ -220,14 +263,15 @@ def test_enhanced_image_stays_conformant(tmp_path):
 
 
 def test_image_files_of_one_study_stay_together(tmp_path):
-    for name in ("T1", "T2"):
+    for name in ("T1", "T2", "acq-fs_T1", "T2star"):
         image = nibabel.Nifti1Image(noise((8, 24, 20)).astype(np.int16), np.diag([4.0, 1, 1, 1]))
         image.set_qform(image.affine, code=1)
         (tmp_path / "in").mkdir(exist_ok=True)
         nibabel.save(image, tmp_path / f"in/sub-01_{name}w.nii.gz")
     copied(tmp_path / "in", tmp_path / "out")
     (listing,) = discover(tmp_path / "out")
-    assert {entry.series.weighting for entry in listing.series if entry.kept} == {Weighting.T1, Weighting.T2}
+    weightings = sorted(entry.series.weighting.value for entry in listing.series)
+    assert weightings == ["T1", "T2", "unknown", "unknown"]
 
 
 def test_key_that_others_may_read_is_refused(tmp_path):

@@ -12,7 +12,7 @@ from spinemets.io.dicom_headers import InstanceHeader
 from spinemets.io.exclusions import contrast_exclusion, derived_exclusion, is_localiser
 from spinemets.io.listing import Rejection, SeriesListing
 from spinemets.io.selection import head_foot_extent
-from spinemets.io.weighting import weighting_from_header
+from spinemets.io.weighting import underlying_contrast, weighting_from_header
 from spinemets.volume import Series
 
 __all__ = ["list_dicom_series", "missing_reason"]
@@ -130,7 +130,13 @@ def _list_stack(
         inversion_time_ms=header.inversion_time_ms or instance.acquisition.inversion_time_ms,
     )
     series = replace(series, weighting=weighting_from_header(acquisition))
-    listing = SeriesListing(series, (header.rows, header.columns), header.pixel_spacing_mm or (), len(slices))
+    listing = SeriesListing(
+        series,
+        (header.rows, header.columns),
+        header.pixel_spacing_mm or (),
+        len(slices),
+        contrast=underlying_contrast(acquisition),
+    )
     derived = derived_exclusion(acquisition)
     if derived:
         return listing.rejected(Rejection.DERIVED, f"{derived}, computed from another series")

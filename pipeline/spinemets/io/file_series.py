@@ -23,6 +23,7 @@ from spinemets.io.weighting import (
     AcquisitionHeader,
     native_if_silent,
     plain_words,
+    underlying_contrast,
     weighting_from_header,
 )
 from spinemets.volume import Grid, Plane, Series
@@ -148,6 +149,7 @@ def _list_file(
         spacing_mm=grid.spacing_mm,
         slices=_slice_count(grid),
         extent_mm=head_foot_extent(grid),
+        contrast=underlying_contrast(acquisition),
     )
     if listing.slices < config.minimum_slices:
         return listing.rejected(Rejection.TOO_FEW_SLICES, too_few_reason(listing.slices, config))

@@ -78,6 +78,8 @@ class SeriesListing:
         Why it is rejected, in words; empty for a kept series.
     extent_mm
         Head-foot range covered by voxel centres, RAS+ mm; None where unknown.
+    contrast
+        What a Dixon or unknown weighting leaves unsaid, as ``underlying_contrast`` gives it.
     stack
         The slices of a DICOM series in spatial order; None for other files.
     """
@@ -90,6 +92,7 @@ class SeriesListing:
     reason: str = ""
     rejection: Rejection | None = None
     extent_mm: tuple[float, float] | None = None
+    contrast: str = ""
     stack: SliceStack | None = field(default=None, repr=False, compare=False)
 
     @property

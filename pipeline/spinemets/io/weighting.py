@@ -50,6 +50,7 @@ __all__ = [
     "names_agent",
     "native_if_silent",
     "plain_words",
+    "underlying_contrast",
     "weighting_from_header",
     "weighting_from_name",
 ]
@@ -208,21 +209,50 @@ def weighting_from_header(header: AcquisitionHeader) -> Weighting:
     dixon = _dixon(header)
     if dixon is not None:
         return dixon
-    names = (header.description, header.original_description, header.protocol, header.sequence_name)
-    texts = [plain_words(text) for text in names]
+    texts = _texts(header)
     everything = " ".join(texts)
     if _is_stir(header, everything):
         return Weighting.T2_FS
-    if header.acquisition_contrast.upper() == "T2_STAR" or _T2_STAR.search(everything):
+    if _is_t2_star(header, everything):
         return Weighting.UNKNOWN
-    base = next((found for found in map(_spoken, texts) if found is not None), None)
-    base = base or _STATED_CONTRASTS.get(header.acquisition_contrast.upper())
-    base = _corrected(base, header) or _from_times(header)
+    base = _base(header, texts)
     if base is Weighting.T1:
         return _refined_t1(header, everything)
     if base in (Weighting.T2, Weighting.PD) and _is_fat_suppressed(header, everything):
         return Weighting.T2_FS if base is Weighting.T2 else Weighting.PD_FS
     return base or Weighting.UNKNOWN
+
+
+def underlying_contrast(header: AcquisitionHeader) -> str:
+    """T1, T1 Gd, T2, PD or T2star: what a Dixon or unknown weighting leaves unsaid; empty if nothing tells.
+
+    >>> underlying_contrast(AcquisitionHeader("T1 mDIXON sag"))
+    'T1'
+    """
+    texts = _texts(header)
+    if _is_t2_star(header, " ".join(texts)):
+        return "T2star"
+    base = _base(header, texts)
+    if base is Weighting.T1 and _has_contrast_agent(header, fat_suppressed=False):
+        return "T1 Gd"
+    return base.value if base else ""
+
+
+def _texts(header: AcquisitionHeader) -> list[str]:
+    """The header's names in plain words, in the order in which they are believed."""
+    names = (header.description, header.original_description, header.protocol, header.sequence_name)
+    return [plain_words(text) for text in names]
+
+
+def _is_t2_star(header: AcquisitionHeader, words: str) -> bool:
+    return header.acquisition_contrast.upper() == "T2_STAR" or bool(_T2_STAR.search(words))
+
+
+def _base(header: AcquisitionHeader, texts: Iterable[str]) -> Weighting | None:
+    """T1, T2 or PD, whatever became of fat; also STIR where an enhanced object states it."""
+    spoken = next((found for found in map(_spoken, texts) if found is not None), None)
+    stated = spoken or _STATED_CONTRASTS.get(header.acquisition_contrast.upper())
+    return _corrected(stated, header) or _from_times(header)
 
 
 def _dixon(header: AcquisitionHeader) -> Weighting | None:

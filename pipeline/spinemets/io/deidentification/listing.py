@@ -35,6 +35,8 @@ _WEIGHTING_WORDS = {
     Weighting.DIXON_OUT_OF_PHASE: "Dixon opposed phase",
     Weighting.UNKNOWN: "",
 }
+# Times alone would make a T1 of these: what spoke against it must be said again.
+_UNKNOWN_WORDS = {"T1": "T1 FS native", "T2star": "T2star"}
 # What else is read again for what it was, by the reason for which it is not used.
 _KIND_WORDS = {
     "a projection": "MIP",
@@ -217,7 +219,10 @@ def recognised_words(entry: SeriesListing) -> str:
     if entry.rejection in _KINDS:
         return next((word for kind, word in _KIND_WORDS.items() if kind in entry.reason), "other")
     weighting = entry.series.weighting
-    return f"{_WEIGHTING_WORDS.get(weighting, weighting.value)} {entry.series.plane.value}".strip()
+    words = _WEIGHTING_WORDS.get(weighting, weighting.value)
+    if weighting is Weighting.UNKNOWN:
+        words = _UNKNOWN_WORDS.get(entry.contrast, words)
+    return f"{words} {entry.series.plane.value}".strip()
 
 
 def _reason(entry: SeriesListing) -> str:
