@@ -185,6 +185,16 @@ def test_copy_of_a_series_of_unknown_weighting_is_unknown_too(tmp_path, tags, wo
         ], folder
 
 
+def test_copies_of_dixon_images_of_a_t1_and_of_a_t2_are_no_duplicates(tmp_path):
+    for words in ("T1 mDIXON sag", "T2 mDIXON sag"):
+        kind = {"ImageType": ["DERIVED", "PRIMARY", "DIXON", "WATER"], "EchoTime": None}
+        write_classic(tmp_path / "in" / words, noise(), tags={"SeriesDescription": words, **kind})
+    copied(tmp_path / "in", tmp_path / "out")
+    (listing,) = discover(tmp_path / "out")
+    assert [entry.kept for entry in listing.series] == [True, True]
+    assert {entry.series.weighting for entry in listing.series} == {Weighting.DIXON_WATER}
+
+
 T1_GROUPS = {
     "MREchoSequence": {"EffectiveEchoTime": 10.0},
     "MRTimingAndRelatedParametersSequence": {"RepetitionTime": 600.0},

@@ -137,6 +137,32 @@ def test_of_two_series_of_one_weighting_the_one_with_more_slices_is_used(tmp_pat
     assert listing.series[1].reason == "second T2 series; series 4 (T2 TSE sag) is used: it has more slices"
 
 
+def test_dixon_images_of_a_t1_and_of_a_t2_are_no_duplicates(tmp_path, dicom):
+    times = {"T2": {"EchoTime": 100, "RepetitionTime": 3000}, "T1": {"EchoTime": 10, "RepetitionTime": 600}}
+    series = [("T2 mDIXON sag", "T2"), ("T1 mDIXON sag", "T1"), ("T1 mDIXON sag Gd", "T1"), ("sag", "T1")]
+    for number, (words, contrast) in enumerate(series, start=3):
+        tags = {"SeriesNumber": number, "SeriesDescription": words, **times[contrast]}
+        kind = {"ImageType": ["DERIVED", "PRIMARY", "DIXON", "WATER"]}
+        dicom.classic(tmp_path / str(number), dicom.noise(), tags={**tags, **kind})
+    (listing,) = discover(tmp_path)
+    assert {entry.series.weighting for entry in listing.series} == {Weighting.DIXON_WATER}
+    assert {entry.series.number: entry.rejection for entry in listing.series} == {
+        6: None,
+        5: None,
+        4: Rejection.DUPLICATE,
+        3: None,
+    }
+
+
+def test_dixon_images_of_which_nothing_tells_the_contrast_are_duplicates(tmp_path, dicom):
+    for number, words in ((3, "T2 mDIXON sag"), (4, "mDIXON sag")):
+        tags = {"SeriesNumber": number, "SeriesDescription": words, "EchoTime": None}
+        kind = {"ImageType": ["DERIVED", "PRIMARY", "DIXON", "WATER"]}
+        dicom.classic(tmp_path / str(number), dicom.noise(), tags={**tags, **kind})
+    (listing,) = discover(tmp_path)
+    assert [entry.kept for entry in listing.series] == [True, False]
+
+
 def test_a_second_series_in_another_frame_of_reference_is_named_prominently(tmp_path, dicom):
     for number in (3, 4):
         tags = {"SeriesNumber": number, "FrameOfReferenceUID": f"1.2.{number}"}

@@ -9,7 +9,8 @@
    may share its frame of reference come before the others, which may show another station.
 3. *Station.* A series that shares less than a third of the shorter head-foot extent with the
    reference shows another part of the spine and is not fused with it.
-4. *Duplicates.* Of the same weighting the best is used and the others are not.
+4. *Duplicates.* Of the same weighting the best is used and the others are not. Of Dixon images, those
+   of a T1 and of a T2 are no duplicates, nor are those of a T1 before and after contrast agent.
 5. *Limit.* At most ``ReadingConfig.maximum_series`` are used.
 """
 
@@ -38,6 +39,12 @@ _PREFERENCE = (
     Weighting.DIXON_OUT_OF_PHASE,
     Weighting.DIXON_FAT,
     Weighting.UNKNOWN,
+)
+_DIXON = (
+    Weighting.DIXON_WATER,
+    Weighting.DIXON_IN_PHASE,
+    Weighting.DIXON_OUT_OF_PHASE,
+    Weighting.DIXON_FAT,
 )
 _SAME_STATION_SHARE = 1 / 3
 
@@ -114,7 +121,7 @@ def _objection(
         return Rejection.STATION, (
             f"covers another part of the spine than {kept[0].series.name}; analyse it by itself to see it"
         )
-    twin = next((other for other in kept if other.series.weighting is entry.series.weighting), None)
+    twin = next((other for other in kept if _same_contrast(other, entry)), None)
     if twin is not None:
         return Rejection.DUPLICATE, (
             f"second {entry.series.weighting.value} series; {twin.series.name} is used: "
@@ -123,6 +130,13 @@ def _objection(
     if len(kept) >= config.maximum_series:
         return Rejection.LIMIT, f"at most {config.maximum_series} series are used, and better ones are there"
     return None
+
+
+def _same_contrast(one: SeriesListing, other: SeriesListing) -> bool:
+    if one.series.weighting is not other.series.weighting:
+        return False
+    told = one.series.weighting in _DIXON and one.contrast and other.contrast
+    return not told or one.contrast == other.contrast
 
 
 def _shares_station(entry: SeriesListing, reference: SeriesListing) -> bool:

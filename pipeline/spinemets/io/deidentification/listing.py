@@ -222,6 +222,8 @@ def recognised_words(entry: SeriesListing) -> str:
     words = _WEIGHTING_WORDS.get(weighting, weighting.value)
     if weighting is Weighting.UNKNOWN:
         words = _UNKNOWN_WORDS.get(entry.contrast, words)
+    elif words.startswith("Dixon"):
+        words = f"{entry.contrast} {words}".strip()
     return f"{words} {entry.series.plane.value}".strip()
 
 
