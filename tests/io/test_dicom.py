@@ -178,6 +178,29 @@ def test_enhanced_fat_suppression_is_read_where_the_standard_has_it(tmp_path, di
     assert only_volume(tmp_path).series.weighting is expected
 
 
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("FREE_PRECESSION", Weighting.T2),
+        ("LONGITUDINAL", Weighting.T1),
+        ("NONE", Weighting.T1),
+        (None, Weighting.T1),
+    ],
+)
+def test_enhanced_steady_state_is_read(tmp_path, dicom, state, expected):
+    groups = {
+        "MREchoSequence": {"EffectiveEchoTime": 2.5},
+        "MRTimingAndRelatedParametersSequence": {"RepetitionTime": 5.0, "FlipAngle": 50.0},
+    }
+    tags = {
+        "SeriesDescription": "3D sag",
+        "EchoPulseSequence": "GRADIENT",
+        "SteadyStatePulseSequence": state,
+    }
+    dicom.enhanced(tmp_path / "multi.dcm", dicom.noise(), frame_groups=lambda _: groups, tags=tags)
+    assert only_volume(tmp_path).series.weighting is expected
+
+
 def test_enhanced_echoes_become_two_series(tmp_path, dicom):
     voxels = np.concatenate([dicom.noise((6, 8, 8), 1), dicom.noise((6, 8, 8), 2)])
     order = tuple(range(6)) * 2

@@ -70,6 +70,10 @@ HEADERS = [
     ("philips mdixon ip", header("mDIXON", image_type=("DERIVED", "PRIMARY", "IP", "IP")), IN_PHASE),
     ("philips spair", header("T2W_SPAIR_SAG", "SE", 3400, 80), T2_FS),
     ("philips pdw spair", header("PDW_SPAIR", "SE", 2800, 30), PD_FS),
+    ("philips bffe", header("3D bFFE sag", "GR", 5, 2.5, flip_angle_deg=50.0), T2),
+    ("philips sbffe", header("sBFFE_sag", "GR", 5, 2.5, flip_angle_deg=50.0), T2),
+    ("philips b-ffe", header("B-FFE sag", "GR", 5, 2.5, flip_angle_deg=50.0), T2),
+    ("philips btfe", header("sBTFE_sag", "GR", 5, 2.5, flip_angle_deg=50.0), T2),
     ("philips t1w gd", header("T1W_TSE_SAG_Gd", "SE", 500, 8), T1_GD),
     # Enhanced multi-frame
     ("enhanced t1", header("", "SE", 600, 10, acquisition_contrast="T1"), T1),

@@ -51,7 +51,8 @@ _TAGS = [
     "AcquisitionContrast", "EchoPulseSequence", "InversionRecovery", "FrameOfReferenceUID",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames",
-    "SpectrallySelectedSuppression", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "SteadyStatePulseSequence", "SpectrallySelectedSuppression", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 
 
@@ -170,7 +171,7 @@ def _acquisition(dataset: pydicom.Dataset) -> AcquisitionHeader:
         sequence_name=_text(dataset, "SequenceName") or _text(dataset, "PulseSequenceName"),
         image_type=_texts(dataset, "ImageType"),
         scanning_sequence=_texts(dataset, "ScanningSequence") or _enhanced_sequence(dataset),
-        sequence_variant=_texts(dataset, "SequenceVariant"),
+        sequence_variant=_texts(dataset, "SequenceVariant") or _enhanced_variant(dataset),
         scan_options=_texts(dataset, "ScanOptions"),
         repetition_time_ms=_number(dataset, "RepetitionTime"),
         echo_time_ms=_number(dataset, "EchoTime"),
@@ -186,6 +187,12 @@ def _enhanced_sequence(dataset: pydicom.Dataset) -> tuple[str, ...]:
     echo = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}
     sequence = echo.get(_text(dataset, "EchoPulseSequence").upper(), ())
     return sequence + (("IR",) if _text(dataset, "InversionRecovery").upper() == "YES" else ())
+
+
+def _enhanced_variant(dataset: pydicom.Dataset) -> tuple[str, ...]:
+    """Whether an enhanced object keeps its transverse magnetisation; a longitudinal state is spoiled."""
+    state = _text(dataset, "SteadyStatePulseSequence").upper()
+    return () if state in ("", "NONE", "LONGITUDINAL") else ("SS",)
 
 
 def _agent_code(dataset: pydicom.Dataset) -> str:

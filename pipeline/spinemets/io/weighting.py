@@ -104,8 +104,9 @@ _T2 = re.compile(_START + r"t2(?![0-9*]| ?star)")
 _PD = _words(r"pd(?:w|wi|w?fs)?", r"proton\w*", r"densite de protons?", "dp", "rho")
 _T2_STAR = _words(r"t2 ?\*\w*", r"t2 ?star\w*", "medic", "merge", "m ?ffe", "swi", "swan", r"me2d\w*")
 _BALANCED = _words(
-    "ciss", "fiesta c?", "fiesta", r"tru?e?fi(?:sp)?", "bssfp", "balanced", "btfe", "drive", "cosmic"
-)
+    "ciss", "fiesta c?", "fiesta", r"tru?e?fi(?:sp)?", "bssfp", "balanced", r"s?b ?(?:ffe|tfe)", "drive",
+    "cosmic",
+)  # fmt: skip
 _STIR = _words("stir", "tirm", r"ir ?tse", r"ir ?fse", r"t2 ?ir", r"stir\w*")
 _DARK_FLUID = _words("flair", r"dark ?fl\w*", "df")
 _FAT_SUPPRESSED = _words(
