@@ -201,6 +201,41 @@ def test_series_in_the_frame_of_the_reference_come_before_those_of_another_stati
     )
 
 
+def test_of_overlapping_stations_the_one_that_covers_the_reference_is_used(tmp_path, dicom):
+    stations = [
+        ("T2", "thoracic", 110),
+        ("T2", "lumbar", 100),
+        ("T1", "lumbar", 110),
+        ("T1", "thoracic", 100),
+    ]
+    for number, (weighting, station, rows) in enumerate(stations, start=3):
+        affine = np.array(dicom.sagittal)
+        affine[2, 3] -= 80 if station == "lumbar" else 0
+        tags = {**(T1_TAGS if weighting == "T1" else {}), "SeriesDescription": f"{weighting} sag {station}"}
+        voxels = dicom.noise((8, rows, 20))
+        dicom.classic(tmp_path / str(number), voxels, affine, tags={**tags, "SeriesNumber": number})
+    (listing,) = discover(tmp_path)
+    assert [entry.series.description for entry in listing.series if entry.kept] == [
+        "T2 sag thoracic",
+        "T1 sag thoracic",
+    ]
+    assert {entry.series.number: entry.reason.split(" is used: ")[-1] for entry in listing.series} == {
+        3: "",
+        6: "",
+        4: "it covers more",
+        5: "it covers more of what series 3 (T2 sag thoracic) covers",
+    }
+
+
+def test_a_millimetre_more_does_not_outweigh_more_slices(tmp_path, dicom):
+    for number, slices, rows in ((3, 9, 102), (4, 8, 103)):
+        voxels = dicom.noise((slices, rows, 20))
+        dicom.classic(tmp_path / str(number), voxels, tags={"SeriesNumber": number})
+    (listing,) = discover(tmp_path)
+    assert [entry.series.number for entry in listing.series] == [3, 4]
+    assert listing.series[1].reason.endswith("it has more slices")
+
+
 def test_a_t1_is_native_beside_one_whose_description_names_the_agent_of_the_whole_examination(
     tmp_path, dicom
 ):

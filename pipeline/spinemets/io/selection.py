@@ -3,10 +3,11 @@
 1. *Plane.* Sagittal series are used where there are any. Otherwise those of the plane that
    covers the most of the spine from head to foot.
 2. *Best first*: T2, T1, STIR/T2FS, T1FS+Gd, T1+Gd, PDFS, PD, Dixon (water, in phase, out of
-   phase, fat), unknown; among equals the longest head-foot extent, the most slices, the finest
-   spacing, and then the higher series number, as a repeat follows the series it replaces.
+   phase, fat), unknown; among equals the longest head-foot extent (to 10 mm), the most slices, the
+   finest spacing, and then the higher series number, as a repeat follows the series it replaces.
    The first is the reference, on whose grid the results lie. Of each weighting, the series that
-   may share its frame of reference come before the others, which may show another station.
+   may share its frame of reference come before the others, which may show another station, and
+   among these the one that shares most of the reference's extent.
 3. *Station.* A series that shares less than a third of the shorter head-foot extent with the
    reference shows another part of the spine and is not fused with it.
 4. *Duplicates.* Of the same weighting the best is used and the others are not. Of Dixon images, those
@@ -76,7 +77,7 @@ def select_series(listings: Sequence[SeriesListing], config: ReadingConfig) -> t
     if not candidates:
         return tuple(faulty)
     plane = _plane_to_use(candidates)
-    reference = min(candidates, key=lambda entry: _rank(entry, plane)).series
+    reference = min(candidates, key=lambda entry: _rank(entry, plane))
     ordered = sorted(candidates, key=lambda entry: _rank(entry, plane, reference))
     kept: list[SeriesListing] = []
     rejected: list[SeriesListing] = []
@@ -95,12 +96,14 @@ def _plane_to_use(candidates: Sequence[SeriesListing]) -> Plane:
     return max(candidates, key=_extent_mm).series.plane
 
 
-def _rank(entry: SeriesListing, plane: Plane, reference: Series | None = None) -> tuple[float, ...]:
+def _rank(entry: SeriesListing, plane: Plane, reference: SeriesListing | None = None) -> tuple[float, ...]:
+    near = reference is None or share_frame(entry.series, reference.series)
     return (
         0 if entry.series.plane is plane else 1,
         _PREFERENCE.index(entry.series.weighting),
-        0 if reference is None or share_frame(entry.series, reference) else 1,
-        -round(_extent_mm(entry)),
+        0 if near else 1,
+        -_tens_of_mm(_shared_mm(entry, reference)) if near and reference is not None else 0,
+        -_tens_of_mm(_extent_mm(entry)),
         -entry.slices,
         round(float(np.prod(entry.spacing_mm)), 3),
         -(entry.series.number or 0),
@@ -109,6 +112,18 @@ def _rank(entry: SeriesListing, plane: Plane, reference: Series | None = None) -
 
 def _extent_mm(entry: SeriesListing) -> float:
     return entry.extent_mm[1] - entry.extent_mm[0] if entry.extent_mm else 0.0
+
+
+def _shared_mm(one: SeriesListing, other: SeriesListing) -> float:
+    """The head-foot extent that two series have in common; negative where there is a gap."""
+    if one.extent_mm is None or other.extent_mm is None:
+        return 0.0
+    return min(one.extent_mm[1], other.extent_mm[1]) - max(one.extent_mm[0], other.extent_mm[0])
+
+
+def _tens_of_mm(extent_mm: float) -> int:
+    """Tens of mm; less is no reason to prefer a series. Rounding to 0.01 mm first makes equals equal."""
+    return round(round(extent_mm, 2) / 10)
 
 
 def _objection(
@@ -140,12 +155,11 @@ def _same_contrast(one: SeriesListing, other: SeriesListing) -> bool:
 
 
 def _shares_station(entry: SeriesListing, reference: SeriesListing) -> bool:
-    one, other = entry.extent_mm, reference.extent_mm
-    if one is None or other is None or not share_frame(entry.series, reference.series):
+    known = entry.extent_mm is not None and reference.extent_mm is not None
+    if not known or not share_frame(entry.series, reference.series):
         # Nothing says how different frames of reference lie to each other.
         return True
-    shared = min(one[1], other[1]) - max(one[0], other[0])
-    return shared >= _SAME_STATION_SHARE * min(_extent_mm(entry), _extent_mm(reference))
+    return _shared_mm(entry, reference) >= _SAME_STATION_SHARE * min(_extent_mm(entry), _extent_mm(reference))
 
 
 def share_frame(one: Series, other: Series) -> bool:
@@ -156,9 +170,12 @@ def share_frame(one: Series, other: Series) -> bool:
 
 def _better_by(twin: SeriesListing, entry: SeriesListing, reference: SeriesListing) -> str:
     near, far = (share_frame(one.series, reference.series) for one in (twin, entry))
-    if near and not far and twin is not reference:
-        return f"it lies in the frame of reference of {reference.series.name}"
-    if round(_extent_mm(twin)) > round(_extent_mm(entry)):
+    if near and twin is not reference:
+        if not far:
+            return f"it lies in the frame of reference of {reference.series.name}"
+        if _tens_of_mm(_shared_mm(twin, reference)) > _tens_of_mm(_shared_mm(entry, reference)):
+            return f"it covers more of what {reference.series.name} covers"
+    if _tens_of_mm(_extent_mm(twin)) > _tens_of_mm(_extent_mm(entry)):
         return "it covers more"
     if twin.slices > entry.slices:
         return "it has more slices"
