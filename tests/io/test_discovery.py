@@ -312,6 +312,13 @@ def test_files_that_differ_by_weighting_alone_are_one_study(tmp_path):
     assert listings[1].source == tmp_path
 
 
+def test_files_with_names_of_philips_protocols_are_one_study(tmp_path):
+    for seed, name in enumerate(("case01_sT1W_TSE_sag", "case01_sT2W_TSE_sag")):
+        save_nifti(tmp_path / f"{name}.nii.gz", seed)
+    (listing,) = discover(tmp_path)
+    assert [entry.series.weighting for entry in listing.series] == [Weighting.T2, Weighting.T1]
+
+
 def test_files_named_by_weighting_alone_belong_to_their_folder(tmp_path):
     for case in ("anna", "bert"):
         for seed, name in enumerate(("T1", "T2")):

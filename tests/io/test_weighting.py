@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from spinemets.io.exclusions import contrast_exclusion, derived_exclusion, is_localiser
-from spinemets.io.weighting import AcquisitionHeader, plain_words, weighting_from_header, weighting_from_name
+from spinemets.io.weighting import (
+    AcquisitionHeader,
+    has_t1_words,
+    native_if_silent,
+    plain_words,
+    weighting_from_header,
+    weighting_from_name,
+)
 from spinemets.volume import Weighting
 
 
@@ -162,6 +169,16 @@ def test_weighting_of_a_header(acquisition, expected):
         ("T2_fs", T2_FS),
         ("t2_SPACE", T2),
         ("PDw", PD),
+        ("sT2W_TSE_sag", T2),
+        ("eT2W_TSE", T2),
+        ("dT2W_TSE", T2),
+        ("sT2W_SPAIR_sag", T2_FS),
+        ("sT1W_TSE", T1),
+        ("sT1W_TSE_Gd", T1_GD),
+        ("sT1W_FS_C", T1_FS_GD),
+        ("sPDW_TSE", PD),
+        ("rest1", UNKNOWN),
+        ("st2", UNKNOWN),
         ("T2star", UNKNOWN),
         ("volume", UNKNOWN),
     ],
@@ -170,8 +187,15 @@ def test_weighting_of_a_file_name(name, expected):
     assert weighting_from_name(name) is expected
 
 
+def test_names_of_philips_count_where_a_study_names_contrast_agent():
+    before, after = header("sT1W_TSE"), header("sT1W_TSE Gd")
+    assert has_t1_words(before.description)
+    assert native_if_silent((before, after)) == {before, after}
+
+
 def test_words_lose_accents_separators_and_vertebral_ranges():
     assert plain_words("T2-pondéré_SAG (T1-T12)") == "t2 pondere sag"
+    assert plain_words("sag_sT2W_TSE") == "sag t2w tse"
 
 
 @pytest.mark.parametrize(

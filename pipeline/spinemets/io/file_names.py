@@ -23,7 +23,8 @@ _IMAGE_SUFFIXES = re.compile(r"(?:\.nii(?:\.gz)?|\.nrrd|\.nhdr|\.mha|\.mhd)$", r
 _SUBJECT = re.compile(r"^(sub-[^_]+)(?:_(ses-[^_]+))?(?:_|$)")
 _SEPARATORS = re.compile(r"[_\-\s.+]+")
 _CONTRAST = re.compile(
-    r"(?:t1|t2)(?![0-9])\w*|pd(?:w|fs|wfs)?|stir|tirm|dixon|mdixon|flair|dwi|adc|bold|epi|ct|mtr?|mts",
+    r"(?:t1|t2)(?![0-9])\w*|[esd](?:t[12]|pd)w\w*|pd(?:w|fs|wfs)?|stir|tirm|dixon|mdixon|flair|dwi|adc|bold"
+    r"|epi|ct|mtr?|mts",
     re.IGNORECASE,
 )
 _QUALIFIER = re.compile(

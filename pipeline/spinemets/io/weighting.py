@@ -92,6 +92,8 @@ class AcquisitionHeader:
 
 
 _LEVEL_RANGE = re.compile(r"\b(?:th|[ctls])\d{1,2}\s*(?:-|/|bis|to|a)\s*(?:th|[ctls])\d{1,2}\b")
+# "sT2W_TSE": Philips puts a letter before the names of its protocols.
+_PHILIPS_LETTER = re.compile(r"(?<![a-z0-9])[esd](?=(?:t[12]|pd)w)")
 _START, _END = r"(?<![a-z0-9])", r"(?![a-z0-9])"
 
 
@@ -153,13 +155,16 @@ _STATED_CONTRASTS = {
 
 
 def plain_words(text: str) -> str:
-    """Lower-case text without accents, with separators as spaces and vertebral ranges removed.
+    """Lower-case text without accents, with separators as spaces.
+
+    Ranges of vertebrae and the letter before Philips' names are removed.
 
     >>> plain_words("Sag_T2-TSE Pondéré (C7-T1)")
     'sag t2 tse pondere'
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    plain = re.sub(r"\bw/o\b", "without", _LEVEL_RANGE.sub(" ", plain.replace("_", " ")))
+    plain = _PHILIPS_LETTER.sub("", plain.replace("_", " "))
+    plain = re.sub(r"\bw/o\b", "without", _LEVEL_RANGE.sub(" ", plain))
     return " ".join(re.sub(r"[-/\\.,:;()\[\]{}^=]+", " ", plain).split())
 
 
