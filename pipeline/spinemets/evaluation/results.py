@@ -251,8 +251,8 @@ def summarise(scores: Sequence[ExamScore]) -> dict[str, tuple[Row, ...]]:
     if sensitivity(exams) is not None:
         tables["froc"] = _froc_rows(exams)
         tables["diameters"] = diameter_rows(exams)
-        told = {"structures": structure_rows(exams), "sequences": sequence_rows(scores)}
-        tables |= {name: rows for name, rows in told.items() if rows}
+    told = {"structures": structure_rows(exams), "sequences": sequence_rows(scores)}
+    tables |= {name: rows for name, rows in told.items() if rows}
     tables |= _confusions(scores)
     calls = lesion_call_rows(scores)
     if calls:
