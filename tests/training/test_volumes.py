@@ -8,7 +8,8 @@ import pytest
 
 from damaged_files import DAMAGES, damaged_nifti
 from spinemets.errors import GeometryError, UnreadableFileError
-from spinemets.training.datasets.volumes import crop_to_spine, load, to_training_spacing, training_affine
+from spinemets.training.datasets.volumes import crop_to_spine, to_training_spacing, training_affine
+from spinemets.training.images import load
 from spinemets.volume import Grid
 
 

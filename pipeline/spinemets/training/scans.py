@@ -7,23 +7,21 @@ labels of different data sets thus train one network together.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import cc3d
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
 from scipy import ndimage
 
 from spinemets.anatomy import Structure
 from spinemets.channels import Channel
-from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
+from spinemets.errors import UnsupportedInputError
 from spinemets.findings import PointMm
 from spinemets.instances import split_vertebrae
 from spinemets.sampling import resampling_matrix
+from spinemets.training.images import load_pair
 from spinemets.volume import Grid, Weighting
 
 __all__ = [
@@ -44,7 +42,6 @@ Labels = npt.NDArray[np.uint8]
 Allowed = npt.NDArray[np.uint16]
 
 ANY = (1 << len(Channel)) - 1
-_GRID_TOLERANCE_MM = 0.5
 
 
 def bit(*channels: Channel) -> int:
@@ -101,7 +98,8 @@ def read_spider(image_path: Path, labels_path: Path, subject: str) -> LabelledSc
     -----
     Source: van der Graaf et al., Sci Data 2024, doi:10.1038/s41597-024-03090-w.
     """
-    image, labels, grid = _load_pair(image_path, labels_path)
+    source, drawn = load_pair(image_path, labels_path)
+    image, labels, grid = source.voxels, drawn.astype(np.float32), source.grid
     spacing, affine = grid.spacing_mm, finer_affine(grid, 1)
     for value, name in ((1, "vertebra"), (3, "spinal canal")):
         if not (labels == value).any():
@@ -137,9 +135,10 @@ def read_sct(image_path: Path, cord_path: Path, subject: str) -> LabelledScan:
     -----
     Source: Spinal Cord Toolbox, https://spinalcordtoolbox.com.
     """
-    image, cord, grid = _load_pair(image_path, cord_path)
-    spacing = grid.spacing_mm
-    if not (cord > 0.5).any():
+    source, cord = load_pair(image_path, cord_path)
+    image, spacing = source.voxels, source.grid.spacing_mm
+    inside = cord > 0
+    if not inside.any():
         raise UnsupportedInputError(f"{cord_path}: no voxel is labelled cord")
     if max(abs(s - 1.0) for s in spacing) > 0.05:
         # The reach of the sac around the cord is counted in voxels.
@@ -147,7 +146,6 @@ def read_sct(image_path: Path, cord_path: Path, subject: str) -> LabelledScan:
     scale = 255 / max(float(np.percentile(image, 99.8)), 1e-3)
     image = np.clip(image * scale, 0, 255)
     structures = np.zeros(image.shape, dtype=np.uint8)
-    inside = cord > 0.5
     sac = ndimage.binary_dilation(inside, iterations=6) & ~ndimage.binary_dilation(inside)
     csf_level = np.percentile(image[sac], 75)
     csf = sac & (image > 0.6 * csf_level)
@@ -162,29 +160,6 @@ def read_sct(image_path: Path, cord_path: Path, subject: str) -> LabelledScan:
     structures[csf] = Structure.THECAL_SAC
     structures[inside] = Structure.CORD
     return LabelledScan(subject, image.astype(np.uint8), allowed, structures, spacing, Weighting.T2)
-
-
-def _load_pair(
-    image_path: Path, labels_path: Path
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Grid]:
-    """An image and its labels in RAS+ order, and the image's grid."""
-    (image, grid), (labels, labels_grid) = _load(image_path), _load(labels_path)
-    if image.shape != labels.shape:
-        raise GeometryError(f"{labels_path}: shape {labels.shape} is not the image's, {image.shape}")
-    if not grid.is_close(labels_grid, _GRID_TOLERANCE_MM):
-        raise GeometryError(f"{labels_path}: does not lie where {image_path.name} lies; resample one of them")
-    return image, labels, grid
-
-
-def _load(path: Path) -> tuple[npt.NDArray[np.float32], Grid]:
-    try:
-        file = nib.as_closest_canonical(nib.load(path))
-        voxels = np.asarray(file.dataobj, dtype=np.float32)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
-        raise UnreadableFileError(f"{path}: cannot be read as NIfTI: {error}") from error
-    if voxels.ndim != 3:
-        raise UnsupportedInputError(f"{path}: holds an image of shape {voxels.shape}; a 3-D one is needed")
-    return voxels, Grid(voxels.shape, np.asarray(file.affine, dtype=np.float64))
 
 
 def to_bytes(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

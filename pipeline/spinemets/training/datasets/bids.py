@@ -19,7 +19,7 @@ from spinemets.anatomy import SpineRegion, VertebralLevel
 from spinemets.io.weighting import weighting_from_name
 from spinemets.training.datasets.cases import Case, Layout, need_cases
 from spinemets.training.datasets.labels import Annotation, Extent, Meaning, Part, build_scan, check_values
-from spinemets.training.datasets.volumes import load_pair
+from spinemets.training.images import load_pair
 from spinemets.training.scans import LabelledScan
 
 __all__ = ["LAYOUT", "TOTALSPINESEG"]

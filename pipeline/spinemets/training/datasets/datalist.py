@@ -36,7 +36,8 @@ from spinemets.training.datasets.labels import (
     meaning_of_name,
 )
 from spinemets.training.datasets.own_masks import number_lesions, scan_of_lesions
-from spinemets.training.datasets.volumes import RasImage, load_pair, to_training_spacing
+from spinemets.training.datasets.volumes import to_training_spacing
+from spinemets.training.images import RasImage, load_pair
 from spinemets.training.scans import ANY, LabelledScan, Labels, bit, to_bytes
 from spinemets.volume import Mask, Weighting
 

@@ -20,7 +20,8 @@ from spinemets.anatomy import SpineRegion, Structure, VertebralLevel
 from spinemets.channels import Channel
 from spinemets.errors import UnsupportedInputError
 from spinemets.findings import PointMm
-from spinemets.training.datasets.volumes import RasImage, crop_to_spine, to_training_spacing, training_affine
+from spinemets.training.datasets.volumes import crop_to_spine, to_training_spacing, training_affine
+from spinemets.training.images import RasImage
 from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of, to_bytes
 from spinemets.volume import Mask, Weighting
 

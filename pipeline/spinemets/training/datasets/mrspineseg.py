@@ -16,7 +16,7 @@ from spinemets.channels import Channel
 from spinemets.errors import NoUsableInputError
 from spinemets.training.datasets.cases import Case, Layout, images_in, need_cases
 from spinemets.training.datasets.labels import Annotation, Extent, Meaning, Part, build_scan, check_values
-from spinemets.training.datasets.volumes import load_pair
+from spinemets.training.images import load_pair
 from spinemets.training.scans import LabelledScan, bit
 from spinemets.volume import Weighting
 

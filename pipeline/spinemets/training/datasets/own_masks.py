@@ -29,7 +29,8 @@ from spinemets.io.label_values import VERSE_LABELS
 from spinemets.io.weighting import weighting_from_name
 from spinemets.training.datasets.cases import Case, Layout, images_in, need_cases
 from spinemets.training.datasets.labels import BODIES, body_channels
-from spinemets.training.datasets.volumes import load_pair, to_training_spacing, training_affine
+from spinemets.training.datasets.volumes import to_training_spacing, training_affine
+from spinemets.training.images import load_pair
 from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of, to_bytes
 
 __all__ = ["LAYOUT", "number_lesions", "read_anatomy", "scan_of_lesions"]

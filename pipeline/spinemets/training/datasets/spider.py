@@ -20,12 +20,8 @@ from spinemets.channels import Channel
 from spinemets.errors import NoUsableInputError, UnsupportedInputError
 from spinemets.training.datasets.cases import Case, Layout, Subset, images_in, need_cases
 from spinemets.training.datasets.labels import Meaning, Part, check_values
-from spinemets.training.datasets.volumes import (
-    crop_to_spine,
-    load_pair,
-    to_training_spacing,
-    training_affine,
-)
+from spinemets.training.datasets.volumes import crop_to_spine, to_training_spacing, training_affine
+from spinemets.training.images import load_pair
 from spinemets.training.scans import (
     ANY,
     LabelledScan,

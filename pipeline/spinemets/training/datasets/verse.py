@@ -20,7 +20,7 @@ from spinemets.io.label_values import LEVEL_LABELS, VERSE_LABELS
 from spinemets.training.datasets.cases import Case, Layout, Subset, need_cases
 from spinemets.training.datasets.labels import Meaning, Part, check_values
 from spinemets.training.datasets.shapes import ShapeSource, simulate_scan
-from spinemets.training.datasets.volumes import RasImage, load, load_pair, whole_numbers
+from spinemets.training.images import RasImage, load, load_pair, whole_numbers
 from spinemets.training.scans import LabelledScan
 
 __all__ = ["LAYOUT"]
