@@ -28,6 +28,13 @@ GREY = {
 }
 NOISE = 6.0
 SEEDS = range(12)
+ONE_IN_ARCHES = ImplantOptions(
+    mean_number=0.0,
+    compartment_weights=WEIGHTS[Compartment.EXTRADURAL],
+    bone_weights=(0.0, 1.0, 0.0),
+    whole_vertebra=0.0,
+    epidural_extension=0.0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -139,15 +146,8 @@ def test_disease_stands_out_from_the_bone_it_lies_in_whatever_bodies_look_like(s
         image = picture(structures, Weighting.T1)
         arches = structures == Structure.POSTERIOR_ELEMENTS
         image[arches] += grey - GREY[Weighting.T1][Structure.POSTERIOR_ELEMENTS]
-        options = ImplantOptions(
-            mean_number=0.0,
-            compartment_weights=WEIGHTS[Compartment.EXTRADURAL],
-            bone_weights=(0.0, 1.0, 0.0),
-            whole_vertebra=0.0,
-            epidural_extension=0.0,
-        )
         ill = implant_lesions(
-            image, structures, SPACING_MM, Weighting.T1, options, np.random.default_rng(seed)
+            image, structures, SPACING_MM, Weighting.T1, ONE_IN_ARCHES, np.random.default_rng(seed)
         )
         within = ill.lesions > 0
         if not within.any() or arches[within].mean() < 0.9:
@@ -163,17 +163,10 @@ def test_disease_of_arches_stands_out_from_how_arches_differ_among_themselves(st
     steps = np.random.default_rng(2).normal(0, 5 * NOISE, structures.shape[2] // 12 + 1)
     image = picture(structures, Weighting.T1)
     image += arches * np.repeat(steps, 12)[: structures.shape[2]].astype(np.float32)
-    options = ImplantOptions(
-        mean_number=0.0,
-        compartment_weights=WEIGHTS[Compartment.EXTRADURAL],
-        bone_weights=(0.0, 1.0, 0.0),
-        whole_vertebra=0.0,
-        epidural_extension=0.0,
-    )
     shifts = []
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
-        ill = implant_lesions(image, structures, SPACING_MM, Weighting.T1, options, rng)
+        ill = implant_lesions(image, structures, SPACING_MM, Weighting.T1, ONE_IN_ARCHES, rng)
         within = ill.lesions > 0
         if within.any() and arches[within].mean() > 0.9:
             shifts.append(float(np.median(image[within]) - np.median(ill.image[within])))

@@ -11,7 +11,6 @@ Of the document ``levels`` and ``findings`` (or ``lesions``) are read: ``level``
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +19,13 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
 from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
 from spinemets.errors import GeometryError, NoUsableInputError, UnreadableFileError, UnsupportedInputError
 from spinemets.evaluation.results import FindingFacts, StudyResult
 from spinemets.evaluation.spider import SpiderPrediction
 from spinemets.findings import PointMm
+from spinemets.io.files import NIFTI_DAMAGE_ERRORS
 from spinemets.io.label_values import VERSE_LABELS
 from spinemets.volume import Grid
 
@@ -43,10 +40,6 @@ __all__ = [
 
 _MAPS = ("anatomy", "levels", "lesions")
 _DOCUMENTS = ("report.json", "truth.json")
-# What nibabel and gzip raise where a file's header or its voxels are damaged or cut short.
-_DAMAGE = (
-    OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError, WrapStructError
-)  # fmt: skip
 _LEVELS = {number: level for level, number in VERSE_LABELS.items()}
 
 
@@ -83,7 +76,7 @@ def read_label_map(path: Path) -> tuple[npt.NDArray[np.integer], Grid]:
     try:
         image = nibabel.Nifti1Image.from_filename(path)
         labels = np.asanyarray(image.dataobj)
-    except _DAMAGE as error:
+    except NIFTI_DAMAGE_ERRORS as error:
         raise UnreadableFileError(f"{path}: is no readable NIfTI file ({error})") from error
     while labels.ndim > 3 and labels.shape[-1] == 1:
         labels = labels[..., 0]

@@ -40,9 +40,11 @@ from spinemets.evaluation.statistics import (
 from spinemets.evaluation.summary import (
     calibration_rows,
     diameter_rows,
+    found_of,
     healthy_row,
     interval_rows,
     lesion_call_rows,
+    of_size,
     patient_rows,
     sequence_rows,
     structure_rows,
@@ -288,9 +290,10 @@ def _level_rows(outcomes: Sequence[LevelOutcome]) -> tuple[Row, ...]:
 
 def _lesion_rows(exams: Sequence[ExamOutcome]) -> tuple[Row, ...]:
     """Sensitivity by size and by compartment, with intervals; false positives in the last row."""
-    rows: list[Row] = [_sensitivity_row(exams, "all", lambda _: True)]
-    rows += [_sensitivity_row(exams, size, _of_size(size)) for size in map(size_group, (50.0, 500.0, 5000.0))]
-    rows += [_sensitivity_row(exams, one.value, _in_compartment(one)) for one in Compartment]
+    selections: dict[str, Callable[[LesionOutcome], bool]] = {"all": lambda _: True}
+    selections |= {size: of_size(size) for size in map(size_group, (50.0, 500.0, 5000.0))}
+    selections |= {one.value: _in_compartment(one) for one in Compartment}
+    rows: list[Row] = [{"lesions": name, **found_of(exams, select)} for name, select in selections.items()]
     low, high = bootstrap_interval(exams, false_positives_per_exam) or (None, None)
     rate = false_positives_per_exam(exams)
     name = "false positives per exam"
@@ -299,24 +302,8 @@ def _lesion_rows(exams: Sequence[ExamOutcome]) -> tuple[Row, ...]:
     return (*rows, healthy) if healthy is not None else tuple(rows)
 
 
-def _of_size(group: str) -> Callable[[LesionOutcome], bool]:
-    return lambda lesion: size_group(lesion.volume_mm3) == group
-
-
 def _in_compartment(compartment: Compartment) -> Callable[[LesionOutcome], bool]:
     return lambda lesion: lesion.truth.compartment is compartment
-
-
-def _sensitivity_row(exams: Sequence[ExamOutcome], name: str, select: Callable[[LesionOutcome], bool]) -> Row:
-    count = sum(select(lesion) for exam in exams for lesion in exam.lesions)
-    low, high = bootstrap_interval(exams, lambda drawn: sensitivity(drawn, select=select)) or (None, None)
-    return {
-        "lesions": name,
-        "of": count,
-        "found": sensitivity(exams, select=select),
-        "low": low,
-        "high": high,
-    }
 
 
 def _froc_rows(exams: Sequence[ExamOutcome]) -> tuple[Row, ...]:

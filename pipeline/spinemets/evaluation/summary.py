@@ -30,9 +30,11 @@ __all__ = [
     "calibration_rows",
     "confidence_calls",
     "diameter_rows",
+    "found_of",
     "healthy_row",
     "interval_rows",
     "lesion_call_rows",
+    "of_size",
     "patient_rows",
     "sequence_rows",
     "structure_rows",
@@ -102,10 +104,7 @@ def diameter_rows(exams: Sequence[ExamOutcome]) -> tuple[Row, ...]:
         def select(lesion: LesionOutcome, group: str = group) -> bool:
             return diameter_group(lesion.diameter_mm) == group
 
-        count = sum(select(lesion) for exam in exams for lesion in exam.lesions)
-        low, high = _sensitivity_interval(exams, select)
-        found = sensitivity(exams, select=select)
-        rows.append({"diameter": group, "of": count, "found": found, "low": low, "high": high})
+        rows.append({"diameter": group, **found_of(exams, select)})
     return tuple(rows)
 
 
@@ -119,17 +118,7 @@ def structure_rows(exams: Sequence[ExamOutcome]) -> tuple[Row, ...]:
             def select(one: LesionOutcome, structure: Structure = structure, size: str = size) -> bool:
                 return one.truth.structure is structure and size_group(one.volume_mm3) == size
 
-            low, high = _sensitivity_interval(exams, select)
-            rows.append(
-                {
-                    "structure": structure.name.lower(),
-                    "lesions": size,
-                    "of": sum(select(one) for exam in exams for one in exam.lesions),
-                    "found": sensitivity(exams, select=select),
-                    "low": low,
-                    "high": high,
-                }
-            )
+            rows.append({"structure": structure.name.lower(), "lesions": size, **found_of(exams, select)})
     return tuple(rows)
 
 
@@ -142,22 +131,28 @@ def sequence_rows(scores: Sequence[ExamScore]) -> tuple[Row, ...]:
             continue
         row: dict[str, str | int | float | None] = {"sequences": sequences, "exams": len(exams)}
         for size in _SIZES:
-
-            def select(one: LesionOutcome, size: str = size) -> bool:
-                return size_group(one.volume_mm3) == size
-
-            row[f"{size} of"] = sum(select(one) for exam in exams for one in exam.lesions)
-            row[f"{size} found"] = sensitivity(exams, select=select)
-            row[f"{size} low"], row[f"{size} high"] = _sensitivity_interval(exams, select)
+            row |= {f"{size} {name}": value for name, value in found_of(exams, of_size(size)).items()}
         row["false positives per exam"] = false_positives_per_exam(exams)
         rows.append(row)
     return tuple(rows)
 
 
-def _sensitivity_interval(
+def of_size(group: str) -> Callable[[LesionOutcome], bool]:
+    """What selects the lesions of one group of sizes."""
+    return lambda lesion: size_group(lesion.volume_mm3) == group
+
+
+def found_of(
     exams: Sequence[ExamOutcome], select: Callable[[LesionOutcome], bool]
-) -> tuple[float | None, float | None]:
-    return bootstrap_interval(exams, lambda drawn: sensitivity(drawn, select=select)) or (None, None)
+) -> dict[str, int | float | None]:
+    """How many lesions are selected, and what share of them is found, with its interval."""
+    low, high = bootstrap_interval(exams, lambda drawn: sensitivity(drawn, select=select)) or (None, None)
+    return {
+        "of": sum(select(lesion) for exam in exams for lesion in exam.lesions),
+        "found": sensitivity(exams, select=select),
+        "low": low,
+        "high": high,
+    }
 
 
 def healthy_row(exams: Sequence[ExamOutcome]) -> Row | None:

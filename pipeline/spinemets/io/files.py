@@ -20,6 +20,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
@@ -27,6 +28,7 @@ from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInpu
 from spinemets.volume import Grid, Series
 
 __all__ = [
+    "NIFTI_DAMAGE_ERRORS",
     "ImageHeader",
     "is_dicom_series",
     "is_image_file",
@@ -35,6 +37,11 @@ __all__ = [
     "read_image_header",
 ]
 
+# What nibabel and gzip raise where a file's header or its voxels are damaged or cut short.
+NIFTI_DAMAGE_ERRORS = (
+    OSError, EOFError, ValueError, OverflowError, zlib.error,
+    ImageFileError, HeaderDataError, WrapStructError, OrientationError,
+)  # fmt: skip
 _NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}

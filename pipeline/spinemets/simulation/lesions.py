@@ -91,13 +91,7 @@ class ImplantOptions:
 class References:
     """The signal of normal tissue in one scan, in the scan's own units.
 
-    Attributes
-    ----------
-    spread
-        Robust standard deviation of the marrow of bodies.
-    bone_spreads
-        That of local means, by bone: arches vary far more from place to place than bodies do.
-        Bones that are hardly in view are absent.
+    ``spread`` is the robust standard deviation of the marrow of bodies.
     """
 
     marrow: float
@@ -106,7 +100,6 @@ class References:
     cord: float
     soft_tissue: float
     fat: float
-    bone_spreads: Mapping[Structure, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,8 +179,12 @@ def measure_references(image: Array, structures: Labels) -> References:
     csf = high if abs(high - cord) >= abs(low - cord) else low
     background = image[structures == Structure.BACKGROUND]
     fat = float(np.quantile(background, 0.9)) if background.size else overall
-    bone_spreads = {bone: _half_width(_local_means(image, structures == bone)) for bone in _BONE}
-    return References(marrow, max(spread, 1e-3), csf, cord, disc, fat, bone_spreads)
+    return References(marrow, max(spread, 1e-3), csf, cord, disc, fat)
+
+
+def _spreads_of_bone(image: Array, structures: Labels) -> dict[Structure, float]:
+    """How bone differs from place to place, arches far more than bodies; 0 where it is hardly in view."""
+    return {bone: _half_width(_local_means(image, structures == bone)) for bone in _BONE}
 
 
 def _half_width(values: Array) -> float:
@@ -292,9 +289,9 @@ def render_lesions(
         The image with lesions; structures and masks are the plan's.
     """
     image = image.copy()
-    references = measure_references(image, structures)
+    references, spreads = measure_references(image, structures), _spreads_of_bone(image, structures)
     for lesion in plan.lesions:
-        host = _host_of(image[lesion.box], structures[lesion.box], lesion, references)
+        host = _host_of(image[lesion.box], structures[lesion.box], lesion, references, spreads)
         target = _target_signal(references, host, weighting, lesion.compartment, plan.sclerotic, rng)
         image[lesion.box] = _blend(image[lesion.box], lesion.weight, target, references, spacing_mm, rng)
         if plan.sclerotic and lesion.compartment is Compartment.EXTRADURAL and _shows_fluid(weighting):
@@ -422,7 +419,13 @@ class _Host:
     spread: float
 
 
-def _host_of(patch: Array, structures: Labels, lesion: PlannedLesion, references: References) -> _Host:
+def _host_of(
+    patch: Array,
+    structures: Labels,
+    lesion: PlannedLesion,
+    references: References,
+    spreads: Mapping[Structure, float],
+) -> _Host:
     """The host of a lesion.
 
     Marrow of arches and of the sacrum may look unlike that of bodies, and differ more from place
@@ -434,7 +437,7 @@ def _host_of(patch: Array, structures: Labels, lesion: PlannedLesion, references
         return _Host(float(getattr(references, usual)), references.spread)
     counts = np.bincount(structures[inside], minlength=len(Structure))
     tissue = Structure(int(counts.argmax()))
-    spread = max(references.spread, references.bone_spreads.get(tissue, 0.0))
+    spread = max(references.spread, spreads.get(tissue, 0.0))
     return _Host(float(np.median(patch[inside])), spread)
 
 

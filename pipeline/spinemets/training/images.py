@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
-from nibabel.orientations import OrientationError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
 from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
+from spinemets.io.files import NIFTI_DAMAGE_ERRORS
 from spinemets.volume import Grid
 
 __all__ = ["RasImage", "load", "load_pair", "whole_numbers"]
 
 Array = npt.NDArray[np.float32]
 
-# What nibabel and gzip raise where a file's header or its voxels are damaged or cut short.
-_DAMAGE = (
-    OSError, EOFError, ValueError, OverflowError, zlib.error,
-    ImageFileError, HeaderDataError, WrapStructError, OrientationError,
-)  # fmt: skip
 _GRID_TOLERANCE_MM = 0.5
 
 
@@ -59,7 +50,7 @@ def load(path: Path) -> RasImage:
         # Turning reads the voxels, and so finds what is damaged or cut short.
         image = nib.as_closest_canonical(image)
         voxels = np.asarray(image.dataobj, dtype=np.float32)
-    except _DAMAGE as error:
+    except NIFTI_DAMAGE_ERRORS as error:
         raise UnreadableFileError(f"{path}: cannot be read as an image: {error}") from error
     try:
         grid = Grid(image.shape, np.asarray(image.affine, dtype=np.float64))

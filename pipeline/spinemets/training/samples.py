@@ -23,7 +23,7 @@ from spinemets.simulation.lesions import Implanted, ImplantOptions, implant_lesi
 from spinemets.simulation.mimics import add_mimics
 from spinemets.simulation.shapes import smooth_noise
 from spinemets.training.contrast import recontrast
-from spinemets.training.scans import ANY, LabelledScan, bit
+from spinemets.training.scans import ANY, UNKNOWN_LESION, LabelledScan, bit
 from spinemets.volume import Weighting
 
 __all__ = ["Sample", "SampleOptions", "draw_sample"]
@@ -127,7 +127,7 @@ def draw_sample(scan: LabelledScan, options: SampleOptions, rng: np.random.Gener
         image, lesions = implanted.image, _joined(lesions, implanted.lesions)
     image = _acquire(image, spacing, rng)
     image[~seen] = 0
-    lesions[~seen] = 255
+    lesions[~seen] = UNKNOWN_LESION
     tensor = normalise(torch.from_numpy(image))
     tensor = tensor * float(rng.uniform(0.8, 1.25)) + float(rng.normal(0, 0.2))
     tensor[torch.from_numpy(~seen)] = 0
@@ -170,7 +170,7 @@ def _cut(
 
 def _are_own(lesions: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Where a scan has lesions of its own, those that are unknown left out."""
-    return np.asarray((lesions > 0) & (lesions < 255))
+    return np.asarray((lesions > 0) & (lesions < UNKNOWN_LESION))
 
 
 def _hosts(structures: npt.NDArray[np.uint8], lesions: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -180,7 +180,7 @@ def _hosts(structures: npt.NDArray[np.uint8], lesions: npt.NDArray[np.uint8]) ->
 
 def _joined(own: npt.NDArray[np.uint8], implanted: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """The scan's own lesions and the implanted ones in one map; the latter lie on top, with numbers above."""
-    highest = int(own[own != 255].max(initial=0))
+    highest = int(own[own != UNKNOWN_LESION].max(initial=0))
     numbers = np.minimum(implanted.astype(np.uint16) + highest, 254).astype(np.uint8)
     return np.where(implanted > 0, numbers, own)
 

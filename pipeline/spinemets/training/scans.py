@@ -26,6 +26,7 @@ from spinemets.volume import Grid, Weighting
 
 __all__ = [
     "ANY",
+    "UNKNOWN_LESION",
     "LabelledScan",
     "bit",
     "channels_of",
@@ -42,6 +43,8 @@ Labels = npt.NDArray[np.uint8]
 Allowed = npt.NDArray[np.uint16]
 
 ANY = (1 << len(Channel)) - 1
+# Of a map of lesions: it is not known whether there is one.
+UNKNOWN_LESION = 255
 
 
 def bit(*channels: Channel) -> int:

@@ -25,7 +25,6 @@ from spinemets.io.file_names import image_stem
 from spinemets.io.weighting import weighting_from_name
 from spinemets.training.datasets.cases import Case, Layout, Subset, need_cases
 from spinemets.training.datasets.labels import (
-    UNKNOWN_LESION,
     Annotation,
     Extent,
     LabelMap,
@@ -38,7 +37,7 @@ from spinemets.training.datasets.labels import (
 from spinemets.training.datasets.own_masks import number_lesions, scan_of_lesions
 from spinemets.training.datasets.volumes import to_training_spacing
 from spinemets.training.images import RasImage, load_pair
-from spinemets.training.scans import ANY, LabelledScan, Labels, bit, to_bytes
+from spinemets.training.scans import ANY, UNKNOWN_LESION, LabelledScan, Labels, bit, to_bytes
 from spinemets.volume import Mask, Weighting
 
 __all__ = ["LAYOUT"]

@@ -22,12 +22,20 @@ from spinemets.errors import UnsupportedInputError
 from spinemets.findings import PointMm
 from spinemets.training.datasets.volumes import crop_to_spine, to_training_spacing, training_affine
 from spinemets.training.images import RasImage
-from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of, to_bytes
+from spinemets.training.scans import (
+    ANY,
+    UNKNOWN_LESION,
+    Allowed,
+    LabelledScan,
+    Labels,
+    bit,
+    channels_of,
+    to_bytes,
+)
 from spinemets.volume import Mask, Weighting
 
 __all__ = [
     "BODIES",
-    "UNKNOWN_LESION",
     "Annotation",
     "Extent",
     "Meaning",
@@ -41,8 +49,6 @@ __all__ = [
 LabelMap = npt.NDArray[np.int32]
 
 BODIES = bit(Channel.C2, Channel.CERVICAL_BODY, Channel.THORACIC_BODY, Channel.LUMBAR_BODY)
-# Of a map of lesions: it is not known whether there is one.
-UNKNOWN_LESION = 255
 _REGION_CHANNELS = {
     SpineRegion.CERVICAL: Channel.CERVICAL_BODY,
     SpineRegion.THORACIC: Channel.THORACIC_BODY,

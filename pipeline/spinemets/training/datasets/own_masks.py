@@ -31,13 +31,21 @@ from spinemets.training.datasets.cases import Case, Layout, images_in, need_case
 from spinemets.training.datasets.labels import BODIES, body_channels
 from spinemets.training.datasets.volumes import to_training_spacing, training_affine
 from spinemets.training.images import load_pair
-from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of, to_bytes
+from spinemets.training.scans import (
+    ANY,
+    UNKNOWN_LESION,
+    Allowed,
+    LabelledScan,
+    Labels,
+    bit,
+    channels_of,
+    to_bytes,
+)
 
 __all__ = ["LAYOUT", "number_lesions", "read_anatomy", "scan_of_lesions"]
 
 LabelMap = npt.NDArray[np.int32]
 
-UNKNOWN = 255
 _BONE = bit(Channel.SACRUM, Channel.POSTERIOR_ELEMENTS) | BODIES
 # Where a lesion of each compartment lies: the likeliest structure, and all possible channels.
 _HOSTS: dict[Compartment | None, tuple[Structure, int]] = {
@@ -154,7 +162,7 @@ def scan_of_lesions(
     """
     structures, allowed = scan.structures.copy(), scan.allowed.copy()
     unnamed = structures == Structure.BACKGROUND
-    for number in np.unique(lesions[(lesions > 0) & (lesions != UNKNOWN)]).tolist():
+    for number in np.unique(lesions[(lesions > 0) & (lesions != UNKNOWN_LESION)]).tolist():
         structure, channels = _HOSTS[compartments.get(number)]
         inside = lesions == number
         structures[inside & unnamed] = structure
@@ -173,12 +181,12 @@ def scan_of_lesions(
 def number_lesions(mask: npt.NDArray[np.bool_]) -> Labels:
     """Lesions by number from 1, of a mask in which they all have one value."""
     numbered = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26)
-    return np.asarray(np.minimum(numbered, UNKNOWN - 1), dtype=np.uint8)
+    return np.asarray(np.minimum(numbered, UNKNOWN_LESION - 1), dtype=np.uint8)
 
 
 def _as_bytes(lesions: LabelMap) -> Labels:
     """Lesion numbers as they are where they fit below 255, else numbered anew."""
-    if lesions.max(initial=0) <= UNKNOWN:
+    if lesions.max(initial=0) <= UNKNOWN_LESION:
         return lesions.astype(np.uint8)
     return number_lesions(lesions > 0)
 
