@@ -153,7 +153,8 @@ class FusedNetwork:
         self.definition = network.definition
         self.device = device
         self.precision = precision
-        parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+        # A network may come from where it is trained; what is prepared here is prepared in main memory.
+        parameters = {name: parameter.detach().cpu() for name, parameter in network.named_parameters()}
         self._weights = {
             # The last layer decides between names that are nearly as likely: it and what it sees
             # are float32, which costs little.

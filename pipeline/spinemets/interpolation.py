@@ -40,10 +40,19 @@ _NOWHERE: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Taps:
-    """The few source samples that each sample of an axis is a mean of: (taps, samples) both."""
+    """The few source samples that each sample of an axis is a mean of.
+
+    Attributes
+    ----------
+    places, weights
+        (taps, samples), on the device.
+    known
+        The places in main memory, so that nobody waits for the device to tell them.
+    """
 
     places: Tensor
     weights: Tensor
+    known: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, matrix: npt.NDArray[np.float32], device: torch.device) -> _Taps:
@@ -51,15 +60,15 @@ class _Taps:
         count = int((matrix > 0).sum(axis=1).max())
         places = np.sort(np.argsort(-matrix, axis=1, kind="stable")[:, :count], axis=1)
         weights = np.take_along_axis(matrix, places, axis=1)
-        return cls(
-            torch.from_numpy(places.T.copy()).to(device), torch.from_numpy(weights.T.copy()).to(device)
-        )
+        known = places.T.astype(np.int64)
+        return cls(torch.from_numpy(known).to(device), torch.from_numpy(weights.T.copy()).to(device), known)
 
     def cut(self, wanted: slice) -> tuple[_Taps, slice]:
         """The taps of the wanted samples, among the source samples that those are means of."""
-        places = self.places[:, wanted]
-        first, last = int(places.min()), int(places.max())
-        return _Taps(places - first, self.weights[:, wanted]), slice(first, last + 1)
+        known = self.known[:, wanted]
+        first, last = int(known.min()), int(known.max())
+        places, weights = self.places[:, wanted] - first, self.weights[:, wanted]
+        return _Taps(places, weights, known - first), slice(first, last + 1)
 
     def blend(self, tensor: Tensor) -> Tensor:
         """The samples along axis 1 of (channels, source samples, other)."""

@@ -272,12 +272,12 @@ def _spine_box(anatomy: Tensor) -> tuple[slice, slice]:
     anatomy
         (1, channels, slices, rows, columns); rows and columns are 1 mm apart.
     """
-    spine = (anatomy[0, Channel.BACKGROUND] < 0.5).sum(dim=0)
+    spine = (anatomy[0, Channel.BACKGROUND] < 0.5).sum(dim=0, dtype=torch.int32).cpu().numpy()
     edges = []
     for axis in (1, 0):
-        counts = spine.sum(dim=axis)
+        counts = spine.sum(axis=axis)
         # A line with a few stray voxels does not belong to the spine.
-        shown = torch.nonzero(counts > 0.02 * counts.max())
-        low, high = (int(shown.min()), int(shown.max())) if len(shown) else (0, len(counts))
+        shown = np.flatnonzero(counts > 0.02 * counts.max())
+        low, high = (int(shown[0]), int(shown[-1])) if len(shown) else (0, len(counts))
         edges.append(slice(max(0, low - _LESION_MARGIN), min(len(counts), high + 1 + _LESION_MARGIN)))
     return edges[0], edges[1]

@@ -39,12 +39,12 @@ def validate_anatomy(network: SpineUNet, scans: Sequence[LabelledScan]) -> dict[
     A voxel counts for a group where its label tells whether it belongs to it. A group that no scan
     has is absent.
     """
-    engine = Engine(network, torch.device("cpu"), torch.bfloat16)
+    engine = _engine(network)
     scores: dict[str, list[float]] = {name: [] for name in _GROUPS}
     for scan in scans:
         image, structures, allowed, _ = _thick(scan)
         probabilities = _anatomy(engine, normalise(torch.from_numpy(image))[None, None], scan)
-        found = probabilities[0].argmax(dim=0).numpy()
+        found = probabilities[0].argmax(dim=0).cpu().numpy()
         # Where S1 is but a stand-in (SPIDER), the network need not agree with it.
         sacrum = (structures == Structure.SACRUM) | (allowed == bit(Channel.SACRUM))
         counted = ~sacrum & (found != Channel.SACRUM)
@@ -65,8 +65,7 @@ def validate_lesions(
 
     The lesions are a scan's own where it has such, and implanted ones elsewhere.
     """
-    device = torch.device("cpu")
-    engines = Engine(anatomy, device, torch.bfloat16), Engine(network, device, torch.bfloat16)
+    engines = _engine(anatomy), _engine(network)
     found, total, false_alarms = 0, 0, 0
     for index, scan in enumerate(scans):
         image, structures, _, spacing = _thick(scan)
@@ -100,14 +99,20 @@ def validate_lesions(
     }
 
 
+def _engine(network: SpineUNet) -> Engine:
+    """For whole scans, where the network is."""
+    return Engine(network, next(network.parameters()).device, torch.bfloat16)
+
+
 def _lesions(
     engines: tuple[Engine, Engine], image: npt.NDArray[np.float32], scan: LabelledScan, spacing: PointMm
 ) -> npt.NDArray[np.float32]:
     anatomy, lesions = engines
     tensor = normalise(torch.from_numpy(image))[None, None]
-    stacked = lesion_input(tensor, _anatomy(anatomy, tensor, scan), spacing)
+    probabilities = _anatomy(anatomy, tensor, scan)
+    stacked = lesion_input(tensor.to(probabilities.device), probabilities, spacing)
     logits = lesions.run(stacked, _condition(scan), lesions.new_report())
-    return np.asarray(torch.sigmoid(logits[0, 0]).numpy())
+    return np.asarray(torch.sigmoid(logits[0, 0]).cpu().numpy())
 
 
 def _anatomy(engine: Engine, image: Tensor, scan: LabelledScan) -> Tensor:
