@@ -78,6 +78,10 @@ class _OnGpu(Tensor):
         self.traffic.to_host.append(self.nbytes)
         return self.held.clone()
 
+    def untyped_storage(self) -> Any:
+        """Where its numbers are."""
+        return self.held.untyped_storage()
+
     def tolist(self) -> Any:
         """Its numbers, copied to main memory first."""
         return self.cpu().tolist()
@@ -165,8 +169,18 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch, free_bytes: int = 2**40) -> I
         "memory_reserved": 0,
         "memory_allocated": 0,
         "empty_cache": None,
+        "synchronize": None,
+        "reset_peak_memory_stats": None,
+        "max_memory_allocated": 2**28,
+        "get_device_name": "pretended",
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    # Weights that go to another place are new ones: what stands for a GPU's cannot take an old one's place.
+    before = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
     traffic = Traffic()
-    with _Pretence(traffic):
-        yield traffic
+    try:
+        with _Pretence(traffic):
+            yield traffic
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(before)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from pretended_gpu import pretended_gpu
+from spinemets import inference
 from spinemets.benchmark import CASES, BenchmarkPlan, machine, run, run_benchmark
 from spinemets.benchmark.synthetic import Case, write_study
 from spinemets.bundles import load_bundle, reading_checksum
@@ -19,6 +22,7 @@ from spinemets.cli import main, spinemets
 from spinemets.config import DetectionConfig, SegmentationConfig
 from spinemets.errors import NoUsableInputError
 from spinemets.execution import parameter_shapes
+from spinemets.graphs import ReplayedNetwork
 from spinemets.intensity import LESION_INPUTS
 from spinemets.network import NetworkDefinition
 
@@ -94,6 +98,28 @@ def test_every_stage_of_a_study_is_measured_and_compared_with_the_peak_of_the_sa
     # In float32 the fast execution and MONAI's module are the same function.
     assert result["agreement_with_float32"]["argmax"] > 0.9999
     assert len(result["scaling"]["voxels"]) == 2
+    json.dumps(result)
+
+
+def recorded(run, image, condition):
+    """Stands in for a CUDA graph, whose replay shows no operation: the same logits each time."""
+    logits = run(image, condition)
+    return lambda *_: logits.clone()
+
+
+def test_a_gpu_is_measured_as_a_processor_is(bundle, monkeypatch):
+    monkeypatch.setattr(inference, "ReplayedNetwork", partial(ReplayedNetwork, record=recorded))
+    settings = SegmentationConfig(device="cuda", precision="float32")
+    with pretended_gpu(monkeypatch):
+        plan = BenchmarkPlan(("tiny",), repeats=1)
+        result = run_benchmark(bundle, DetectionConfig(segmentation=settings), plan, lambda _: None)
+    assert (result["machine"]["device"], result["machine"]["processor"]) == ("cuda", "pretended")
+    assert result["cases"]["tiny"]["peak_memory_mb"] == 256
+    # A study's work is that of the runs, not of their replays.
+    on_cpu = run_benchmark(bundle, CONFIG, BenchmarkPlan(("tiny",), repeats=1, peers=False), lambda _: None)
+    assert result["cases"]["tiny"]["gflop"] == pytest.approx(on_cpu["cases"]["tiny"]["gflop"], rel=0.01)
+    assert result["ratios"]["monai_sliding_window"] > 0
+    assert result["agreement_with_float32"]["argmax"] > 0.9999
     json.dumps(result)
 
 

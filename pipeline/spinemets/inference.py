@@ -150,6 +150,15 @@ class Engine:
         """An empty report of this engine, to be filled by ``run``."""
         return EngineReport(str(self._device), str(self._precision).removeprefix("torch."))
 
+    @contextmanager
+    def kernel_by_kernel(self) -> Iterator[None]:
+        """Within it no recording is replayed: every operation is seen by whoever counts them."""
+        replayed, self._replayed = self._replayed, None
+        try:
+            yield
+        finally:
+            self._replayed = replayed
+
     def run(self, image: Tensor, condition: Tensor, report: EngineReport) -> Tensor:
         """Logits of one image.
 

@@ -27,16 +27,7 @@ def recipes():
     return {task: Recipe.model_validate({"task": task, **settings}) for task in ("anatomy", "lesion")}
 
 
-@pytest.fixture
-def into_new_weights():
-    """Weights that go to another place are new ones: PyTorch cannot exchange what stands in for a GPU's."""
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    yield
-    torch.__future__.set_overwrite_module_params_on_conversion(False)
-
-
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found")
-@pytest.mark.usefixtures("into_new_weights")
 def test_both_networks_train_and_are_validated(tiny, recipes, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("spinemets.training.validation._IMPLANTS_PER_SCAN", 1)
     caplog.set_level(logging.INFO, "spinemets")

@@ -110,7 +110,8 @@ def count_work(runs: Sequence[NetworkRun]) -> NetworkWork:
     traffic = _Traffic()
     with FlopCounterMode(display=False) as operations, traffic:
         for run in runs:
-            Engine.run(run.engine, run.image, run.condition, run.engine.new_report())
+            with run.engine.kernel_by_kernel():
+                Engine.run(run.engine, run.image, run.condition, run.engine.new_report())
     return NetworkWork(operations.get_total_flops() / 1e9, traffic.bytes / 1e9)
 
 
