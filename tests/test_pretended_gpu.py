@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from phantoms import draw_phantom
-from pretended_gpu import GPU, pretended_gpu
+from pretended_gpu import GPU, Traffic, pretended_gpu
 from spinemets.bundles import load_bundle
 from spinemets.config import SegmentationConfig
 from spinemets.errors import ModelNotFoundError
-from spinemets.segmentation import load_segmenter
+from spinemets.execution import FusedNetwork
+from spinemets.segmentation import load_segmenter, read_networks
 from spinemets.volume import Series, Study, Volume, Weighting
 
 GREY = np.array([150, 400, 350, 250, 800, 300, 400], dtype=np.float32)
@@ -93,6 +94,21 @@ def test_how_often_python_waits_does_not_depend_on_the_slices(monkeypatch, bundl
     assert len(many.volumes[0].intensities) > 1.8 * len(few.volumes[0].intensities)
     waits = [waits for *_, waits in on_gpu(monkeypatch, bundle, [few, many])]
     assert waits[0] == waits[1] < 15
+
+
+@pytest.mark.parametrize("part", [0, 1], ids=["anatomy", "lesion"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_run_can_be_recorded_for_it_waits_for_nothing_and_copies_nothing(
+    monkeypatch, bundle, part, precision
+):
+    weights = read_networks(bundle)[part]
+    with pretended_gpu(monkeypatch) as traffic, torch.inference_mode():
+        network = FusedNetwork(weights, GPU, precision)
+        image = torch.zeros((1, weights.definition.image_channels, 2, 32, 32), device=GPU)
+        condition = torch.zeros((1, weights.definition.conditions), device=GPU)
+        traffic.to_device.clear()
+        assert network.run(image, condition).device == GPU
+    assert traffic == Traffic()
 
 
 def test_what_is_pretended_refuses_what_a_gpu_refuses(monkeypatch):
