@@ -464,6 +464,8 @@ def test_unexpected_error_exits_with_1(run, scan, tmp_path, capsys):
         ["detect", "SCAN", "-o", "out", "--shard", "3/2"],
         ["detect", "SCAN", "-o", "out", "--workers", "-1"],
         ["detect", "SCAN", "-o", "out", "--workers", "0", "--timeout", "9"],
+        ["detect", "SCAN", "-o", "out", "--deid-key", "key"],
+        ["detect", "SCAN", "-o", "out", "--deid-retain", "dates", "--deid-linkage", "linkage.csv"],
         ["merge", "absent", "-o", "out"],
         ["inspect"],
     ],
@@ -474,6 +476,16 @@ def test_wrong_arguments_exit_with_2(arguments, scan):
     assert done.returncode == 2
     assert done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("formats", ["json,pdf", "json,dicom-pdf"])
+def test_pdf_without_its_extra_exits_with_2_before_any_study(
+    run, scan, tmp_path, capsys, monkeypatch, formats
+):
+    monkeypatch.setattr("spinemets.batch_command.find_spec", lambda _: None)
+    assert run(scan, "-o", tmp_path / "out", "--formats", formats) == 2
+    assert f"formats {formats.removeprefix('json,')}: a PDF needs WeasyPrint" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", ["inspect", "detect"])

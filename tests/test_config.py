@@ -53,8 +53,10 @@ def test_absent_keys_take_their_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lesion: {threshold: 0.3}", "lesion: "),
-        ("lesions: {treshold: 0.3}", r"lesions\.treshold"),
+        ("lesion: {threshold: 0.3}", "lesion: there is no such setting; did you mean lesions?"),
+        ("lesions: {treshold: 0.3}", r"lesions\.treshold: there is no such setting; did you mean threshold?"),
+        ("lesions: {gamma: 0.3}", r"lesions\.gamma: there is no such setting; known are threshold, "),
+        ("levels: {anchors: [{level: L5, plac: lowest}]}", r"levels\.anchors\.0\.plac: .* mean place?"),
         ("lesions: {threshold: 1.5}", r"lesions\.threshold"),
         ("lesions: {minimum_volume_mm3: .inf}", r"lesions\.minimum_volume_mm3"),
         ("segmentation: {device: gpu}", r"segmentation\.device"),

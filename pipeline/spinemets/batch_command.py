@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ _PLAIN_EVERY_S = 30.0
 _PROCESS_GIB, _NETWORK_GIB = 0.35, 1.5
 # A process that does everything, with a study of a whole spine.
 _WHOLE_GIB = 2.25
+_DEIDENTIFYING = ("deid_retain", "deid_key", "deid_linkage")
 
 
 def carry_out(
@@ -175,6 +177,15 @@ def _refuse_contradictions(config: DetectionConfig, options: Mapping[str, Any]) 
         raise ConfigError("--timeout needs processes that can be ended; pass --workers 1 or more")
     if options["ray_address"] is not None and not _is_ray(options):
         raise ConfigError("--ray-address is for --engine ray")
+    idle = [f"--{name.replace('_', '-')}" for name in _DEIDENTIFYING if options[name]]
+    if idle and not config.deidentification.enabled:
+        raise ConfigError(f"{' and '.join(idle)}: nothing is de-identified without --deidentify; pass it too")
+    needs_pdf = [name for name in config.report.formats if name in ("pdf", "dicom-pdf")]
+    if needs_pdf and find_spec("weasyprint") is None:
+        raise ConfigError(
+            f"formats {','.join(needs_pdf)}: a PDF needs WeasyPrint; install the extra with "
+            "pip install 'spinemets[pdf]', or leave the format out"
+        )
     device = config.segmentation.device
     if _is_ray(options) and device not in ("auto", "cpu", "cuda"):
         raise ConfigError(

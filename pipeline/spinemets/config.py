@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,6 +27,7 @@ __all__ = [
     "load_config",
     "parse_anchor",
     "parse_formats",
+    "settings_problems",
 ]
 
 
@@ -240,8 +243,52 @@ def load_config(path: Path) -> DetectionConfig:
     try:
         return DetectionConfig.model_validate(values or {})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{path}: {problems}") from error
+        raise ConfigError(f"{path}: {settings_problems(error, DetectionConfig)}") from error
+
+
+def settings_problems(error: ValidationError, settings: type[BaseModel]) -> str:
+    """What is wrong with the settings of a file, key by key; a misspelt key with what is meant.
+
+    Parameters
+    ----------
+    settings
+        The model that the file was read as.
+
+    Examples
+    --------
+    >>> try:
+    ...     DetectionConfig.model_validate({"lesions": {"treshold": 0.3}})
+    ... except ValidationError as error:
+    ...     print(settings_problems(error, DetectionConfig))
+    lesions.treshold: there is no such setting; did you mean threshold?
+    """
+    return "; ".join(_problem(one["type"], one["loc"], one["msg"], settings) for one in error.errors())
+
+
+def _problem(kind: str, place: tuple[int | str, ...], message: str, settings: type[BaseModel]) -> str:
+    where = ".".join(map(str, place)) or "file"
+    if kind != "extra_forbidden":
+        return f"{where}: {message}"
+    known = _keys_at(place[:-1], settings)
+    near = get_close_matches(str(place[-1]), known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"{where}: there is no such setting; {hint}"
+
+
+def _keys_at(place: Sequence[int | str], settings: type[BaseModel]) -> list[str]:
+    """The keys that may stand at a place of a settings file."""
+    for key in place:
+        # An element of a list is of the model that the list holds.
+        if isinstance(key, str):
+            (settings,) = _models_in(settings.model_fields[key].annotation)
+    return list(settings.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The model of a field that holds one, several, or none at times."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 def parse_anchor(text: str) -> Anchor:

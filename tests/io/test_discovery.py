@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -630,6 +631,31 @@ def test_an_image_that_cannot_be_opened_costs_only_itself(tmp_path):
     (tmp_path / "gone.nii.gz").symlink_to(tmp_path / "nowhere")
     (listing,) = discover(tmp_path)
     assert [entry.path.name for entry in listing.ignored] == ["gone.nii.gz"]
+
+
+def test_folders_that_are_not_looked_into_are_told(tmp_path, caplog, monkeypatch):
+    for name in ("open", "locked"):
+        (tmp_path / "input" / name).mkdir(parents=True)
+        save_nifti(tmp_path / "input" / name / "p1_T2w.nii.gz")
+    (tmp_path / "input" / "linked").symlink_to(tmp_path / "input" / "open")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (listing,) = discover(tmp_path / "input")
+    reasons = {entry.path.name: entry.reason for entry in listing.ignored}
+    assert reasons == {
+        "linked": "a link to a folder; pass the folder itself",
+        "locked": "a folder that cannot be read (Permission denied)",
+    }
+    for reason in reasons.values():
+        assert f"1 part(s) of the input were not looked into: {reason}" in caplog.text
+    with pytest.raises(UnreadableFileError, match="a folder that cannot be read"):
+        discover(tmp_path / "input" / "locked")
 
 
 def test_a_damaged_file_is_held_against_the_study_in_whose_folder_it_lies(tmp_path, dicom, caplog):

@@ -64,6 +64,20 @@ def test_unknown_keys_and_bad_values_are_refused_by_name(tmp_path, change):
         load_recipe(written(tmp_path, {**MINIMAL, **change}))
 
 
+def test_a_misspelt_key_is_refused_with_what_is_meant(tmp_path):
+    dataset = {"kind": "spider", "foldr": "x"}
+    values = {"task": "anatomy", "stepps": 5, "sources": {"datasets": [dataset]}}
+    with pytest.raises(ConfigError) as refusal:
+        load_recipe(written(tmp_path, values))
+    assert str(refusal.value).split("; ")[1:] == [
+        "sources.datasets.0.folder: Field required",
+        "sources.datasets.0.foldr: there is no such setting",
+        "did you mean folder?",
+        "stepps: there is no such setting",
+        "did you mean steps?",
+    ]
+
+
 @pytest.mark.parametrize("text", ["task: [", "- a\n- list\n", ""])
 def test_what_is_no_recipe_is_refused(tmp_path, text):
     with pytest.raises(ConfigError, match=r"recipe\.yaml"):

@@ -75,6 +75,7 @@ def _discover(path: Path, source: InputFiles, config: ReadingConfig) -> tuple[St
     instances: list[InstanceHeader] = []
     images: list[Path] = []
     ignored = [IgnoredFile(folder, _OWN_RESULT) for folder in source.results]
+    ignored += [IgnoredFile(folder, reason) for folder, reason in source.not_entered]
     for file in source.paths:
         if is_image_file(file):
             images.append(file)
@@ -97,6 +98,8 @@ def _discover(path: Path, source: InputFiles, config: ReadingConfig) -> tuple[St
     if not studies:
         raise _nothing_found(path, ignored)
     logger.info("%d studies found, %d files ignored", len(studies), len(ignored))
+    for reason, count in Counter(reason for _, reason in source.not_entered).items():
+        logger.warning("%d part(s) of the input were not looked into: %s", count, reason)
     damaged = _damaged_beside(studies, [entry.path for entry in ignored if entry.damaged])
     listings = (
         replace(

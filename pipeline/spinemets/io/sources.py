@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from spinemets.errors import NoUsableInputError, OutputError, UnreadableFileError, UnsupportedInputError
@@ -49,12 +49,15 @@ class InputFiles:
     ----------
     results
         Folders with results of spinemets, whose files are not among them.
+    not_entered
+        Other folders whose files are not among them, each with the reason.
     unpacked
         The temporary folder that an archive was unpacked to; None for other inputs.
     """
 
     paths: tuple[Path, ...]
     results: tuple[Path, ...] = ()
+    not_entered: tuple[tuple[Path, str], ...] = ()
     unpacked: Path | None = None
 
 
@@ -85,7 +88,7 @@ def open_files(path: Path) -> Iterator[InputFiles]:
         with temporary_folder() as folder:
             unpack(path, folder)
             found = _walk(folder)
-            yield InputFiles(found.paths, found.results, folder)
+            yield replace(found, unpacked=folder)
 
 
 @contextmanager
@@ -140,14 +143,22 @@ def _detail(error: Exception) -> str:
 def _walk(folder: Path) -> InputFiles:
     files: list[Path] = []
     results: list[Path] = []
-    for parent, folders, names in os.walk(folder):
+    not_entered: list[tuple[Path, str]] = []
+
+    def leave_out(error: OSError) -> None:
+        not_entered.append((Path(error.filename), f"a folder that cannot be read ({error.strerror})"))
+
+    for parent, folders, names in os.walk(folder, onerror=leave_out):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
         if RECORDS_NAME in names:
             own = _result_names(Path(parent, RECORDS_NAME))
             results += [Path(parent, name) for name in folders if name in own]
             folders[:] = [name for name in folders if name not in own]
+        # Links may lead in circles, or to one study twice.
+        links = [path for path in (Path(parent, name) for name in folders) if path.is_symlink()]
+        not_entered += [(link, "a link to a folder; pass the folder itself") for link in links]
         files += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
-    return InputFiles(tuple(files), tuple(results))
+    return InputFiles(tuple(files), tuple(results), tuple(not_entered))
 
 
 def _result_names(records: Path) -> set[str]:

@@ -8,6 +8,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from spinemets.config import settings_problems
 from spinemets.errors import ConfigError
 
 __all__ = ["DatasetSettings", "NetworkSettings", "Recipe", "SourceSettings", "load_recipe"]
@@ -96,11 +97,15 @@ def load_recipe(path: Path) -> Recipe:
         The file cannot be read, or holds an unknown key or a bad value.
     """
     try:
-        recipe = Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); pass a YAML file") from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    try:
+        recipe = Recipe.model_validate(values or {})
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {settings_problems(error, Recipe)}") from error
     return recipe.model_copy(update={"sources": _resolved(recipe.sources, path.parent)})
 
 
