@@ -11,7 +11,13 @@ import numpy as np
 
 from spinemets.anatomy import Structure
 from spinemets.atomic import atomic_write_text
-from spinemets.errors import GeometryError, NoUsableInputError, SpinemetsError
+from spinemets.errors import (
+    ConfigError,
+    GeometryError,
+    NoUsableInputError,
+    OutputError,
+    SpinemetsError,
+)
 from spinemets.evaluation.files import (
     StudyFiles,
     belongs_to,
@@ -28,10 +34,19 @@ from spinemets.evaluation.spider import SpiderScore, score_spider
 from spinemets.evaluation.tables import Row, mean_row, to_json, to_markdown
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def _not_markdown(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and path.suffix == ".md":
+        raise click.BadParameter(f"{path.name}: name the JSON file; the Markdown is written beside it")
+    return path
+
+
 OUTPUT = click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=_not_markdown,
     help="Write the tables as JSON, and as Markdown beside it.",
 )
 
@@ -92,7 +107,17 @@ def _result_of(name: str, found: Mapping[str, StudyFiles], results: Path) -> Stu
 def _write_report(scores: Sequence[ExamScore], tables: Mapping[str, Sequence[Row]], folder: Path) -> None:
     from spinemets.evaluation.plots import save_plots
 
-    pictures = "\n".join(f"![{path.stem}]({path.name})" for path in save_plots(scores, folder))
+    try:
+        paths = save_plots(scores, folder)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--report: {error}; install the extra with pip install 'spinemets[evaluation]'"
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror}); check space and permissions"
+        ) from error
+    pictures = "\n".join(f"![{path.stem}]({path.name})" for path in paths)
     atomic_write_text(folder / "report.md", f"# Evaluation\n\n{pictures}\n\n{_markdown(tables)}")
     atomic_write_text(folder / "scores.json", to_json(tables))
 

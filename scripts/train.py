@@ -15,8 +15,12 @@ import torch
 from spinemets.errors import SpinemetsError
 from spinemets.inference import choose_device
 from spinemets.training.distributed import local_device, process_group
-from spinemets.training.loop import TrainingFiles, train
 from spinemets.training.recipe import load_recipe
+
+try:
+    from spinemets.training.loop import TrainingFiles, train
+except ModuleNotFoundError as error:
+    sys.exit(f"train: {error}; install the extra with pip install 'spinemets[train]'")
 
 
 def main() -> int:
@@ -50,7 +54,10 @@ def main() -> int:
     except SpinemetsError as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
-    print(f"mean loss of the last 100 steps: {loss:.4f}")
+    if loss is None:
+        print(f"nothing to do: the checkpoint in {arguments.output} has all {recipe.steps} steps")
+    else:
+        print(f"mean loss of the last 100 steps: {loss:.4f}")
     return 0
 
 

@@ -44,6 +44,19 @@ def test_what_was_written_is_found_as_one_study(phantom):
     assert [series.series.weighting.value for series in listing.series if series.rejection is None] == ["T2"]
 
 
+def test_a_folder_that_cannot_be_written_to_exits_with_9(labelled, capsys):
+    (labelled / "out").mkdir()
+    (labelled / "out/studies").write_text("in the way")
+    for command in (
+        ["phantom"],
+        ["implant", str(labelled / "p01_T2w.nii.gz"), str(labelled / "anatomy.nii.gz")],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["simulate", *command, "-o", str(labelled / "out")])
+        assert ended.value.code == 9
+        assert "cannot be written (File exists)" in capsys.readouterr().err
+
+
 @pytest.fixture
 def labelled(tmp_path):
     """An image, and its labels in three conventions."""

@@ -5,12 +5,14 @@ This module knows their options; ``training.simulated`` does the work and is imp
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from spinemets.anatomy import Compartment
+from spinemets.errors import OutputError
 from spinemets.exit_codes import DONE, EPILOG
 
 if TYPE_CHECKING:
@@ -92,9 +94,7 @@ def phantom(out: Path, number: int, seed: int, **options: Any) -> int:
         compartments=tuple(map(Compartment, options["compartments"])) or tuple(Compartment),
         phantom=PhantomOptions(numbering=options["numbering"]),
     )
-    for name, count in write_phantoms(out, range(seed, seed + number), chosen):
-        click.echo(f"{name}: {count} lesions")
-    return DONE
+    return _told(write_phantoms(out, range(seed, seed + number), chosen), out)
 
 
 @simulate.command(epilog=EPILOG)
@@ -142,9 +142,21 @@ def implant(image: Path, labels: Path, out: Path, number: int, seed: int, **opti
     # Not "sub-": files of one BIDS subject would be read as one study.
     stem = parse_file_name(image).title.removeprefix("sub-").replace(" ", "_")
     wanted = _weightings(options["weightings"])
-    for name, count in write_implants(scan, out, stem, wanted, range(seed, seed + number)):
-        click.echo(f"{name}: {count} lesions")
-    return DONE
+    return _told(write_implants(scan, out, stem, wanted, range(seed, seed + number)), out)
+
+
+def _told(written: Iterator[tuple[str, int]], out: Path) -> int:
+    """Say of every study, as it is written, how many lesions it has."""
+    while True:
+        try:
+            study = next(written, None)
+        except OSError as error:
+            raise OutputError(
+                f"{out}: cannot be written ({error.strerror}); check space and permissions"
+            ) from error
+        if study is None:
+            return DONE
+        click.echo("{}: {} lesions".format(*study))
 
 
 def _weighting(word: str) -> Weighting:

@@ -295,3 +295,14 @@ def test_the_script_writes_a_report_with_its_plots(tmp_path):
     assert "![froc](froc.png)" in text
     assert "## calibration" in text
     assert {path.suffix for path in (tmp_path / "report").iterdir()} == {".md", ".json", ".png"}
+
+
+def test_the_script_says_what_keeps_it_from_writing(tmp_path):
+    write(tmp_path / "out" / "s1", "report.json", found_result())
+    write(tmp_path / "truth" / "s1", "truth.json", truth_result())
+    (tmp_path / "taken").write_text("a file")
+    folders = ("results", tmp_path / "out", tmp_path / "truth")
+    done = run(*folders, "--report", tmp_path / "taken" / "report")
+    assert (done.returncode, "cannot be written (Not a directory)" in done.stderr) == (1, True)
+    done = run(*folders, "-o", tmp_path / "scores.md")
+    assert (done.returncode, "name the JSON file" in done.stderr) == (2, True)
