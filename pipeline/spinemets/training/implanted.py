@@ -9,12 +9,11 @@ on, so that the figures say how well it finds such lesions in patients it has ne
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +24,7 @@ from spinemets.simulation.lesions import ImplantOptions, LesionPlan, plan_lesion
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.training.contrast import resemble
 from spinemets.training.scans import LabelledScan, bit
+from spinemets.training.study_files import SUFFIXES, write_nifti
 from spinemets.volume import Grid, Weighting
 from spinemets.voxels import SAMPLED_VOXELS, voxels_of
 
@@ -42,8 +42,7 @@ _NAMED_SHARE = 0.5  # of the bodies' voxels; with less, nobody knows where a reg
 _UNSURE_MM = 8.0  # half a disc and 3 mm: so near to a border, readers differ
 _PROCESS_MM = 10.0  # that upper articular processes stand above their body's middle
 _STEEPEST = 0.4  # mm down for each mm back, of lumbar and lower thoracic arches
-_SUFFIXES: Mapping[Weighting, str] = {Weighting.T1: "T1w", Weighting.T2: "T2w", Weighting.T2_FS: "STIR"}
-IMPLANTED_WEIGHTINGS = tuple(_SUFFIXES)
+IMPLANTED_WEIGHTINGS = (Weighting.T1, Weighting.T2, Weighting.T2_FS)
 
 
 def write_implanted(
@@ -86,20 +85,13 @@ def write_implanted(
             image = resemble(image, scan.structures, weighting, rng) * 255
         ill = render_lesions(image, scan.structures, scan.spacing_mm, weighting, plan, rng)
         compartments = ill.compartments
-        name = f"{study}_{_SUFFIXES[weighting]}"
-        _write(studies / f"{name}.nii.gz", np.clip(ill.image, 0, None).astype(np.float32), affine)
+        name = f"{study}_{SUFFIXES[weighting]}"
+        write_nifti(studies / f"{name}.nii.gz", np.clip(ill.image, 0, None).astype(np.float32), affine)
     truth = name if len(weightings) == 1 else study
-    _write(truths / f"{truth}_lesions.nii.gz", plan.masks, affine)
+    write_nifti(truths / f"{truth}_lesions.nii.gz", plan.masks, affine)
     facts = {"lesions": _facts(plan.masks, compartments, scan, Grid(plan.masks.shape, affine))}
     atomic_write_text(truths / f"{truth}.json", json.dumps(facts, indent=2) + "\n")
     return len(compartments)
-
-
-def _write(path: Path, array: npt.NDArray[np.generic], affine: npt.NDArray[np.float64]) -> None:
-    file = nib.Nifti1Image(array, affine)
-    file.set_sform(affine, code=1)
-    file.set_qform(affine, code=1)
-    nib.save(file, path)
 
 
 def _facts(

@@ -10,9 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
@@ -33,17 +31,11 @@ from spinemets.training.datasets import LAYOUTS, Case
 from spinemets.training.datasets.own_masks import read_anatomy
 from spinemets.training.implanted import IMPLANTED_WEIGHTINGS, write_implanted
 from spinemets.training.scans import LabelledScan, read_spider
-from spinemets.volume import Grid, Weighting
+from spinemets.training.study_files import SUFFIXES, write_nifti
+from spinemets.volume import Weighting
 
 __all__ = ["read_labelled", "write_implants", "write_phantoms"]
 
-_SUFFIXES: Mapping[Weighting, str] = {
-    Weighting.T1: "T1w",
-    Weighting.T2: "T2w",
-    Weighting.T2_FS: "STIR",
-    Weighting.T1_GD: "T1w_Gd",
-    Weighting.T1_FS_GD: "T1w_fs_Gd",
-}
 _PEAK = 1000
 
 
@@ -61,9 +53,10 @@ def _write_phantom(study: SimulatedStudy, out: Path, name: str) -> int:
     (out / "studies").mkdir(parents=True, exist_ok=True)
     for weighting, image in study.images.items():
         scaled = np.round(image / max(float(np.quantile(image, 0.999)), 1e-6) * _PEAK)
-        _write_image(out / "studies" / f"{name}_{_SUFFIXES[weighting]}.nii.gz", scaled.clip(0, 4095), grid)
+        path = out / "studies" / f"{name}_{SUFFIXES[weighting]}.nii.gz"
+        write_nifti(path, scaled.clip(0, 4095).astype(np.int16), grid.affine)
     # One sequence is a study by the name of its file; several share the part before the sequence.
-    truth = name if len(study.images) > 1 else f"{name}_{_SUFFIXES[next(iter(study.images))]}"
+    truth = name if len(study.images) > 1 else f"{name}_{SUFFIXES[next(iter(study.images))]}"
     record = truth_record(study.phantom, study.labels)
     lesions = record["lesions"]
     names = {number: f"lesion {number}" for number in range(1, len(study.phantom.lesions) + 1)}
@@ -77,13 +70,6 @@ def _write_phantom(study: SimulatedStudy, out: Path, name: str) -> int:
         write_label_map(out / "truth" / f"{truth}_{kind}.nii.gz", array, grid, labels)
     atomic_write_text(out / "truth" / f"{truth}.json", json.dumps(record, indent=2) + "\n")
     return len(lesions) if isinstance(lesions, list) else 0
-
-
-def _write_image(path: Path, array: npt.NDArray[np.floating[Any]], grid: Grid) -> None:
-    file = nib.Nifti1Image(array.astype(np.int16), grid.affine)
-    file.set_sform(grid.affine, code=1)
-    file.set_qform(grid.affine, code=1)
-    nib.save(file, path)
 
 
 def write_implants(

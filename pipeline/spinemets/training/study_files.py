@@ -1,0 +1,31 @@
+"""How images of made studies are named and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from spinemets.volume import Weighting
+
+__all__ = ["SUFFIXES", "write_nifti"]
+
+SUFFIXES: Mapping[Weighting, str] = {
+    Weighting.T1: "T1w",
+    Weighting.T2: "T2w",
+    Weighting.T2_FS: "STIR",
+    Weighting.T1_GD: "T1w_Gd",
+    Weighting.T1_FS_GD: "T1w_fs_Gd",
+}
+"""Ends of file names, from which ``io.weighting`` reads the weighting again."""
+
+
+def write_nifti(path: Path, array: npt.NDArray[np.generic], affine: npt.NDArray[np.float64]) -> None:
+    """Write an array in a scanner's coordinates, by both of NIfTI's forms."""
+    file = nib.Nifti1Image(array, affine)
+    file.set_sform(affine, code=1)
+    file.set_qform(affine, code=1)
+    nib.save(file, path)
