@@ -90,8 +90,8 @@ class BundleTrainer:
         self._anatomy = Path(anatomy_checkpoint) if anatomy_checkpoint else None
         self._device = device
 
-    def run(self) -> float:
-        """Train to the recipe's last step; return the mean loss of the last 100 steps."""
+    def run(self) -> float | None:
+        """Train to the recipe's last step; return the mean loss of the last 100 steps, None without any."""
         from spinemets.inference import choose_device
         from spinemets.training.loop import TrainingFiles, train
         from spinemets.training.recipe import load_recipe

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spinemets.errors import ConfigError
+from spinemets.errors import ConfigError, OutputError
 from spinemets.training import loop
 from spinemets.training.loop import TrainingFiles, train
 from spinemets.training.recipe import NetworkSettings, Recipe, load_recipe
@@ -92,10 +92,16 @@ def test_a_training_cut_short_and_resumed_ends_with_the_same_weights(folder, mon
 def test_a_finished_training_stays_as_it_is(folder):
     recipe = load_recipe(SMOKE).model_copy(update={"steps": 2, "save_every": 2})
     files = TrainingFiles(Path(), folder / "done")
-    train(recipe, files, CPU)
+    assert train(recipe, files, CPU) > 0
     before = (folder / "done/checkpoint.pt").read_bytes()
-    train(recipe, files, CPU)
+    assert train(recipe, files, CPU) is None
     assert (folder / "done/checkpoint.pt").read_bytes() == before
+
+
+def test_an_output_that_cannot_be_a_folder_is_refused(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(OutputError, match=r"taken: cannot be made \(File exists\)"):
+        train(load_recipe(SMOKE), TrainingFiles(Path(), tmp_path / "taken"), CPU)
 
 
 def test_the_average_lags_behind_the_weights_and_is_what_is_loaded(folder):

@@ -83,6 +83,8 @@ def read_sources(recipe: Recipe, folder: Path, cache: Path) -> Pools:
     Phantoms are drawn once and kept in ``cache``, data sets prepared once and kept beside it.
     """
     sources = recipe.sources
+    # Before phantoms are drawn, which takes minutes, a data set that is not there is refused.
+    cases = [_cases(dataset, folder, "train") for dataset in sources.datasets]
     pools: Pools = {"spider": _spider(sources, folder, sources.spider_subjects), "sct": [], "phantom": []}
     if sources.sct is not None:
         pools["sct"] = _sct(sources, folder / sources.sct)
@@ -93,8 +95,7 @@ def read_sources(recipe: Recipe, folder: Path, cache: Path) -> Pools:
             draw_diseased_phantom, recipe.seed, sources.diseased_phantoms, cache
         )
     for place, dataset in enumerate(sources.datasets):
-        cases = _cases(dataset, folder, "train")
-        scans = pack(LAYOUTS[dataset.kind], cases, cache.parent / "scans" / dataset.kind)
+        scans = pack(LAYOUTS[dataset.kind], cases[place], cache.parent / "scans" / dataset.kind)
         pools[_pool_name(place, dataset)] = scans
     _log.info("training scans: %s", ", ".join(f"{len(scans)} {name}" for name, scans in pools.items()))
     return pools

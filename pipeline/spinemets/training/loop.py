@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from spinemets.channels import CONDITIONS, Channel
-from spinemets.errors import ConfigError, TrainingError
+from spinemets.errors import ConfigError, OutputError, TrainingError
 from spinemets.intensity import LESION_INPUTS, lesion_input
 from spinemets.network import NetworkDefinition, SpineUNet, build_network
 from spinemets.training.data import SampleStream, read_sources, read_validation
@@ -61,6 +61,11 @@ class TrainingFiles:
     output: Path
     anatomy: Path | None = None
     start: Path | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """What is written as the training goes on, and what it goes on from."""
+        return self.output / "checkpoint.pt"
 
 
 def network_definition(recipe: Recipe) -> NetworkDefinition:
@@ -133,7 +138,9 @@ def _first_line(error: Exception) -> str:
     return " ".join(lines[:2])[:300]
 
 
-def train(recipe: Recipe, files: TrainingFiles, device: torch.device, group: Group | None = None) -> float:
+def train(
+    recipe: Recipe, files: TrainingFiles, device: torch.device, group: Group | None = None
+) -> float | None:
     """Train until the recipe's last step, from the last checkpoint where there is one.
 
     Parameters
@@ -144,71 +151,108 @@ def train(recipe: Recipe, files: TrainingFiles, device: torch.device, group: Gro
 
     Returns
     -------
-    float
-        Mean loss of the last 100 steps.
+    float or None
+        Mean loss of the last 100 steps; None where the checkpoint has all steps already.
 
     Raises
     ------
     ConfigError
         The checkpoint to go on from is damaged or of another network, or a file that the recipe
         needs is missing.
+    OutputError
+        The output folder cannot be made.
     """
     group = group or Group()
-    files.output.mkdir(parents=True, exist_ok=True)
-    checkpoint = files.output / "checkpoint.pt"
-    state = _State(recipe, device)
-    if checkpoint.exists():
-        state.load(checkpoint)
-        _log.info("resuming at step %d", state.step)
-    elif files.start is not None:
-        state.begin_with(files.start, recipe)
-        _log.info("beginning with the weights of %s", files.start)
+    state = _begun(recipe, files, device)
+    if state.step >= recipe.steps:
+        return None
     anatomy = _anatomy_network(recipe, files, device)
     with group.first_alone():
         pools = read_sources(recipe, files.data, files.output.parent / "phantoms")
     validation = read_validation(recipe, files.data) if group.is_first else []
     limits = state.step * recipe.batch_size, recipe.steps * recipe.batch_size
-    stream = SampleStream(pools, recipe, *limits, (group.rank, group.size))
     loader = DataLoader(
-        stream,
+        SampleStream(pools, recipe, *limits, (group.rank, group.size)),
         batch_size=recipe.batch_size,
         num_workers=recipe.workers,
         prefetch_factor=4 if recipe.workers else None,
         pin_memory=device.type == "cuda",
     )
     step = _Step(recipe, state, anatomy, device, group)
-    losses: list[float] = []
     engine = Engine(lambda _, batch: step(batch))
     with SummaryWriter(str(files.output / "events")) if group.is_first else nullcontext() as writer:
+        watch = _Watch(recipe, state, anatomy, validation, files.checkpoint, writer)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, watch.after_step)
+        engine.run(loader, max_epochs=1)
+    recent = watch.losses[-100:]
+    return sum(recent) / len(recent)
 
-        @engine.on(Events.ITERATION_COMPLETED)
-        def _after_step(engine: Engine) -> None:
-            losses.append(float(engine.state.output))  # type: ignore[arg-type]
-            if not math.isfinite(losses[-1]):
-                raise TrainingError(
-                    f"the loss is {losses[-1]} at step {state.step}; the checkpoint before it is kept: "
-                    "lower the learning rate and go on from there"
-                )
-            if writer is None:
-                return
-            if state.step % 20 == 0:
-                recent = sum(losses[-20:]) / len(losses[-20:])
-                writer.add_scalar("loss", recent, state.step)
-                _log.info("step %d of %d: loss %.4f", state.step, recipe.steps, recent)
-            if state.step % recipe.save_every == 0 or state.step == recipe.steps:
-                state.save(checkpoint)
-            if validation and (state.step % recipe.validate_every == 0 or state.step == recipe.steps):
-                for name, value in _validate(state.average, anatomy, validation).items():
-                    writer.add_scalar(f"validation/{name}", value, state.step)
-                    _log.info("step %d: validation %s %.4f", state.step, name, value)
-                pictures = [validation_picture(state.average, anatomy, scan) for scan in validation[:2]]
-                for number, picture in enumerate(pictures):
-                    writer.add_image(f"validation/scan {number}", np.asarray(picture), state.step)
 
-        if state.step < recipe.steps:
-            engine.run(loader, max_epochs=1)
-    recent_losses = losses[-100:]
-    return sum(recent_losses) / max(1, len(recent_losses))
+def _begun(recipe: Recipe, files: TrainingFiles, device: torch.device) -> _State:
+    """The state to go on from: the last checkpoint's, or one with the weights to begin with."""
+    try:
+        files.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{files.output}: cannot be made ({error.strerror}); choose another") from error
+    state = _State(recipe, device)
+    if files.checkpoint.exists():
+        state.load(files.checkpoint)
+        _log.info("resuming at step %d", state.step)
+    elif files.start is not None:
+        state.begin_with(files.start, recipe)
+        _log.info("beginning with the weights of %s", files.start)
+    return state
+
+
+class _Watch:
+    """What is kept, told and measured after a step; the first process alone writes.
+
+    Parameters
+    ----------
+    writer
+        None in the processes beside the first.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        state: _State,
+        anatomy: SpineUNet | None,
+        validation: list[LabelledScan],
+        checkpoint: Path,
+        writer: SummaryWriter | None,
+    ) -> None:
+        self._recipe, self._state, self._anatomy = recipe, state, anatomy
+        self._validation, self._checkpoint, self._writer = validation, checkpoint, writer
+        self.losses: list[float] = []
+
+    def after_step(self, engine: Engine) -> None:
+        recipe, step = self._recipe, self._state.step
+        self.losses.append(float(engine.state.output))  # type: ignore[arg-type]
+        if not math.isfinite(self.losses[-1]):
+            raise TrainingError(
+                f"the loss is {self.losses[-1]} at step {step}; the checkpoint before it is kept: "
+                "lower the learning rate and go on from there"
+            )
+        if self._writer is None:
+            return
+        if step % 20 == 0:
+            recent = sum(self.losses[-20:]) / len(self.losses[-20:])
+            self._writer.add_scalar("loss", recent, step)
+            _log.info("step %d of %d: loss %.4f", step, recipe.steps, recent)
+        if step % recipe.save_every == 0 or step == recipe.steps:
+            self._state.save(self._checkpoint)
+        if self._validation and (step % recipe.validate_every == 0 or step == recipe.steps):
+            self._validate(self._writer)
+
+    def _validate(self, writer: SummaryWriter) -> None:
+        average, step = self._state.average, self._state.step
+        for name, value in _validate(average, self._anatomy, self._validation).items():
+            writer.add_scalar(f"validation/{name}", value, step)
+            _log.info("step %d: validation %s %.4f", step, name, value)
+        for number, scan in enumerate(self._validation[:2]):
+            picture = validation_picture(average, self._anatomy, scan)
+            writer.add_image(f"validation/scan {number}", np.asarray(picture), step)
 
 
 def _learning_rate(recipe: Recipe, step: int) -> float:
