@@ -155,6 +155,18 @@ def test_dixon_images_of_a_t1_and_of_a_t2_are_no_duplicates(tmp_path, dicom):
     }
 
 
+@pytest.mark.parametrize("words", ["T1 mDIXON sag", "mDIXON sag"])
+def test_a_dixon_image_of_a_t2_is_preferred_whatever_the_others_cover(tmp_path, dicom, words):
+    for number, description, slices in ((3, "T2 mDIXON sag", 6), (4, words, 9)):
+        tags = {"SeriesNumber": number, "SeriesDescription": description, "EchoTime": None}
+        kind = {"ImageType": ["DERIVED", "PRIMARY", "DIXON", "WATER"]}
+        dicom.classic(tmp_path / str(number), dicom.noise((slices, 24, 20)), tags={**tags, **kind})
+    (listing,) = discover(tmp_path)
+    assert [entry.series.number for entry in listing.series] == [3, 4]
+    if not listing.series[1].kept:
+        assert listing.series[1].reason.endswith("it is known to be made of T2 images")
+
+
 def test_dixon_images_of_which_nothing_tells_the_contrast_are_duplicates(tmp_path, dicom):
     for number, words in ((3, "T2 mDIXON sag"), (4, "mDIXON sag")):
         tags = {"SeriesNumber": number, "SeriesDescription": words, "EchoTime": None}

@@ -193,6 +193,17 @@ def test_names_of_philips_count_where_a_study_names_contrast_agent():
     assert native_if_silent((before, after)) == {before, after}
 
 
+@pytest.mark.parametrize(
+    ("description", "told"),
+    [("SAG T1 POST GAD", True), ("SAG POST GAD", True), ("SAG FS POST", True), ("SAG T2 POST GAD", False)],
+)
+def test_a_lone_silent_t1_is_native_beside_a_t1_described_as_enhanced(description, told):
+    times = (3000, 100) if "T2" in description else (600, 10)
+    silent = header("SAG T1", "SE", 600, 10, contrast_agent="Gadavist")
+    described = header(description, "SE", *times, contrast_agent="Gadavist")
+    assert (silent in native_if_silent((silent, described))) is told
+
+
 def test_words_lose_accents_separators_and_vertebral_ranges():
     assert plain_words("T2-pondéré_SAG (T1-T12)") == "t2 pondere sag"
     assert plain_words("sag_sT2W_TSE") == "sag t2w tse"

@@ -1,10 +1,11 @@
 """What a description says of contrast agent: with, without, or nothing.
 
 A "C" is contrast only where it cannot be the cervical spine: with a plus ("+C", "C+"), written
-onto the T1 ("T1c"), or beside a T1's fat suppression ("T1 FS C"). "T1 C" alone says nothing. A plus
-joins regions in "L+C", "L + C" and "C + T", but not in "L +C" or beside a word ("+ C LUMBAR").
-A text that names both ("W/WO", "pre/post", "mit und ohne KM") is the name of an examination and
-says nothing of one series.
+onto the T1 ("T1c"), or beside a T1's fat suppression ("T1 FS C"). "T1 C" alone, a name for either,
+says nothing: other descriptions and ContrastBolusAgent then tell, and a native T1 of the neck is not
+taken for an enhanced one. A plus joins regions in "L+C", "L + C" and "C + T", but not in "L +C" or
+beside a word ("+ C LUMBAR"). A text that names both ("W/WO", "pre/post", "mit und ohne KM") is the name of
+an examination and says nothing of one series.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 1. *Plane.* Sagittal series are used where there are any. Otherwise those of the plane that
    covers the most of the spine from head to foot.
 2. *Best first*: T2, T1, STIR/T2FS, T1FS+Gd, T1+Gd, PDFS, PD, Dixon (water, in phase, out of
-   phase, fat), unknown; among equals the longest head-foot extent (to 10 mm), the most slices, the
+   phase, fat), unknown; of Dixon images of one kind those of a T2, a T1, a T1 after contrast agent, a
+   PD, and then the others; among equals the longest head-foot extent (to 10 mm), the most slices, the
    finest spacing, and then the higher series number, as a repeat follows the series it replaces.
    The first is the reference, on whose grid the results lie. Of each weighting, the series that
    may share its frame of reference come before the others, which may show another station, and
@@ -23,6 +24,7 @@ import numpy as np
 
 from spinemets.config import ReadingConfig
 from spinemets.io.listing import Rejection, SeriesListing
+from spinemets.io.weighting import DIXON_WEIGHTINGS
 from spinemets.volume import Grid, Plane, Series, Weighting
 
 __all__ = ["head_foot_extent", "select_series", "share_frame"]
@@ -41,12 +43,8 @@ _PREFERENCE = (
     Weighting.DIXON_FAT,
     Weighting.UNKNOWN,
 )
-_DIXON = (
-    Weighting.DIXON_WATER,
-    Weighting.DIXON_IN_PHASE,
-    Weighting.DIXON_OUT_OF_PHASE,
-    Weighting.DIXON_FAT,
-)
+# Of what Dixon images are made of, as ``underlying_contrast`` gives it.
+_DIXON_PREFERENCE = ("T2", "T1", "T1 Gd", "PD")
 _SAME_STATION_SHARE = 1 / 3
 
 
@@ -101,6 +99,7 @@ def _rank(entry: SeriesListing, plane: Plane, reference: SeriesListing | None = 
     return (
         0 if entry.series.plane is plane else 1,
         _PREFERENCE.index(entry.series.weighting),
+        _dixon_rank(entry),
         0 if near else 1,
         -_tens_of_mm(_shared_mm(entry, reference)) if near and reference is not None else 0,
         -_tens_of_mm(_extent_mm(entry)),
@@ -108,6 +107,12 @@ def _rank(entry: SeriesListing, plane: Plane, reference: SeriesListing | None = 
         round(float(np.prod(entry.spacing_mm)), 3),
         -(entry.series.number or 0),
     )
+
+
+def _dixon_rank(entry: SeriesListing) -> int:
+    if entry.series.weighting not in DIXON_WEIGHTINGS:
+        return 0
+    return (*_DIXON_PREFERENCE, entry.contrast).index(entry.contrast)
 
 
 def _extent_mm(entry: SeriesListing) -> float:
@@ -150,7 +155,7 @@ def _objection(
 def _same_contrast(one: SeriesListing, other: SeriesListing) -> bool:
     if one.series.weighting is not other.series.weighting:
         return False
-    told = one.series.weighting in _DIXON and one.contrast and other.contrast
+    told = one.series.weighting in DIXON_WEIGHTINGS and one.contrast and other.contrast
     return not told or one.contrast == other.contrast
 
 
@@ -169,6 +174,8 @@ def share_frame(one: Series, other: Series) -> bool:
 
 
 def _better_by(twin: SeriesListing, entry: SeriesListing, reference: SeriesListing) -> str:
+    if _dixon_rank(twin) < _dixon_rank(entry):
+        return f"it is known to be made of {twin.contrast} images"
     near, far = (share_frame(one.series, reference.series) for one in (twin, entry))
     if near and twin is not reference:
         if not far:

@@ -26,9 +26,10 @@ nor T1FS+Gd is true of it.
 Of contrast agent the first that speaks decides:
 
 1. The description, and that of the series before it became a file.
-2. The study's other descriptions: where one of a T1 names contrast agent, a T1 without fat
-   suppression that names none was acquired before it. The next two say less, as both are often
-   entered for the whole examination. Where ContrastBolusAgent is entered for some of the study's
+2. The study's other descriptions: where one of a T1 ("SAG T1 POST", or "SAG POST" with the times of
+   a T1) names contrast agent, a T1 without fat suppression that names none was acquired before it,
+   also where it is the only one. The next two say less, as both are often entered for the whole
+   examination. Where ContrastBolusAgent is entered for some of the study's
    plain T1s and not for others, it was not, and a T1 that has it was acquired after it.
 3. ContrastBolusAgent.
 4. The protocol's name, unless it names both ("W/WO CONTRAST").
@@ -45,6 +46,7 @@ from spinemets.io.contrast_words import stated_contrast
 from spinemets.volume import Weighting
 
 __all__ = [
+    "DIXON_WEIGHTINGS",
     "AcquisitionHeader",
     "has_t1_words",
     "names_agent",
@@ -132,6 +134,7 @@ _DIXON_IMAGE_TYPES = {
         "OP", "OPP", "OPP_PHASE", "OPPOSED_PHASE", "OUT_PHASE", "OUTPHASE", "OUT_OF_PHASE", "OUT OF PHASE",
     },
 }  # fmt: skip
+DIXON_WEIGHTINGS = frozenset(_DIXON_IMAGE_TYPES)
 _DIXON = _words(r"m?dixon\w*", "ideal", "flex", "lava ?flex")
 _DIXON_WORDS = {
     Weighting.DIXON_OUT_OF_PHASE: _words("opp", r"opp\w* ?phase", r"out(?: of)? ?phase", "outphase", "op"),
@@ -194,7 +197,10 @@ def native_if_silent(study: Iterable[AcquisitionHeader]) -> frozenset[Acquisitio
 
 def _names_contrast_of_t1(header: AcquisitionHeader) -> bool:
     words = plain_words(_descriptions(header))
-    return bool(_T1.search(words)) and stated_contrast(words) is True
+    if stated_contrast(words) is not True:
+        return False
+    # "SAG POST GAD" is one by its times; of a Dixon image the words alone tell.
+    return bool(_T1.search(words)) or weighting_from_header(header) in (Weighting.T1_GD, Weighting.T1_FS_GD)
 
 
 def _descriptions(header: AcquisitionHeader) -> str:
