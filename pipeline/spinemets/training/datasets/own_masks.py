@@ -30,7 +30,7 @@ from spinemets.io.weighting import weighting_from_name
 from spinemets.training.datasets.cases import Case, Layout, images_in, need_cases
 from spinemets.training.datasets.labels import BODIES, body_channels
 from spinemets.training.datasets.volumes import to_training_spacing, training_affine
-from spinemets.training.images import load_pair
+from spinemets.training.images import load, load_pair
 from spinemets.training.scans import (
     ANY,
     UNKNOWN_LESION,
@@ -46,6 +46,8 @@ __all__ = ["LAYOUT", "number_lesions", "read_anatomy", "scan_of_lesions"]
 
 LabelMap = npt.NDArray[np.int32]
 
+# Files of a case that hold the values of ``anatomy.nii.gz``.
+_OF_STRUCTURES = ("anatomy", "labels")
 _BONE = bit(Channel.SACRUM, Channel.POSTERIOR_ELEMENTS) | BODIES
 # Where a lesion of each compartment lies: the likeliest structure, and all possible channels.
 _HOSTS: dict[Compartment | None, tuple[Structure, int]] = {
@@ -88,26 +90,11 @@ def read_case(case: Case) -> LabelledScan:
     InputError
         A file cannot be read, they do not fit together, or nothing in them tells where the spine is.
     """
-    image, lesions = load_pair(case.files["image"], case.files["lesions"])
-    anatomy = levels = None
-    if "anatomy" in case.files:
-        _, anatomy = load_pair(case.files["image"], case.files["anatomy"])
-        _check_structures(anatomy, case.files["anatomy"])
-    if "levels" in case.files:
-        _, levels = load_pair(case.files["image"], case.files["levels"])
+    scan = _scan(case, f"own/{case.name}", "anatomy")
     compartments = _compartments(case.files["facts"]) if "facts" in case.files else {}
-    parts = [
-        None
-        if one is None
-        else to_training_spacing(one, image.grid.spacing_mm, labels=True)[0].astype(np.int32)
-        for one in (lesions, anatomy, levels)
-    ]
-    voxels, spacing = to_training_spacing(image.voxels, image.grid.spacing_mm, labels=False)
-    structures, allowed = _anatomy(voxels.shape, parts[1], parts[2])
+    lesions = _label_map(case, "lesions")
     return scan_of_lesions(
-        LabelledScan(f"own/{case.name}", to_bytes(voxels), allowed, structures, spacing, case.weighting),
-        np.zeros(voxels.shape, np.int32) if parts[0] is None else parts[0],
-        compartments,
+        scan, np.zeros(scan.structures.shape, np.int32) if lesions is None else lesions, compartments
     )
 
 
@@ -121,19 +108,29 @@ def read_anatomy(case: Case) -> LabelledScan:
     InputError
         A file cannot be read, they do not fit together, or a value names no structure.
     """
-    image, anatomy = load_pair(case.files["image"], case.files["labels"])
-    _check_structures(anatomy, case.files["labels"])
+    return _scan(case, case.name, "labels")
+
+
+def _scan(case: Case, subject: str, kind: str) -> LabelledScan:
+    """An image at the training spacing, with what its label map of this kind and its levels tell."""
+    image = load(case.files["image"])
     voxels, spacing = to_training_spacing(image.voxels, image.grid.spacing_mm, labels=False)
-    values, _ = to_training_spacing(anatomy, image.grid.spacing_mm, labels=True)
-    levels = None
-    if "levels" in case.files:
-        _, drawn = load_pair(case.files["image"], case.files["levels"])
-        levels = to_training_spacing(drawn, image.grid.spacing_mm, labels=True)[0].astype(np.int32)
-    structures, allowed = _anatomy(voxels.shape, values.astype(np.int32), levels)
+    anatomy = _label_map(case, kind)
+    structures, allowed = _anatomy(voxels.shape, anatomy, _label_map(case, "levels"))
     affine = training_affine(image.grid)
     return LabelledScan(
-        case.name, to_bytes(voxels), allowed, structures, spacing, case.weighting, affine=affine
+        subject, to_bytes(voxels), allowed, structures, spacing, case.weighting, affine=affine
     )
+
+
+def _label_map(case: Case, kind: str) -> LabelMap | None:
+    """A label map of a case at the training spacing; None where the case has none of this kind."""
+    if kind not in case.files:
+        return None
+    image, labels = load_pair(case.files["image"], case.files[kind])
+    if kind in _OF_STRUCTURES:
+        _check_structures(labels, case.files[kind])
+    return to_training_spacing(labels, image.grid.spacing_mm, labels=True)[0].astype(np.int32)
 
 
 def _check_structures(anatomy: LabelMap, path: Path) -> None:
