@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,17 +13,17 @@ from spinemets.atomic import atomic_write_text
 from spinemets.errors import (
     ConfigError,
     GeometryError,
-    NoUsableInputError,
     OutputError,
     SpinemetsError,
 )
 from spinemets.evaluation.files import (
     StudyFiles,
-    belongs_to,
     find_studies,
+    folder_beginning,
     read_label_map,
     read_spider_prediction,
     read_study_result,
+    result_named,
 )
 from spinemets.evaluation.levels import LevelOutcome, identification_rates, studies_all_right
 from spinemets.evaluation.overlap import dice
@@ -83,7 +82,7 @@ def results(results: Path, truths: Path, report: Path | None, output: Path | Non
         for name, truth in known.items():
             # Where there is but one of each, a folder's name need not be a scan's.
             only = next(iter(found.values())) if len(found) == len(known) == 1 else None
-            predicted = read_study_result(only or _result_of(name, found, results))
+            predicted = read_study_result(only or result_named(name, found, results))
             scores.append(score_exam(predicted, read_study_result(truth), patient=_patient(name)))
         tables = summarise(scores)
         _show(tables, output)
@@ -91,17 +90,6 @@ def results(results: Path, truths: Path, report: Path | None, output: Path | Non
             _write_report(scores, tables, report)
     except SpinemetsError as error:
         raise click.ClickException(str(error)) from error
-
-
-def _result_of(name: str, found: Mapping[str, StudyFiles], results: Path) -> StudyFiles:
-    """The result of a study; those of a BIDS dataset begin with the dataset's name."""
-    fitting = [files for own, files in found.items() if belongs_to(own, name)]
-    if name in found or len(fitting) == 1:
-        return found.get(name, fitting[0])
-    raise NoUsableInputError(
-        f"{results}: holds no result for {name}, only for {', '.join(found)}; "
-        "detect names results as their scans with --identifiers keep"
-    )
 
 
 def _write_report(scores: Sequence[ExamScore], tables: Mapping[str, Sequence[Row]], folder: Path) -> None:
@@ -155,7 +143,7 @@ def spider(results: Path, spider: Path, subjects: tuple[str, ...], output: Path 
 
 def _score_spider(results: Path, spider: Path, subject: str) -> SpiderScore:
     name = f"sub-{subject.removeprefix('sub-')}"
-    folder = _result_folder(results, name)
+    folder = folder_beginning(results, name)
     truth, grid = read_label_map(spider / f"{name}_dseg.nii.gz")
     prediction, found_grid = read_spider_prediction(folder)
     if not found_grid.is_close(grid):
@@ -196,7 +184,7 @@ def structure(
 
 def _score_mask(results: Path, mask: Path, values: Sequence[Structure]) -> Row:
     name = mask.name.removesuffix(".nii.gz").rpartition("_")[0]
-    folder = _result_folder(results, name)
+    folder = folder_beginning(results, name)
     truth, grid = read_label_map(mask)
     anatomy, found_grid = read_label_map(folder / "anatomy.nii.gz")
     if not found_grid.is_close(grid):
@@ -204,20 +192,6 @@ def _score_mask(results: Path, mask: Path, values: Sequence[Structure]) -> Row:
     inside, found = truth > 0, np.isin(anatomy, values)
     overlap = int((inside & found).sum())
     return {"study": name, "dice": dice(found, inside), "found": overlap / max(1, int(inside.sum()))}
-
-
-def _result_folder(results: Path, name: str) -> Path:
-    """The folder of results that is called so, else the one that begins so, best before an underscore."""
-    folders = {folder.name: folder for folder in sorted(results.iterdir()) if folder.is_dir()}
-    begun = [own for own in folders if own.startswith(f"{name}_")]
-    # case10 is not one of case1.
-    others = [own for own in folders if re.match(rf"{re.escape(name)}(?!(?<=\d)\d)", own)]
-    fitting = [name] if name in folders else begun or others
-    if len(fitting) != 1:
-        raise NoUsableInputError(
-            f"{results}: holds {len(fitting)} folders that begin with {name}; expected one"
-        )
-    return folders[fitting[0]]
 
 
 @main.command()

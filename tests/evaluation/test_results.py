@@ -10,12 +10,17 @@ import nibabel
 import numpy as np
 import pytest
 
-import evaluate
 from damaged_files import DAMAGES, damaged_nifti
 from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.anatomy import VertebralLevel as Level
 from spinemets.errors import GeometryError, NoUsableInputError, UnreadableFileError, UnsupportedInputError
-from spinemets.evaluation.files import find_studies, read_label_map, read_study_result
+from spinemets.evaluation.files import (
+    find_studies,
+    folder_beginning,
+    read_label_map,
+    read_study_result,
+    result_named,
+)
 from spinemets.evaluation.results import FindingFacts, StudyResult, score_exam, summarise
 from spinemets.evaluation.tables import mean_row, to_json, to_markdown
 from spinemets.volume import Grid
@@ -261,10 +266,20 @@ def test_a_result_is_told_from_one_whose_name_goes_on(tmp_path):
         (tmp_path / name).mkdir()
     expected = {"case1": "case1", "case2": "case2_T1w", "case4": "case4", "case10": "case10", "b5": "b5x"}
     for name, folder in expected.items():
-        assert evaluate._result_folder(tmp_path, name) == tmp_path / folder
+        assert folder_beginning(tmp_path, name) == tmp_path / folder
     for name, count in (("case3", 0), ("case", 8), ("", 9)):
         with pytest.raises(NoUsableInputError, match=f"holds {count} folders"):
-            evaluate._result_folder(tmp_path, name)
+            folder_beginning(tmp_path, name)
+
+
+def test_a_study_without_a_result_does_not_take_one_whose_name_goes_on(tmp_path):
+    write(tmp_path / "sub-1_ses-2", None, found_result())
+    write(tmp_path / "set_sub-2", None, found_result())
+    found = find_studies(tmp_path)
+    assert result_named("sub-1_ses-2", found, tmp_path).study == "sub-1_ses-2"
+    assert result_named("sub-2", found, tmp_path).study == "set_sub-2"
+    with pytest.raises(NoUsableInputError, match="holds no result for sub-1,"):
+        result_named("sub-1", found, tmp_path)
 
 
 def test_the_script_scores_masks_of_studies_whose_names_begin_alike(tmp_path):

@@ -11,6 +11,7 @@ Of the document ``levels`` and ``findings`` (or ``lesions``) are read: ``level``
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,11 @@ __all__ = [
     "StudyFiles",
     "belongs_to",
     "find_studies",
+    "folder_beginning",
     "read_label_map",
     "read_spider_prediction",
     "read_study_result",
+    "result_named",
 ]
 
 _MAPS = ("anatomy", "levels", "lesions")
@@ -59,6 +62,48 @@ def belongs_to(result: str, study: str) -> bool:
     True
     """
     return result == study or result.endswith(f"_{study}")
+
+
+def result_named(study: str, found: Mapping[str, StudyFiles], results: Path) -> StudyFiles:
+    """The result of a study whose whole name is known; those of a BIDS dataset begin with the dataset's.
+
+    A result that only begins with the name is none: where that of ``sub-1`` failed, ``sub-1_ses-2``
+    would be scored in its place.
+
+    Raises
+    ------
+    NoUsableInputError
+        There is none, or more than one.
+    """
+    fitting = [files for own, files in found.items() if belongs_to(own, study)]
+    if study in found or len(fitting) == 1:
+        return found.get(study, fitting[0])
+    raise NoUsableInputError(
+        f"{results}: holds no result for {study}, only for {', '.join(found)}; "
+        "detect names results as their scans with --identifiers keep"
+    )
+
+
+def folder_beginning(results: Path, beginning: str) -> Path:
+    """The folder of results that is called so, else the one that begins so, best before an underscore.
+
+    For what knows the beginning of a name alone: a subject of SPIDER, a mask of one structure.
+
+    Raises
+    ------
+    NoUsableInputError
+        There is none, or more than one.
+    """
+    folders = {folder.name: folder for folder in sorted(results.iterdir()) if folder.is_dir()}
+    begun = [own for own in folders if own.startswith(f"{beginning}_")]
+    # case10 is not one of case1.
+    others = [own for own in folders if re.match(rf"{re.escape(beginning)}(?!(?<=\d)\d)", own)]
+    fitting = [beginning] if beginning in folders else begun or others
+    if len(fitting) != 1:
+        raise NoUsableInputError(
+            f"{results}: holds {len(fitting)} folders that begin with {beginning}; expected one"
+        )
+    return folders[fitting[0]]
 
 
 def read_label_map(path: Path) -> tuple[npt.NDArray[np.integer], Grid]:
