@@ -17,7 +17,6 @@ from spinemets.errors import (
     SpinemetsError,
 )
 from spinemets.evaluation.files import (
-    StudyFiles,
     find_studies,
     folder_beginning,
     read_label_map,

@@ -8,8 +8,8 @@ import pytest
 from phantoms import draw_phantom
 from spinemets.anatomy import Structure
 from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, nerve_roots
-from spinemets.simulation.lesions import measure_references
 from spinemets.simulation.mimics import add_mimics
+from spinemets.simulation.references import measure_references
 from spinemets.volume import Weighting
 
 SPACING_MM = (4.0, 1.0, 1.0)

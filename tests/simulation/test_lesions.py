@@ -8,7 +8,9 @@ from scipy import ndimage
 
 from phantoms import draw_phantom
 from spinemets.anatomy import Compartment, Structure
-from spinemets.simulation.lesions import ImplantOptions, implant_lesions, measure_references
+from spinemets.simulation.lesion_places import ImplantOptions
+from spinemets.simulation.lesions import implant_lesions
+from spinemets.simulation.references import measure_references
 from spinemets.volume import Weighting
 
 SPACING_MM = (4.0, 1.0, 1.0)

@@ -9,8 +9,8 @@ from scipy import ndimage
 from phantoms import draw_phantom
 from spinemets.anatomy import Structure
 from spinemets.simulation import mimics
-from spinemets.simulation.lesions import measure_references
 from spinemets.simulation.mimics import add_mimics, marrow_variation
+from spinemets.simulation.references import measure_references
 from spinemets.volume import Weighting
 
 SPACING_MM = (4.0, 1.0, 1.0)

@@ -11,7 +11,7 @@ import pytest
 
 from spinemets.anatomy import Compartment, Structure
 from spinemets.channels import Channel
-from spinemets.simulation.lesions import LesionPlan, PlannedLesion
+from spinemets.simulation.lesion_places import LesionPlan, PlannedLesion
 from spinemets.training import implanted
 from spinemets.training.implanted import write_implanted
 from spinemets.training.scans import LabelledScan, bit

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from spinemets.anatomy import Structure
 from spinemets.findings import PointMm
-from spinemets.simulation.lesions import References
+from spinemets.simulation.references import References
 from spinemets.simulation.shapes import Box, smooth_noise, squared_distance
 from spinemets.volume import Mask
 from spinemets.voxels import bounding_box

@@ -17,7 +17,7 @@ from scipy import ndimage
 from spinemets.anatomy import Structure
 from spinemets.findings import PointMm
 from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, nerve_roots
-from spinemets.simulation.lesions import References, measure_references
+from spinemets.simulation.references import References, measure_references
 from spinemets.simulation.shapes import Box, blob, smooth_noise, squared_distance
 from spinemets.volume import Mask, Weighting
 

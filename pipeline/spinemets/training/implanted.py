@@ -20,7 +20,8 @@ import numpy.typing as npt
 from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.atomic import atomic_write_text
 from spinemets.channels import Channel
-from spinemets.simulation.lesions import ImplantOptions, LesionPlan, plan_lesions, render_lesions
+from spinemets.simulation.lesion_places import ImplantOptions, LesionPlan, plan_lesions
+from spinemets.simulation.lesions import render_lesions
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.training.contrast import resemble
 from spinemets.training.scans import LabelledScan, bit

@@ -19,7 +19,8 @@ from spinemets.channels import Channel, condition_vector
 from spinemets.findings import PointMm
 from spinemets.intensity import normalise
 from spinemets.simulation.collapse import draw_collapse, moved_image, moved_labels
-from spinemets.simulation.lesions import Implanted, ImplantOptions, implant_lesions
+from spinemets.simulation.lesion_places import ImplantOptions
+from spinemets.simulation.lesions import Implanted, implant_lesions
 from spinemets.simulation.mimics import add_mimics
 from spinemets.simulation.shapes import smooth_noise
 from spinemets.training.contrast import recontrast

@@ -17,7 +17,8 @@ from spinemets.findings import PointMm
 from spinemets.inference import Engine
 from spinemets.intensity import lesion_input, normalise
 from spinemets.network import SpineUNet
-from spinemets.simulation.lesions import ImplantOptions, implant_lesions
+from spinemets.simulation.lesion_places import ImplantOptions
+from spinemets.simulation.lesions import implant_lesions
 from spinemets.training.datasets.labels import BODIES
 from spinemets.training.scans import LabelledScan, bit
 
