@@ -70,8 +70,8 @@ def _lesions(arguments: argparse.Namespace) -> None:
     if len(arguments.pairs) % 2:
         raise ValueError("every folder of results needs its folder of truths")
     folders = zip(arguments.pairs[::2], arguments.pairs[1::2], strict=True)
-    maps = [_read(path, truths) for results, truths in folders for path in _maps(results)]
-    spines = [_read(path, arguments.cord[1]) for path in _maps(arguments.cord[0])] if arguments.cord else []
+    maps = [_read(path, truths) for results, truths in folders for path in _maps(results, truths)]
+    spines = [_read(path, arguments.cord[1]) for path in _maps(*arguments.cord)] if arguments.cord else []
     for threshold in arguments.thresholds:
         studies = [one.candidates(threshold) for one in maps]
         config = fit_confidence(studies, LesionConfig(threshold=threshold))
@@ -111,7 +111,9 @@ class _Map:
         )
 
 
-def _maps(results: Path) -> list[Path]:
+def _maps(results: Path, truths: Path) -> list[Path]:
+    if not truths.is_dir():
+        raise ValueError(f"{truths}: no such folder; without it every result would count as healthy")
     paths = sorted(results.glob("*/lesion_probability.nii.gz"))
     if not paths:
         raise ValueError(f"{results}: no lesion_probability.nii.gz; detect with --save-probabilities")
