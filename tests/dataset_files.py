@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from spinemets.anatomy import Structure
+from spinemets.training.datasets import LAYOUTS
 
 SHAPE, SPACING_MM = (16, 120, 200), (2.0, 1.0, 1.0)
 BODIES, BODY_MM, DISC_MM, FOOT_MM = 5, 22, 8, 40
@@ -179,3 +180,30 @@ def datalist(folder, labels=LABEL_NAMES, entry=None):
     document = {"labels": labels, "training": entries[:1], "validation": entries[1:], "test": ["x.nii.gz"]}
     (folder / "dataset.json").write_text(json.dumps(document))
     return folder
+
+
+# Every layout, by what writes a data set in it.
+KINDS = {
+    "spider": spider,
+    "spine_generic": bids,
+    "whole_spine": bids,
+    "verse": verse,
+    "mrspineseg": mrspineseg,
+    "datalist": datalist,
+    "own_masks": own_masks,
+}
+
+
+def read(kind, folder, index=0):
+    """The case of this number of a data set."""
+    layout = LAYOUTS[kind]
+    return layout.read(layout.find(folder)[index])
+
+
+def body_bits(scan):
+    """Allowed channels of every body, from the lowest upwards."""
+    bits = []
+    for z in range(scan.image.shape[2]):
+        found = np.unique(scan.allowed[:, :, z][scan.structures[:, :, z] == Structure.VERTEBRAL_BODY])
+        bits += [int(one) for one in found if not bits or bits[-1] != int(one)]
+    return bits

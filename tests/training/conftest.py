@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dataset_files import KINDS, read
 from spinemets.training.scans import LabelledScan, read_sct, read_spider
 
 SPIDER_SPACING_MM = (2.0, 0.8, 0.8)
@@ -81,3 +82,9 @@ def tiny(tmp_path_factory) -> TinyFiles:
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """The first case of every layout."""
+    return {kind: read(kind, make(tmp_path_factory.mktemp(kind))) for kind, make in KINDS.items()}

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import calibrate
 from spinemets.confidence import Evidence, confidence
 from spinemets.config import LesionConfig
 from spinemets.training.calibration import (
@@ -121,3 +122,11 @@ def test_higher_cuts_find_less_and_make_up_less():
 def test_too_few_candidates_are_refused():
     with pytest.raises(ValueError, match="too few"):
         fit_confidence(studies(5, LesionConfig()), LesionConfig())
+
+
+def test_a_folder_of_truths_that_is_not_there_is_refused_not_taken_for_healthy(tmp_path):
+    (tmp_path / "s1").mkdir()
+    (tmp_path / "s1/lesion_probability.nii.gz").touch()
+    with pytest.raises(ValueError, match="trut: no such folder"):
+        calibrate._maps(tmp_path, tmp_path / "trut")
+    assert calibrate._maps(tmp_path, tmp_path) == [tmp_path / "s1/lesion_probability.nii.gz"]

@@ -1,0 +1,291 @@
+"""Slices of DICOM series in space: gaps, unequal and oblique stacks, stations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inputs import only_volume, read
+from spinemets.config import ReadingConfig
+from spinemets.errors import GeometryError
+from spinemets.io import Rejection, discover, read_study
+from spinemets.volume import Plane, Weighting
+
+ALLOW_MISSING = ReadingConfig(allow_missing=True)
+
+
+def test_a_missing_slice_is_refused_with_the_gap_named(tmp_path, dicom):
+    affine = np.array(dicom.sagittal)
+    affine[0] = (4.4, 0, 0, -14.0)
+    dicom.classic(tmp_path, dicom.noise((15, 8, 8)), affine, skip=(7,))
+    (listing,) = discover(tmp_path)
+    assert listing.series[0].rejection is Rejection.MISSING_SLICES
+    expected = (
+        r"series 5 \(T2 TSE sag\): 1 of 15 slices is missing between 12\.4 mm and 21\.2 mm; "
+        "pass --allow-missing to interpolate it"
+    )
+    with pytest.raises(GeometryError, match=expected):
+        read_study(listing, ReadingConfig())
+
+
+def test_a_missing_slice_is_interpolated_on_request(tmp_path, dicom):
+    voxels = dicom.noise((9, 8, 8))
+    dicom.classic(tmp_path, voxels, skip=(3, 6))
+    volume = only_volume(tmp_path, ALLOW_MISSING)
+    expected = voxels.astype(np.float64)
+    expected[3] = (expected[2] + expected[4]) / 2
+    expected[6] = (expected[5] + expected[7]) / 2
+    np.testing.assert_allclose(volume.intensities, expected, rtol=1e-6)
+    np.testing.assert_allclose(volume.grid.affine, dicom.sagittal, atol=1e-5)
+    assert volume.series.cautions[0].startswith(
+        "2 of 9 slices are missing between -6.0 mm and 2.0 mm, between"
+    )
+
+
+def test_two_slices_missing_in_a_row_are_counted_and_interpolated_by_distance(tmp_path, dicom):
+    voxels = np.zeros((9, 8, 8), dtype=np.uint16) + np.arange(9, dtype=np.uint16)[:, None, None] * 30
+    dicom.classic(tmp_path, voxels, skip=(3, 4))
+    (listing,) = discover(tmp_path)
+    assert "2 of 9 slices are missing between -6.0 mm and 6.0 mm" in listing.series[0].reason
+    np.testing.assert_allclose(only_volume(tmp_path, ALLOW_MISSING).intensities, voxels, atol=1e-4)
+
+
+def test_a_study_that_has_another_series_goes_on_without_the_one_with_a_gap(tmp_path, dicom):
+    dicom.classic(tmp_path / "t2", dicom.noise(), skip=(3,))
+    dicom.classic(
+        tmp_path / "t1",
+        dicom.noise(),
+        tags={"SeriesDescription": "T1 sag", "EchoTime": 10, "RepetitionTime": 600},
+    )
+    study = read(tmp_path)
+    assert [volume.series.weighting for volume in study.volumes] == [Weighting.T1]
+    ((name, reason),) = study.rejected
+    assert name == "series 5 (T2 TSE sag)"
+    assert reason.startswith("1 of 8 slices is missing")
+
+
+def jittered(amount_mm: float):
+    """Every other slice shifted along the slice axis."""
+
+    def tags(index: int) -> dict[str, object]:
+        x = -14.0 + 4.0 * index + amount_mm * (-1) ** index
+        return {"ImagePositionPatient": [-x, -20.0, 30.0]}
+
+    return tags
+
+
+def test_jitter_of_five_percent_is_tolerated(tmp_path, dicom):
+    dicom.classic(tmp_path, dicom.noise(), tags=jittered(0.15))
+    assert only_volume(tmp_path).grid.spacing_mm[0] == pytest.approx(4.0, abs=0.1)
+
+
+def test_unequal_spacing_is_refused(tmp_path, dicom):
+    dicom.classic(tmp_path, dicom.noise(), tags=jittered(0.6))
+    with pytest.raises(GeometryError, match=r"unequally spaced, 2\.80 to 5\.20 mm apart"):
+        read(tmp_path, ALLOW_MISSING)
+
+
+def test_slices_stacked_askew_are_refused(tmp_path, dicom):
+    dicom.classic(
+        tmp_path, dicom.noise(), tags=lambda k: {"ImagePositionPatient": [14.0 - 4.0 * k, -20.0 + k, 30.0]}
+    )
+    with pytest.raises(GeometryError, match=r"stacked askew by 14\.0 degrees"):
+        read(tmp_path)
+
+
+def test_slices_stacked_far_askew_are_refused_as_one_stack(tmp_path, dicom):
+    dicom.classic(
+        tmp_path,
+        dicom.noise(),
+        tags=lambda k: {"ImagePositionPatient": [14.0 - 4.0 * k, -20.0 + 4 * k, 30.0]},
+    )
+    with pytest.raises(GeometryError, match=r"stacked askew by 45\.0 degrees"):
+        read(tmp_path)
+
+
+def test_slices_twice_as_far_apart_as_stated_give_a_caution(tmp_path, dicom):
+    dicom.classic(tmp_path, dicom.noise(), tags={"SpacingBetweenSlices": 2.0, "SliceThickness": 2.0})
+    assert only_volume(tmp_path).series.cautions == (
+        "slices lie 4.0 mm apart where the header says 2.0 mm: every other one may be missing",
+    )
+
+
+def test_a_stated_distance_below_the_thickness_is_not_believed(tmp_path, dicom):
+    dicom.classic(tmp_path, dicom.noise(), tags={"SpacingBetweenSlices": 1.0, "SliceThickness": 3.5})
+    assert only_volume(tmp_path).series.cautions == ()
+
+
+def test_frames_without_places_are_refused(tmp_path, dicom):
+    path = tmp_path / "frames.dcm"
+    oriented = {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1], "PixelSpacing": [1, 1]}
+    dataset = dicom.new_dataset(path, {"NumberOfFrames": 8, "Rows": 24, "Columns": 20, **oriented})
+    dataset.PixelData = dicom.noise().tobytes()
+    dicom.save(dataset, path)
+    with pytest.raises(GeometryError, match="no usable ImagePositionPatient"):
+        read(path)
+
+
+def test_slices_of_several_directions_are_parted(tmp_path, dicom):
+    dicom.classic(tmp_path / "sag", dicom.noise(), tags={"SeriesInstanceUID": "1.2.3.4"})
+    axial = np.array([[0, 0, 1.0, 0], [0, -1.0, 0, 0], [4.0, 0, 0, 0], [0, 0, 0, 1.0]])
+    dicom.classic(tmp_path / "ax", dicom.noise((6, 9, 9)), axial, tags={"SeriesInstanceUID": "1.2.3.4"})
+    (listing,) = discover(tmp_path)
+    assert [(entry.series.plane, entry.rejection) for entry in listing.series] == [
+        (Plane.SAGITTAL, None),
+        (Plane.AXIAL, Rejection.PLANE),
+    ]
+
+
+def below(affine: np.ndarray, distance_mm: float, aside_mm: float = 0.0) -> np.ndarray:
+    """The same grid further down, and shifted to the right."""
+    moved = np.array(affine)
+    moved[0, 3] += aside_mm
+    moved[2, 3] -= distance_mm
+    return moved
+
+
+@pytest.mark.parametrize("aside_mm", [0.0, 0.005, 0.5, 2.0, 9.0])
+def test_two_stations_in_one_series_are_parted_by_place(tmp_path, dicom, aside_mm):
+    upper, lower = dicom.noise(seed=1), dicom.noise(seed=2)
+    dicom.classic(
+        tmp_path / "b",
+        lower,
+        below(dicom.sagittal, 250.0, aside_mm),
+        tags={"SeriesInstanceUID": "1.2.3.4"},
+    )
+    dicom.classic(tmp_path / "a", upper, tags={"SeriesInstanceUID": "1.2.3.4"})
+    (listing,) = discover(tmp_path)
+    assert {entry.series.description: entry.rejection for entry in listing.series} == {
+        "T2 TSE sag [stack 1]": None,
+        "T2 TSE sag [stack 2]": Rejection.STATION,
+    }
+    volume = read_study(listing, ReadingConfig()).reference
+    np.testing.assert_array_equal(volume.intensities, upper)
+    np.testing.assert_allclose(volume.grid.affine, dicom.sagittal, atol=1e-5)
+
+
+def test_echoes_of_two_stations_are_parted_by_both(tmp_path, dicom):
+    for place, distance_mm in (("a", 0.0), ("b", 250.0)):
+        for echo_ms in (15, 95):
+            dicom.classic(
+                tmp_path / f"{place}{echo_ms}",
+                dicom.noise(),
+                below(dicom.sagittal, distance_mm),
+                tags={"SeriesInstanceUID": "1.2.3.4", "EchoTime": echo_ms},
+            )
+    (listing,) = discover(tmp_path)
+    assert [(entry.series.description, entry.rejection) for entry in listing.series] == [
+        ("T2 TSE sag [stack 1, TE 95 ms]", None),
+        ("T2 TSE sag [stack 1, TE 15 ms]", None),
+        ("T2 TSE sag [stack 2, TE 95 ms]", Rejection.STATION),
+        ("T2 TSE sag [stack 2, TE 15 ms]", Rejection.STATION),
+    ]
+
+
+def test_frames_of_two_named_stacks_are_parted_where_their_places_do_not_tell(tmp_path, dicom):
+    path = dicom.enhanced(
+        tmp_path / "enhanced.dcm",
+        dicom.noise((23, 24, 20)),
+        order=(*range(8), *range(15, 23)),
+        frame_groups=lambda k: {"FrameContentSequence": {"StackID": "1" if k < 8 else "2"}},
+    )
+    (listing,) = discover(path)
+    assert [(entry.slices, entry.kept) for entry in listing.series] == [(8, True), (8, False)]
+
+
+def test_a_stack_whose_frames_each_name_a_stack_of_their_own_is_one(tmp_path, dicom):
+    path = dicom.enhanced(
+        tmp_path / "enhanced.dcm",
+        dicom.noise(),
+        frame_groups=lambda k: {"FrameContentSequence": {"StackID": str(k)}},
+    )
+    assert only_volume(path).grid.shape[0] == 8
+
+
+def test_slices_that_each_name_a_stack_for_their_two_echoes_are_parted_by_echo(tmp_path, dicom):
+    path = dicom.enhanced(
+        tmp_path / "enhanced.dcm",
+        dicom.noise((9, 8, 8)),
+        order=tuple(range(9)) * 2,
+        frame_groups=lambda k: {
+            "FrameContentSequence": {"StackID": str(k % 9)},
+            "MREchoSequence": {"EffectiveEchoTime": 15.0 if k < 9 else 95.0},
+        },
+    )
+    (listing,) = discover(path)
+    assert [(entry.slices, entry.series.description) for entry in listing.series] == [
+        (9, "T2 TSE sag [TE 95 ms]"),
+        (9, "T2 TSE sag [TE 15 ms]"),
+    ]
+
+
+@pytest.mark.parametrize("stack_of", [lambda k: k // 3, lambda k: k % 2], ids=["in a row", "interleaved"])
+def test_named_stacks_that_continue_each_other_are_one_volume(tmp_path, dicom, stack_of):
+    path = dicom.enhanced(
+        tmp_path / "enhanced.dcm",
+        dicom.noise((9, 8, 8)),
+        frame_groups=lambda k: {"FrameContentSequence": {"StackID": str(stack_of(k))}},
+    )
+    assert only_volume(path).grid.shape[0] == 9
+
+
+@pytest.mark.parametrize("order", [(*range(8), *range(8)), (*range(0, 32, 4), *range(15, 47, 4))])
+def test_named_stacks_that_overlap_are_parted(tmp_path, dicom, order):
+    path = dicom.enhanced(
+        tmp_path / "enhanced.dcm",
+        dicom.noise((max(order) + 1, 8, 8)),
+        np.array(dicom.sagittal) @ np.diag([0.25, 1.0, 1.0, 1.0]),
+        order=order,
+        frame_groups=lambda k: {"FrameContentSequence": {"StackID": "1" if k < 8 else "2"}},
+    )
+    (listing,) = discover(path)
+    assert [entry.slices for entry in listing.series] == [8, 8]
+
+
+def test_a_stray_image_costs_two_stations_nothing(tmp_path, dicom):
+    for folder, count, distance_mm in (("a", 8, 0.0), ("b", 8, 250.0), ("c", 1, 600.0)):
+        dicom.classic(
+            tmp_path / folder,
+            dicom.noise((count, 24, 20)),
+            below(dicom.sagittal, distance_mm),
+            tags={"SeriesInstanceUID": "1.2.3.4"},
+        )
+    (listing,) = discover(tmp_path)
+    assert {entry.series.description: (entry.slices, entry.rejection) for entry in listing.series} == {
+        "T2 TSE sag [stack 1]": (8, None),
+        "T2 TSE sag [stack 2]": (8, Rejection.STATION),
+        "T2 TSE sag [stack 3]": (1, Rejection.TOO_FEW_SLICES),
+    }
+
+
+def test_two_echoes_of_a_stack_far_askew_are_not_taken_for_stacks(tmp_path, dicom):
+    for echo_ms in (15, 95):
+        dicom.classic(
+            tmp_path / str(echo_ms),
+            dicom.noise(),
+            tags=lambda k, echo_ms=echo_ms: {
+                "SeriesInstanceUID": "1.2.3.4",
+                "EchoTime": echo_ms,
+                "ImagePositionPatient": [14.0 - 4.0 * k, -20.0 + 4 * k, 30.0],
+            },
+        )
+    (listing,) = discover(tmp_path)
+    assert [entry.slices for entry in listing.series] == [8, 8]
+
+
+@pytest.mark.parametrize("shear_deg", [0.0, 0.9])
+def test_an_oblique_slightly_sheared_stack_of_many_slices_is_one(tmp_path, dicom, oblique_affine, shear_deg):
+    affine = oblique_affine((0, 2, 1), (1, -1, -1), (25.0, -12.0))
+    downwards = affine[:3, 1] / np.linalg.norm(affine[:3, 1])
+    affine[:3, 0] += 4.0 * np.tan(np.radians(shear_deg)) * downwards
+    dicom.classic(tmp_path, dicom.noise((60, 6, 5)), affine)
+    volume = only_volume(tmp_path)
+    assert (volume.grid.shape[0], volume.series.description) == (60, "T2 TSE sag")
+
+
+def test_an_axial_stack_is_used_when_alone_with_a_caution(tmp_path, dicom):
+    axial = np.array([[0, 0, 1.0, 0], [0, -1.0, 0, 0], [4.0, 0, 0, 0], [0, 0, 0, 1.0]])
+    dicom.classic(tmp_path, dicom.noise((9, 12, 12)), axial)
+    study = read(tmp_path)
+    assert study.reference.series.plane is Plane.AXIAL
+    assert "no sagittal series" in study.cautions[0]

@@ -1,0 +1,112 @@
+"""What one DICOM series is: echoes, Dixon images, repetitions and stray files are told apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inputs import only_volume, read
+from spinemets.config import ReadingConfig
+from spinemets.errors import GeometryError
+from spinemets.io import Rejection, discover, read_study
+from spinemets.volume import Weighting
+
+
+def test_enhanced_echoes_become_two_series(tmp_path, dicom):
+    voxels = np.concatenate([dicom.noise((6, 8, 8), 1), dicom.noise((6, 8, 8), 2)])
+    order = tuple(range(6)) * 2
+    path = dicom.enhanced(
+        tmp_path / "enhanced.dcm",
+        voxels,
+        order=order,
+        tags={"SeriesDescription": "dual echo"},
+        frame_groups=lambda k: {"MREchoSequence": {"EffectiveEchoTime": 15.0 if k < 6 else 95.0}},
+    )
+    study = read(path)
+    assert {volume.series.weighting for volume in study.volumes} == {Weighting.T2, Weighting.PD}
+    assert [volume.series.description for volume in study.volumes] == [
+        "dual echo [TE 95 ms]",
+        "dual echo [TE 15 ms]",
+    ]
+
+
+def test_dixon_images_in_one_series_are_parted_by_image_type(tmp_path, dicom):
+    voxels = dicom.noise((6, 8, 8))
+    for letter in "WF":
+        dicom.classic(
+            tmp_path / letter,
+            voxels,
+            tags={"ImageType": ["DERIVED", "PRIMARY", "DIXON", letter], "SeriesInstanceUID": "1.2.3.4"},
+        )
+    study = read(tmp_path)
+    assert [v.series.weighting for v in study.volumes] == [Weighting.DIXON_WATER, Weighting.DIXON_FAT]
+
+
+@pytest.mark.parametrize("order", [("W", "F", "FF"), ("FF", "F", "W")])
+def test_what_can_be_used_of_a_mixed_series_is_used_whichever_file_comes_first(tmp_path, dicom, order):
+    for place, letters in enumerate(order):
+        dicom.classic(
+            tmp_path / str(place),
+            dicom.noise((6, 8, 8)),
+            tags={"ImageType": ["DERIVED", "PRIMARY", "DIXON", letters], "SeriesInstanceUID": "1.2.3.4"},
+        )
+    (listing,) = discover(tmp_path)
+    assert sorted((entry.series.weighting.value, entry.kept) for entry in listing.series)[:2] == [
+        ("Dixon-fat", True),
+        ("Dixon-water", True),
+    ]
+    (refused,) = (entry for entry in listing.series if not entry.kept)
+    assert (refused.slices, refused.reason) == (6, "a fat-fraction map, computed from another series")
+    weightings = [volume.series.weighting for volume in read(tmp_path).volumes]
+    assert weightings == [Weighting.DIXON_WATER, Weighting.DIXON_FAT]
+
+
+@pytest.mark.parametrize("uid", [None, "1.2.3.4"], ids=["no series UID", "one for all"])
+def test_two_sequences_that_no_uid_tells_apart_are_read_as_two(tmp_path, dicom, uid):
+    t1, t2 = dicom.noise((6, 10, 10), 1), dicom.noise((6, 8, 8), 2)
+    dicom.classic(tmp_path, t2, tags={"SeriesInstanceUID": uid})
+    tags = {"SeriesDescription": "T1 TSE sag", "SeriesNumber": 6, "EchoTime": 10, "RepetitionTime": 500}
+    for path in dicom.classic(tmp_path / "more", t1, tags={**tags, "SeriesInstanceUID": uid}):
+        path.rename(tmp_path / f"t1_{path.name}")
+    study = read(tmp_path)
+    assert [volume.series.description for volume in study.volumes] == ["T2 TSE sag", "T1 TSE sag"]
+    for volume, voxels in zip(study.volumes, (t2, t1), strict=True):
+        np.testing.assert_array_equal(volume.intensities, voxels)
+
+
+@pytest.mark.parametrize("keyword", ["TemporalPositionIdentifier", "AcquisitionNumber"])
+def test_repeated_volumes_in_one_series_are_parted(tmp_path, dicom, keyword):
+    for number in (1, 2):
+        dicom.classic(
+            tmp_path / str(number), dicom.noise(), tags={keyword: number, "SeriesInstanceUID": "1.2.3.4"}
+        )
+    (listing,) = discover(tmp_path)
+    assert [entry.slices for entry in listing.series] == [8, 8]
+    assert [entry.rejection for entry in listing.series] == [None, Rejection.DUPLICATE]
+
+
+def test_two_images_at_one_position_that_nothing_tells_apart_are_refused(tmp_path, dicom):
+    for copy in "ab":
+        dicom.classic(tmp_path / copy, dicom.noise(), tags={"SeriesInstanceUID": "1.2.3.4"})
+    (listing,) = discover(tmp_path)
+    assert listing.series[0].rejection is Rejection.GEOMETRY
+    with pytest.raises(
+        GeometryError, match=r"series 5 \(T2 TSE sag\): 8 images lie at the position of another"
+    ):
+        read_study(listing, ReadingConfig())
+
+
+def test_the_same_file_twice_is_read_once_with_a_caution(tmp_path, dicom):
+    paths = dicom.classic(tmp_path / "a", dicom.noise())
+    for path in paths[:2]:
+        (tmp_path / f"copy-{path.name}").write_bytes(path.read_bytes())
+    volume = only_volume(tmp_path)
+    assert volume.grid.shape[0] == 8
+    assert volume.series.cautions == ("2 duplicate images dropped",)
+
+
+def test_equal_identifiers_at_different_positions_are_different_images(tmp_path, dicom):
+    dicom.classic(tmp_path, dicom.noise(), tags={"SOPInstanceUID": "1.2.3.4.5"})
+    volume = only_volume(tmp_path)
+    assert volume.grid.shape[0] == 8
+    assert "share one SOPInstanceUID" in volume.series.cautions[0]
