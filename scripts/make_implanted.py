@@ -32,9 +32,22 @@ def main() -> int:
         help="one study of all weightings that shows the same lesions in each",
     )
     parser.add_argument("--copies", type=int, default=2, help="studies for each subject and weighting")
-    parser.add_argument(
-        "--healthy", action="store_true", help="without lesions, to count what is made up in such scans"
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--healthy",
+        action="store_const",
+        const="none",
+        dest="kind",
+        help="without lesions, to count what is made up in such scans",
     )
+    kind.add_argument(
+        "--balls",
+        action="store_const",
+        const="balls",
+        dest="kind",
+        help="balls and whole bodies of one signal, as no network was trained on",
+    )
+    parser.set_defaults(kind="disease")
     parser.add_argument("--seed", type=int, default=9)
     arguments = parser.parse_args()
     try:
@@ -49,9 +62,7 @@ def main() -> int:
                 rng = np.random.default_rng([arguments.seed, number, copy, first])
                 name = _name(subject, study, arguments.together)
                 weightings = [WEIGHTINGS[kind] for kind in kinds]
-                count = write_implanted(
-                    scan, arguments.output, name, weightings, rng, healthy=arguments.healthy
-                )
+                count = write_implanted(scan, arguments.output, name, weightings, rng, arguments.kind)
                 print(f"{name} ({' '.join(kinds)}): {count} lesions")
     except SpinemetsError as error:
         print(f"make_implanted: {error}", file=sys.stderr)

@@ -58,7 +58,7 @@ def test_a_single_weighting_names_the_truth_too(scan, tmp_path):
 
 def test_a_healthy_scan_is_written_as_it_is_with_an_empty_truth(scan, tmp_path):
     rng = np.random.default_rng(1)
-    assert write_implanted(scan, tmp_path, "case_study0", [Weighting.T2], rng, healthy=True) == 0
+    assert write_implanted(scan, tmp_path, "case_study0", [Weighting.T2], rng, "none") == 0
     written = np.asarray(nib.load(tmp_path / "studies" / "case_study0_T2w.nii.gz").dataobj)
     assert np.array_equal(written, scan.image)
     assert not np.asarray(nib.load(tmp_path / "truth" / "case_study0_T2w_lesions.nii.gz").dataobj).any()

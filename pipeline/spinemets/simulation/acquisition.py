@@ -17,6 +17,7 @@ from spinemets.simulation.contrast import Protocol, TissueProperties, draw_prope
 from spinemets.simulation.implicit import draw_waves, smooth_waves
 from spinemets.simulation.phantom import SpinePhantom
 from spinemets.simulation.rasterisation import PhantomLabels, rasterise
+from spinemets.simulation.shapes import log_uniform
 from spinemets.volume import Grid, Weighting
 
 __all__ = [
@@ -149,7 +150,7 @@ def degrade(image: Array, grid: Grid, rng: np.random.Generator, options: Acquisi
         image = add_saturation_band(image, grid, rng)
     if rng.random() < options.ghost_chance:
         image = add_ghosts(image, rng)
-    level = float(np.exp(rng.uniform(*np.log(options.noise))))
+    level = log_uniform(options.noise, rng)
     return add_noise(image, level * float(np.quantile(image, 0.99)), rng)
 
 

@@ -18,7 +18,7 @@ from scipy import ndimage
 from spinemets.anatomy import Compartment, Structure
 from spinemets.findings import PointMm
 from spinemets.simulation.references import BONE
-from spinemets.simulation.shapes import Box, blob, smooth_noise
+from spinemets.simulation.shapes import Box, blob, log_uniform, smooth_noise
 from spinemets.volume import Mask
 
 __all__ = ["ImplantOptions", "LesionPlan", "PlannedLesion", "plan_lesions"]
@@ -188,7 +188,7 @@ def _intradural_shape(
     if centre is None:
         return None
     smallest = options.radius_mm[0] * 0.8
-    radius = np.exp(rng.uniform(np.log(smallest), np.log(7.0)))
+    radius = log_uniform((smallest, 7.0), rng)
     # Along the canal such lesions are longer than wide.
     length = radius * rng.uniform(1.0, 3.0 if inside_cord else 2.0)
     box, level = _upright_blob(structures.shape, spacing_mm, centre, (radius, radius, length), rng)
@@ -228,8 +228,7 @@ def _whole_body(
 
 
 def _draw_radii(limits_mm: tuple[float, float], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    radius = np.exp(rng.uniform(*np.log(limits_mm)))
-    return np.asarray(radius * rng.uniform(0.7, 1.3, size=3))
+    return np.asarray(log_uniform(limits_mm, rng) * rng.uniform(0.7, 1.3, size=3))
 
 
 def _edge(level: Array, radii_mm: npt.NDArray[np.float64]) -> Array:

@@ -18,7 +18,7 @@ from spinemets.anatomy import Compartment, Structure
 from spinemets.findings import PointMm
 from spinemets.simulation.lesion_places import ImplantOptions, LesionPlan, PlannedLesion, plan_lesions
 from spinemets.simulation.references import BONE, References, measure_references, spreads_of_bone
-from spinemets.simulation.shapes import smooth_noise
+from spinemets.simulation.shapes import log_uniform, smooth_noise
 from spinemets.volume import Weighting
 
 __all__ = ["Implanted", "implant_lesions", "render_lesions"]
@@ -35,6 +35,8 @@ _HOSTS = {
 _HALO_CHANCE = 0.7
 _CLEAR_IN_CSF = 0.3  # of the contrast of CSF and marrow
 _FAINT_IN_CORD = 0.5  # of what disease of marrow stands out by
+_CLEAR = 2.5  # spreads of its host that a lesion stands out by
+_CLEAR_ON_T2 = 1.8  # and where disease may be hardly brighter or darker than marrow: of its local means
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,10 +123,15 @@ def render_lesions(
 
 @dataclass(frozen=True, slots=True)
 class _Host:
-    """The tissue that a lesion replaces: its median signal there, and how it varies elsewhere."""
+    """The tissue that a lesion replaces: its median signal there, and how it varies elsewhere.
+
+    ``spread`` is that of its voxels, or of their local means if those differ more; ``from_place_to_place``
+    is the spread of local means alone.
+    """
 
     signal: float
     spread: float
+    from_place_to_place: float
 
 
 def _host_of(
@@ -142,11 +149,11 @@ def _host_of(
     hosts, usual = _HOSTS[lesion.compartment]
     inside = (lesion.weight > 0.5) & np.isin(structures, hosts)
     if not inside.any():
-        return _Host(float(getattr(references, usual)), references.spread)
+        return _Host(float(getattr(references, usual)), references.spread, references.spread)
     counts = np.bincount(structures[inside], minlength=len(Structure))
     tissue = Structure(int(counts.argmax()))
-    spread = max(references.spread, spreads.get(tissue, 0.0))
-    return _Host(float(np.median(patch[inside])), spread)
+    local = spreads.get(tissue) or references.spread
+    return _Host(float(np.median(patch[inside])), max(references.spread, local), local)
 
 
 def _target_signal(
@@ -159,6 +166,9 @@ def _target_signal(
 ) -> float:
     """The lesion's mean signal, at least 2.5 spreads of its host away from it.
 
+    Without fat suppression T2 shows disease of bone as little or much brighter or darker than marrow;
+    there 1.8 spreads of what an eye takes in at once are enough.
+
     A nodule in the sac stands out from CSF as clearly as other tissue does. Disease of the cord
     may be fainter: by its relaxation times it lies a third of the way from cord to CSF.
     """
@@ -166,20 +176,24 @@ def _target_signal(
     enhanced = weighting in (Weighting.T1_GD, Weighting.T1_FS_GD)
     t1 = weighting in (Weighting.T1, Weighting.DIXON_FAT)
     fluid = max(r.csf, usual + 4 * r.spread) if not t1 else r.csf
+    floor = _CLEAR * host.spread
     if compartment is Compartment.EXTRADURAL:
         dark = min(r.soft_tissue, r.cord, usual - 4 * r.spread)
         bright = max(fluid, r.fat if enhanced else fluid, usual + 4 * r.spread)
-        darker = sclerotic or t1 or (not _is_bright(weighting) and rng.random() < 0.5)
+        either = not t1 and not _is_bright(weighting)
+        darker = sclerotic or t1 or (either and rng.random() < 0.5)
         end = dark if darker else bright
-        share = rng.uniform(0.45, 1.05) if darker else rng.uniform(0.3, 0.95)
+        if either:
+            floor = _CLEAR_ON_T2 * host.from_place_to_place
+        # Brighter by little far more often than as bright as fluid.
+        share = rng.uniform(0.3 if either else 0.45, 1.05) if darker else log_uniform((0.1, 0.95), rng)
     elif compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:
         end = max(r.fat, r.marrow) if enhanced else r.cord
-        share = rng.uniform(0.6, 1.1)
+        share = rng.uniform(0.4, 1.1)
     else:
         end = max(r.fat, r.marrow) if enhanced else r.csf
         share = rng.uniform(0.25, 1.0)
     shift = share * (end - usual)
-    floor = 2.5 * host.spread
     if compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:
         floor = max(floor, _CLEAR_IN_CSF * abs(r.csf - r.marrow))
     elif compartment is Compartment.INTRAMEDULLARY:

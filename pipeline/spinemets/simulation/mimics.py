@@ -18,7 +18,7 @@ from spinemets.anatomy import Structure
 from spinemets.findings import PointMm
 from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, nerve_roots
 from spinemets.simulation.references import References, measure_references
-from spinemets.simulation.shapes import Box, blob, smooth_noise, squared_distance
+from spinemets.simulation.shapes import Box, blob, log_uniform, smooth_noise, squared_distance
 from spinemets.volume import Mask, Weighting
 
 __all__ = [
@@ -282,7 +282,7 @@ def _focus(
 ) -> tuple[Box, Array]:
     """A round focus somewhere in a body: its box, and how much of each voxel it fills."""
     points = np.argwhere(body)
-    radii = np.exp(rng.uniform(*np.log(radius_mm))) * rng.uniform(1 - unevenness, 1 + unevenness, 3)
+    radii = log_uniform(radius_mm, rng) * rng.uniform(1 - unevenness, 1 + unevenness, 3)
     box, level = blob(body.shape, spacing_mm, points[rng.integers(len(points))], radii, rng)
     return box, np.clip((1.2 - level) * 2, 0, 1) * body[box]
 

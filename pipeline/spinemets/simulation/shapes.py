@@ -9,13 +9,18 @@ from torch.nn import functional as F
 
 from spinemets.findings import PointMm
 
-__all__ = ["Box", "blob", "smooth_noise", "squared_distance"]
+__all__ = ["Box", "blob", "log_uniform", "smooth_noise", "squared_distance"]
 
 Array = npt.NDArray[np.float32]
 Box = tuple[slice, slice, slice]
 
 _SURFACE_WAVES = 6
 _LARGEST_BULGE = 1.6  # of the radius
+
+
+def log_uniform(limits: tuple[float, float], rng: np.random.Generator) -> float:
+    """A number between two others, where doubling is as likely anywhere."""
+    return float(np.exp(rng.uniform(*np.log(limits))))
 
 
 def smooth_noise(

@@ -20,6 +20,7 @@ from spinemets.simulation.disease import PhantomLesion
 from spinemets.simulation.implicit import draw_waves
 from spinemets.simulation.phantom import PhantomOptions, SpinePhantom, draw_spine
 from spinemets.simulation.rasterisation import PhantomLabels
+from spinemets.simulation.shapes import log_uniform
 from spinemets.simulation.tissues import LEVEL_OF_CODE
 from spinemets.volume import Grid, Weighting
 
@@ -137,7 +138,7 @@ def draw_lesions(
         compartment = compartments[int(rng.integers(len(compartments)))]
         if compartment is Compartment.EXTRADURAL:
             centre = bodies[int(rng.integers(len(bodies)))] + rng.normal(0, (6.0, 5.0, 3.0))
-            radii = np.exp(rng.uniform(*np.log(_RADIUS_MM))) * rng.uniform(0.8, 1.2, 3)
+            radii = log_uniform(_RADIUS_MM, rng) * rng.uniform(0.8, 1.2, 3)
         else:
             inside_cord = compartment is Compartment.INTRAMEDULLARY
             possible = with_cord if inside_cord else with_sac

@@ -3,7 +3,8 @@
 No public MRI data set has masks of spinal metastases. Scans that take part in no training are
 given lesions whose place, size and compartment are known; the scan as it is serves to count
 false positives. Lesions come from ``simulation.lesions``, whose kind the network was trained
-on, so that the figures say how well it finds such lesions in patients it has never seen.
+on, so that the figures say how well it finds such lesions in patients it has never seen, or from
+``simulation.balls``, whose kind it has not seen either.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ import numpy.typing as npt
 from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.atomic import atomic_write_text
 from spinemets.channels import Channel
+from spinemets.simulation.balls import plan_balls, render_balls
 from spinemets.simulation.lesion_places import ImplantOptions, LesionPlan, plan_lesions
 from spinemets.simulation.lesions import render_lesions
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
@@ -29,7 +32,9 @@ from spinemets.training.study_files import SUFFIXES, write_nifti
 from spinemets.volume import Grid, Weighting
 from spinemets.voxels import SAMPLED_VOXELS, voxels_of
 
-__all__ = ["IMPLANTED_WEIGHTINGS", "write_implanted"]
+__all__ = ["IMPLANTED_WEIGHTINGS", "ImplantKind", "write_implanted"]
+
+ImplantKind = Literal["disease", "balls", "none"]
 
 _REGIONS = (
     (Channel.SACRUM, SpineRegion.SACRAL),
@@ -52,8 +57,7 @@ def write_implanted(
     study: str,
     weightings: Sequence[Weighting],
     rng: np.random.Generator,
-    *,
-    healthy: bool = False,
+    kind: ImplantKind = "disease",
 ) -> int:
     """Write one scan with lesions under ``folder/studies`` and their truth under ``folder/truth``.
 
@@ -63,8 +67,8 @@ def write_implanted(
 
     Parameters
     ----------
-    healthy
-        Leave the scan without lesions, to count what is made up in it.
+    kind
+        Lesions as in training, balls as in none, or no lesion, to count what is made up in the scan.
 
     Returns
     -------
@@ -75,16 +79,14 @@ def write_implanted(
     studies, truths = folder / "studies", folder / "truth"
     studies.mkdir(parents=True, exist_ok=True)
     truths.mkdir(parents=True, exist_ok=True)
-    if healthy:
-        plan = LesionPlan((), scan.structures, np.zeros_like(scan.structures), sclerotic=False)
-    else:
-        plan = plan_lesions(scan.structures, scan.spacing_mm, ImplantOptions(), rng)
+    plan = _plan(scan, kind, rng)
+    render = render_balls if kind == "balls" else render_lesions
     compartments: tuple[Compartment, ...] = ()
     for weighting in weightings:
         image = np.asarray(scan.image, dtype=np.float32)
         if weighting is not scan.weighting:
             image = resemble(image, scan.structures, weighting, rng) * 255
-        ill = render_lesions(image, scan.structures, scan.spacing_mm, weighting, plan, rng)
+        ill = render(image, scan.structures, scan.spacing_mm, weighting, plan, rng)
         compartments = ill.compartments
         name = f"{study}_{SUFFIXES[weighting]}"
         write_nifti(studies / f"{name}.nii.gz", np.clip(ill.image, 0, None).astype(np.float32), affine)
@@ -93,6 +95,14 @@ def write_implanted(
     facts = {"lesions": _facts(plan.masks, compartments, scan, Grid(plan.masks.shape, affine))}
     atomic_write_text(truths / f"{truth}.json", json.dumps(facts, indent=2) + "\n")
     return len(compartments)
+
+
+def _plan(scan: LabelledScan, kind: ImplantKind, rng: np.random.Generator) -> LesionPlan:
+    if kind == "balls":
+        return plan_balls(scan.structures, scan.spacing_mm, rng)
+    if kind == "disease":
+        return plan_lesions(scan.structures, scan.spacing_mm, ImplantOptions(), rng)
+    return LesionPlan((), scan.structures, np.zeros_like(scan.structures), sclerotic=False)
 
 
 def _facts(

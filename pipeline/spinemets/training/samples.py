@@ -38,6 +38,7 @@ _IMPLANTS = ImplantOptions(
     mean_number=2.0,
     compartment_weights=(0.5, 0.27, 0.23),
     bone_weights=(0.4, 0.42, 0.18),
+    whole_vertebra=0.15,
     epidural_extension=0.3,
     sclerotic=0.3,
 )
