@@ -132,6 +132,14 @@ def test_unregistered_bundle_needs_its_checksum(tmp_path):
         load_bundle(path, "0" * 64)
 
 
+def test_a_checksum_that_is_given_counts_for_a_registered_bundle_too(shipped):
+    path = make_bundle(shipped / "tiny")
+    register_bundle(path)
+    assert load_bundle("tiny", reading_checksum(path).upper()).name == "tiny"
+    with pytest.raises(ModelNotTrustedError, match="not the trusted"):
+        load_bundle("tiny", "0" * 64)
+
+
 def test_copy_with_other_weights_is_not_covered_by_the_registered_name(shipped, tmp_path):
     register_bundle(make_bundle(shipped / "tiny"))
     copy = make_bundle(tmp_path / "tiny")

@@ -144,14 +144,15 @@ def load_bundle(name_or_path: str | Path | None = None, trusted_checksum: str | 
         The name of a bundle that comes with spinemets, or a bundle's folder; None for
         the default bundle.
     trusted_checksum
-        ``reading_checksum`` of a bundle that is not registered, from a source the caller trusts.
+        ``reading_checksum`` of the bundle, from a source the caller trusts; it then counts whatever
+        the registry says. None leaves the word to the registry.
 
     Raises
     ------
     ModelNotFoundError
         There is no such bundle, or it has no metadata or no weights.
     ModelNotTrustedError
-        Its files are neither those of the registry nor those of ``trusted_checksum``.
+        Its files are not those of ``trusted_checksum``, or without that, not those of the registry.
     ModelIncompatibleError
         Its metadata do not describe a network that this version can run.
     """
@@ -243,18 +244,19 @@ def _find(name_or_path: str | Path) -> Path:
 
 
 def _check_trust(path: Path, trusted_checksum: str | None) -> None:
+    if trusted_checksum is not None:
+        checksum = reading_checksum(path)
+        if trusted_checksum.lower() == checksum:
+            return
+        raise ModelNotTrustedError(
+            f"the model bundle {path} has the checksum {checksum}, not the trusted {trusted_checksum}; "
+            "do not use it before its source has explained the difference"
+        )
     entry = _read_registry(bundles_folder() / _REGISTRY).get(path.name)
     problems = _differences(path, entry.files) if entry else []
     if entry and not problems:
         return
     checksum = reading_checksum(path)
-    if trusted_checksum is not None and trusted_checksum.lower() == checksum:
-        return
-    if trusted_checksum is not None:
-        raise ModelNotTrustedError(
-            f"the model bundle {path} has the checksum {checksum}, not the trusted {trusted_checksum}; "
-            "do not use it before its source has explained the difference"
-        )
     found = f"differs from the registered one ({', '.join(problems)})" if entry else "is not registered"
     raise ModelNotTrustedError(
         f"the model bundle {path} {found}; if its author publishes the checksum {checksum}, "
