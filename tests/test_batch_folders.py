@@ -13,11 +13,24 @@ import pytest
 from batch_faults import LEAN, Silent, run_planned
 from dicom_files import noise, write_classic
 from planted import planted_truth, write_planted_study
-from spinemets.batch import Limits, RecordBook, State, merge_batches, plan_batch, read_records, settle_names
+from spinemets.batch import (
+    BatchRecord,
+    Limits,
+    ModelSource,
+    RecordBook,
+    State,
+    merge_batches,
+    plan_batch,
+    read_records,
+    run_batch,
+    settle_names,
+    stamp_of,
+    what_to_do,
+)
 from spinemets.batch.folders import scratch_folder
 from spinemets.batch.redaction import redact_message
 from spinemets.errors import OutOfMemoryError, OutputError, WorkerError
-from standins import TruthSegmenter, table_rows, without_lesions, write_scan
+from standins import TruthSegmenter, models_for, table_rows, without_lesions, write_scan
 
 
 class Fails:
@@ -336,3 +349,67 @@ def test_results_within_the_input_change_no_study(tmp_path):
     (out / "batch.jsonl").unlink()
     (again,) = plan_batch([tmp_path / "in"])
     assert (again.key, again.source) == (before.key, before.source)
+
+
+def run_listed(rows: dict[str, Path], out: Path, segmenter) -> list[BatchRecord]:
+    """Run a manifest with hashed names, as the command does."""
+    manifest = out.with_suffix(".csv")
+    manifest.write_text("study,path\n" + "".join(f"{name},{path}\n" for name, path in rows.items()))
+    config = LEAN.model_copy(update={"report": LEAN.report.model_copy(update={"identifiers": "hash"})})
+    with RecordBook(out) as book:
+        studies = settle_names(plan_batch([manifest]), book, "hash")
+        todo = what_to_do(studies, book.records, out, lambda study: stamp_of(study, "0" * 64, config))
+        model = ModelSource("0" * 64, lambda: models_for(segmenter))
+        return list(run_batch(todo, book, model, config, Silent()))
+
+
+def test_name_given_beside_hashed_ones_stays_with_its_study(scan, truth, tmp_path):
+    out = tmp_path / "out"
+    (first,) = run_listed({"case1": scan}, out, TruthSegmenter(truth))
+    report = (out / "case1/report.json").read_bytes()
+    other = healthy_scan(tmp_path / "other/scan.nii.gz", truth)
+    (taken,) = run_listed({"case1": other}, out, TruthSegmenter(truth))
+    assert (taken.state, taken.error) == (State.FAILED, "ConfigError")
+    assert "its name is taken by the study from source-" in taken.reason
+    assert taken.study.startswith("case1-")
+    assert (out / "case1/report.json").read_bytes() == report
+    assert read_records(out)["case1"] == first
+    sources = {row["study"]: row["path"] for row in table_rows(out / "private/studies.csv")}
+    assert sources == {"case1": str(scan), taken.study: str(other)}
+
+
+@pytest.mark.parametrize("names", ["kept", "hashed"])
+def test_study_that_moved_and_changes_later_keeps_its_name(scan, truth, tmp_path, names):
+    out = tmp_path / "out"
+
+    def run(path: Path) -> BatchRecord:
+        if names == "hashed":
+            return run_listed({"anna": path}, out, TruthSegmenter(truth))[0]
+        return run_planned(plan_batch([path]), out, TruthSegmenter(truth))[0]
+
+    first = run(scan)
+    path = tmp_path / "moved/anna.nii.gz"
+    scan.parent.rename(path.parent)
+    moved = run(path)
+    assert (moved.run, moved.ended, moved.state) == (first.run, first.ended, State.DONE)
+    assert moved.source != first.source
+    lines = (out / "batch.jsonl").read_bytes()
+    assert run(path) == moved
+    assert (out / "batch.jsonl").read_bytes() == lines
+    healthy_scan(path, truth)
+    changed = run(path)
+    assert (changed.study, changed.state, changed.source) == ("anna", State.DONE, moved.source)
+
+
+def test_study_that_moved_is_merged_with_what_it_was_and_with_what_it_becomes(scan, truth, tmp_path):
+    part, merged = tmp_path / "part", tmp_path / "merged"
+    path = tmp_path / "moved/anna.nii.gz"
+    run_planned(plan_batch([scan]), part, TruthSegmenter(truth))
+    merge_batches([part], merged)
+    scan.parent.rename(path.parent)
+    for _ in range(2):
+        (record,) = run_planned(plan_batch([path]), part, TruthSegmenter(truth))
+        assert record.state is State.DONE
+        merge_batches([part], merged)
+        assert read_records(merged) == read_records(part)
+        healthy_scan(path, truth)

@@ -377,6 +377,9 @@ def test_output_folder_with_names_of_one_kind_takes_none_of_the_other(run, scan,
     kept, hashed = tmp_path / "kept", tmp_path / "hashed"
     assert run(scan, "-o", kept) == run(scan, "-o", hashed, "--identifiers", "hash") == DONE
     assert run(scan, "-o", kept, "--identifiers", "hash") == USAGE
+    # What plan says is what the run would do.
+    assert run(scan, "-o", kept, "--identifiers", "hash", "--dry-run") == USAGE
+    assert run(scan, "-o", hashed, "--dry-run") == USAGE
     assert run(scan, "-o", hashed) == USAGE
     (hashed / "private/salt").unlink()
     assert run(scan, "-o", hashed, "--identifiers", "hash") == USAGE

@@ -45,6 +45,7 @@ from spinemets.batch import (
 )
 from spinemets.batch.deidentified import check_linkage, disguise, refuse_identified
 from spinemets.batch.planning import study_mark
+from spinemets.batch.privacy import refuse_other_names
 from spinemets.batch.ray_nodes import BundleAddress
 from spinemets.batch.redaction import redact_message
 from spinemets.errors import ConfigError, SpinemetsError
@@ -120,9 +121,12 @@ def show_plan(
     if config.deidentification.enabled:
         if options["deid_linkage"] is not None:
             check_linkage(options["deid_linkage"], out)
+        refuse_identified(records, out)
         studies, stamp = disguise(studies, stamp, out, config.deidentification)
-    elif config.report.identifiers == "hash":
-        studies = conceal(studies, out, options["salt"], write=False)
+    else:
+        hashed = config.report.identifiers == "hash"
+        refuse_other_names(records, out, hashed=hashed)
+        studies = conceal(studies, out, options["salt"], write=False) if hashed else studies
     todo = what_to_do(studies, records, out, stamp, _again(options))
     for entry in todo:
         click.echo(_planned_line(entry))

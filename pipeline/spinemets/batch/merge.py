@@ -52,12 +52,18 @@ def merge_batches(sources: Sequence[Path], out: Path) -> int:
 def _is_needed(record: BatchRecord, held: BatchRecord | None, source: Path) -> bool:
     if held is None:
         return True
-    if held.source != record.source:
+    if held.source != record.source and not _is_same_run(record, held):
         raise OutputError(
             f"{source}: its study {record.study} comes from another place than the one merged before; "
             "give them different names in a manifest, or merge into another folder"
         )
-    return _moment(record) > _moment(held)
+    # Of a study that moved and was not done again, only the source is another.
+    return _moment(record) > _moment(held) or held.source != record.source
+
+
+def _is_same_run(one: BatchRecord, other: BatchRecord) -> bool:
+    """Whether two records tell of the same result, of a study that may have moved since."""
+    return (one.run, one.ended, one.stamp) == (other.run, other.ended, other.stamp)
 
 
 def _moment(record: BatchRecord) -> tuple[datetime, bool]:

@@ -22,7 +22,7 @@ from spinemets.results import MAP_NAMES
 if TYPE_CHECKING:
     from spinemets.config import ReadingConfig
 
-__all__ = ["PlannedStudy", "Shard", "plan_batch", "study_identity", "study_key", "study_mark"]
+__all__ = ["PlannedStudy", "Shard", "place_of", "plan_batch", "study_identity", "study_key", "study_mark"]
 
 _IMAGE_SUFFIX = re.compile(r"(\.nii|\.nii\.gz|\.mha|\.mhd|\.nrrd|\.nhdr|\.dcm|\.ima|\.zip)$", re.IGNORECASE)
 _LONGEST_KEY = 80
@@ -294,6 +294,14 @@ def _described_key(study: PlannedStudy) -> str:
 
 def _hashed_key(study: PlannedStudy) -> str:
     return f"{study.key}-{study_identity(study)[:8]}"
+
+
+def place_of(source: Path) -> str:
+    """A path told in one way, from whatever folder and by whatever way it is reached.
+
+    Its last part is not followed: a file may be a link into a store that names it by its content.
+    """
+    return os.path.normpath(source.parent.resolve() / source.name)
 
 
 def study_identity(study: PlannedStudy) -> str:

@@ -14,15 +14,15 @@ import re
 import secrets
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from spinemets.atomic import atomic_write_text
 from spinemets.batch.manifest import ManifestRow, manifest_text, read_manifest
-from spinemets.batch.planning import PlannedStudy, study_identity, study_mark
-from spinemets.batch.records import RecordBook
+from spinemets.batch.planning import PlannedStudy, place_of, study_identity, study_mark
+from spinemets.batch.records import BatchRecord, RecordBook
 from spinemets.batch.redaction import redact
 from spinemets.errors import ConfigError, OutputError, SpinemetsError
 from spinemets.io import private_words
@@ -37,6 +37,7 @@ __all__ = [
     "join_private_tables",
     "make_salt",
     "note_names",
+    "refuse_other_names",
     "settle_names",
 ]
 
@@ -105,28 +106,29 @@ def make_salt(out: Path) -> None:
 def settle_names(
     studies: Sequence[PlannedStudy], book: RecordBook, identifiers: Identifiers, salt_file: Path | None = None
 ) -> tuple[PlannedStudy, ...]:
-    """The studies under the names that their results get, noted in the private table if hashed.
+    """The studies under the names that their results get.
 
     Raises
     ------
     ConfigError
         The folder holds studies named in the other way, or its salt is gone or another.
     OutputError
-        The salt or the table cannot be written.
+        The salt cannot be written.
     """
     hashed = identifiers == "hash"
-    _refuse_other_names(book, hashed)
-    if not hashed:
-        return tuple(studies)
-    concealed = conceal(studies, book.folder, salt_file)
-    note_names(concealed, book.folder)
-    return concealed
+    refuse_other_names(book.records, book.folder, hashed=hashed)
+    return conceal(studies, book.folder, salt_file) if hashed else tuple(studies)
 
 
-def _refuse_other_names(book: RecordBook, hashed: bool) -> None:
-    """Let no study be held twice, under its own name and under a hash."""
-    out = book.folder
-    if not book.records or (out / _SALT).is_file() == hashed:
+def refuse_other_names(records: Mapping[str, BatchRecord], out: Path, *, hashed: bool) -> None:
+    """Let no study be held twice, under its own name and under a hash.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds studies named in the other way, or its salt is gone.
+    """
+    if not records or (out / _SALT).is_file() == hashed:
         return
     raise ConfigError(
         f"{out} holds studies under their own names, or its {_SALT} is gone; bring that back, "
@@ -182,7 +184,7 @@ def _concealed(study: PlannedStudy, salt: bytes) -> PlannedStudy:
         study,
         key=study.key if is_kept else f"study-{_hashed(own, salt)}",
         private=words,
-        hidden_source=f"source-{_hashed(str(study.source.resolve()), salt)}",
+        hidden_source=f"source-{_hashed(place_of(study.source), salt)}",
     )
 
 

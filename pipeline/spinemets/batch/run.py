@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from spinemets.atomic import atomic_write_text, remove_leftovers
 from spinemets.batch.engine import Limits, Stages, StudyEnd, run_in_turn, run_overlapping
 from spinemets.batch.folders import forget_earlier, remove_scratch, set_aside
+from spinemets.batch.planning import place_of
+from spinemets.batch.privacy import note_names
 from spinemets.batch.ray_engine import RayCluster, run_on_ray
 from spinemets.batch.records import LOGS_NAME, BatchRecord, RecordBook, Stage, Stamp, State
 from spinemets.batch.redaction import redact, redact_message
@@ -109,14 +110,11 @@ def what_to_do(
 def _renamed_if_taken(study: PlannedStudy, record: BatchRecord | None, now: Stamp) -> PlannedStudy:
     """The study, or a problem in its place where its name is that of a study from elsewhere.
 
-    A study that only moved has its content still, and one whose content changed its place. Names
-    that are hashed follow from the place.
+    A study that only moved has its content still, and one whose content changed its place.
     """
-    if record is None or study.hidden_source or record.stamp.input == now.input:
+    if record is None or record.stamp.input == now.input or _is_from(study, record.source):
         return study
-    place = _place(study.source)
-    if _place(Path(record.source)) == place:
-        return study
+    place = study.hidden_source or place_of(study.source)
     problem = ConfigError(
         f"its name is taken by the study from {record.source}; give it another one in a manifest"
     )
@@ -125,12 +123,19 @@ def _renamed_if_taken(study: PlannedStudy, record: BatchRecord | None, now: Stam
     return replace(study, key=key, found=problem)
 
 
-def _place(source: Path) -> str:
-    """A path told in one way, from whatever folder and by whatever way it is reached.
+def _is_from(study: PlannedStudy, source: str) -> bool:
+    """Whether a recorded source is the place where a study lies."""
+    if study.hidden_source:
+        # A name that is hashed follows from the place; one that the user gave does not.
+        return not study.name or study.hidden_source == source
+    return place_of(Path(source)) == place_of(study.source)
 
-    Its last part is not followed: a file may be a link into a store that names it by its content.
-    """
-    return os.path.normpath(source.parent.resolve() / source.name)
+
+def _source_of(study: PlannedStudy, config: DetectionConfig) -> str:
+    """What a record says of where a study comes from; of a de-identified one it is a pseudonym."""
+    if study.hidden_source or config.deidentification.enabled:
+        return study.hidden_source or str(study.source)
+    return place_of(study.source)
 
 
 def _why(record: BatchRecord, now: Stamp, has_folder: bool, again: Again) -> str:
@@ -173,6 +178,10 @@ def run_batch(
     pending = [entry for entry in todo if entry.why]
     for entry in pending:
         _log.info("%s: %s", entry.study.key, entry.why)
+    hidden = [entry.study for entry in todo if entry.study.hidden_source]
+    if hidden:
+        note_names(hidden, out)
+    _note_moves(todo, book, config)
     remove_leftovers(out)
     try:
         if pending:
@@ -180,7 +189,7 @@ def run_batch(
                 partial(load, config=config, out=out), model.load, partial(finish, config=config, out=out)
             )
             stamps = {entry.study.key: entry.stamp for entry in pending}
-            registrar = _Registrar(book, stamps, watcher, has_places=not config.deidentification.enabled)
+            registrar = _Registrar(book, stamps, watcher, config)
             waiting = [entry.study for entry in pending]
             if isinstance(limits, RayCluster):
                 run_on_ray(waiting, stages, limits, registrar, out)
@@ -193,6 +202,19 @@ def run_batch(
         book.release_reserve()
         _write_tables(book)
     return tuple(book.records[entry.study.key] for entry in todo)
+
+
+def _note_moves(todo: Sequence[Todo], book: RecordBook, config: DetectionConfig) -> None:
+    """Let the records of studies that only moved say where they lie now.
+
+    Found by their content this time, they are found by their place when that changes.
+    """
+    for entry in todo:
+        if entry.why or entry.record is None or isinstance(entry.study.found, SpinemetsError):
+            continue
+        source = _source_of(entry.study, config)
+        if entry.record.source != source:
+            book.append(entry.record.model_copy(update={"source": source}))
 
 
 def _run_in_processes(
@@ -226,19 +248,12 @@ def _write_tables(book: RecordBook) -> None:
 
 
 class _Registrar:
-    """Turns the end of each study into its record.
-
-    Parameters
-    ----------
-    has_places
-        Whether the sources of studies are paths, and not pseudonyms.
-    """
+    """Turns the end of each study into its record."""
 
     def __init__(
-        self, book: RecordBook, stamps: Mapping[str, Stamp], watcher: Watcher, *, has_places: bool
+        self, book: RecordBook, stamps: Mapping[str, Stamp], watcher: Watcher, config: DetectionConfig
     ) -> None:
-        self._book, self._stamps, self._watcher = book, stamps, watcher
-        self._has_places = has_places
+        self._book, self._stamps, self._watcher, self._config = book, stamps, watcher, config
         self._run = uuid.uuid4().hex[:12]
 
     def moved(self, study: PlannedStudy, stage: Stage) -> None:
@@ -249,7 +264,7 @@ class _Registrar:
         record = BatchRecord(
             study=study.key,
             state=State.DONE,
-            source=study.hidden_source or (_place(study.source) if self._has_places else str(study.source)),
+            source=_source_of(study, self._config),
             stamp=self._stamps[study.key],
             columns={name: redact(value, study.private) for name, value in study.columns.items()},
             run=self._run,
