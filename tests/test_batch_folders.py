@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -413,3 +415,44 @@ def test_study_that_moved_is_merged_with_what_it_was_and_with_what_it_becomes(sc
         merge_batches([part], merged)
         assert read_records(merged) == read_records(part)
         healthy_scan(path, truth)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["anna", "anna/report.json", "anna/bids", "earlier", "logs", "logs/bert.log", "private", "private/salt",
+     "private/studies.csv", "batch.jsonl"],
+)  # fmt: skip
+def test_link_within_a_folder_is_not_merged(scan, truth, tmp_path, place):
+    part, out, secret = tmp_path / "part", tmp_path / "merged", tmp_path / "secret"
+    run_listed({"anna": scan, "bert": tmp_path / "none"}, part, TruthSegmenter(truth))
+    (part / "earlier/bert").mkdir(parents=True)
+    (part / "anna/bids").mkdir()
+    lines = (part / "batch.jsonl").read_text().splitlines()
+    changed = [json.loads(line) for line in lines]
+    changed[1]["earlier"] = "earlier/bert"
+    (part / "batch.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed))
+    # What lies behind the link is what lay there, so that nothing else is amiss, and a word more.
+    (part / place).rename(secret)
+    if secret.is_dir():
+        (secret / "thesis.txt").write_text("secret")
+    (part / place).symlink_to(secret)
+    with pytest.raises(OutputError, match=rf"{place}: is a symbolic link"):
+        merge_batches([part], out)
+    assert not list(out.rglob("*thesis*"))
+    assert not [path for path in out.rglob("*") if path.is_symlink() or path.name.endswith(".part")]
+
+
+def test_result_folder_that_holds_no_plain_files_is_not_merged(scan, truth, tmp_path):
+    part = tmp_path / "part"
+    run_planned(plan_batch([scan]), part, TruthSegmenter(truth))
+    os.mkfifo(part / "anna/pipe")
+    with pytest.raises(OutputError, match=r"anna/pipe: is no plain file"):
+        merge_batches([part], tmp_path / "merged")
+
+
+def test_folder_without_the_log_of_a_failure_is_merged(scan, tmp_path):
+    part = tmp_path / "part"
+    run_planned(plan_batch([scan]), part, Fails())
+    shutil.rmtree(part / "logs")
+    assert merge_batches([part], tmp_path / "merged") == 1
+    assert read_records(tmp_path / "merged")["anna"].log == ""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import NoReturn
 
 from spinemets.atomic import atomic_folder, atomic_write_bytes, remove_leftovers
 from spinemets.batch.folders import earlier_folder, forget_earlier, move_aside
-from spinemets.batch.privacy import join_private_tables
-from spinemets.batch.records import BatchRecord, RecordBook, State, read_records
+from spinemets.batch.privacy import PRIVATE_FILES, join_private_tables
+from spinemets.batch.records import RECORDS_NAME, BatchRecord, RecordBook, State, read_records
 from spinemets.batch.tables import write_tables
 from spinemets.errors import OutputError
 
@@ -23,7 +25,8 @@ def merge_batches(sources: Sequence[Path], out: Path) -> int:
 
     Of a study that several of them hold, the newest record counts, however it ended. Results are
     linked where both folders lie on one disk, and copied otherwise. A folder may be merged again
-    when its run has gone on; one that is ``out`` itself only has its tables made.
+    when its run has gone on; one that is ``out`` itself only has its tables made. Nothing is read
+    that does not lie in the folders themselves.
 
     Returns
     -------
@@ -33,10 +36,13 @@ def merge_batches(sources: Sequence[Path], out: Path) -> int:
     Raises
     ------
     OutputError
-        A folder holds no records, two of them hold different studies of one name, or ``out``
-        cannot be written to.
+        A folder holds no records or a symbolic link, two of them hold different studies of one
+        name, or ``out`` cannot be written to.
     """
     others = [source for source in sources if source.resolve() != out.resolve()]
+    for source in others:
+        for name in (RECORDS_NAME, *PRIVATE_FILES):
+            _within(source, name)
     read = [(source, read_records(source)) for source in others]
     with RecordBook(out) as book:
         remove_leftovers(out)
@@ -77,16 +83,18 @@ def _take(record: BatchRecord, source: Path, out: Path) -> BatchRecord:
     folder, kept = out / record.study, earlier_folder(out, record.study)
     try:
         if record.state is State.DONE:
-            _copy(source / record.study, folder)
+            _copy(_within(source, record.study), folder)
             forget_earlier(out, record.study)
-        elif record.earlier and (source / record.earlier).is_dir():
-            _copy(source / record.earlier, kept)
+        elif record.earlier and (earlier := _within(source, record.earlier)).is_dir():
+            _copy(earlier, kept)
             shutil.rmtree(folder, ignore_errors=True)
         elif folder.is_dir():
             move_aside(folder, kept)
             record = record.model_copy(update={"earlier": kept.relative_to(out).as_posix()})
-        if record.log:
-            atomic_write_bytes(out / record.log, (source / record.log).read_bytes())
+        if record.log and (log := _within(source, record.log)).is_file():
+            atomic_write_bytes(out / record.log, log.read_bytes())
+        else:
+            record = record.model_copy(update={"log": ""})
     except (OSError, shutil.Error) as error:
         raise OutputError(f"{source / record.study}: cannot be merged into {out} ({error})") from error
     return record
@@ -94,7 +102,32 @@ def _take(record: BatchRecord, source: Path, out: Path) -> BatchRecord:
 
 def _copy(source: Path, target: Path) -> None:
     with atomic_folder(target) as folder:
-        shutil.copytree(source, folder, copy_function=_link, dirs_exist_ok=True)
+        shutil.copytree(source, folder, copy_function=_link, dirs_exist_ok=True, ignore=_refuse_others)
+
+
+def _within(folder: Path, name: str | PurePath) -> Path:
+    """What lies under a name in a merged folder, and nowhere else."""
+    path = folder
+    for part in PurePath(name).parts:
+        path /= part
+        if path.is_symlink():
+            _refuse(path, "a symbolic link, which may lead out of the folder")
+    return path
+
+
+def _refuse_others(folder: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Let nothing but folders and plain files be copied; none of them is left out."""
+    for path in (Path(folder, name) for name in names):
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            _refuse(path, "a symbolic link, which may lead out of the folder")
+        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+            _refuse(path, "no plain file")
+    return ()
+
+
+def _refuse(path: Path, what: str) -> NoReturn:
+    raise OutputError(f"{path}: is {what}; it is not merged. Put a copy of what is meant in its place")
 
 
 def _link(source: str, target: str) -> None:

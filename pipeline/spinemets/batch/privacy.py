@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from spinemets.config import DetectionConfig
 
 __all__ = [
+    "PRIVATE_FILES",
     "PRIVATE_NAME",
     "conceal",
     "identifier_key",
@@ -47,6 +48,8 @@ PRIVATE_NAME = "private"
 """A folder beside the results: which study is which, and the salt of names and identifiers."""
 _SALT = Path(PRIVATE_NAME, "salt")
 _NAMES = Path(PRIVATE_NAME, "studies.csv")
+PRIVATE_FILES = (_SALT, _NAMES)
+"""What that folder holds."""
 _SALT_TEXT = re.compile(r"[0-9a-f]{64}")
 
 
