@@ -215,7 +215,7 @@ def test_line_that_is_no_record_is_refused(tmp_path):
 
 
 def test_second_run_in_one_folder_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("spinemets.batch.records._PATIENCE_S", 0.0)
+    monkeypatch.setattr("spinemets.locks._PATIENCE_S", 0.0)
     with RecordBook(tmp_path), pytest.raises(OutputError, match="another run"):
         RecordBook(tmp_path)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +26,7 @@ from spinemets.errors import (
 from spinemets.io import StudyListing, unpack_study
 from spinemets.io.deidentification import Deidentifier, Pseudonyms, deidentified_copy, load_secret
 from spinemets.io.deidentification.profile import check_table
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
+from spinemets.locks import locked
 
 if TYPE_CHECKING:
     from spinemets.config import DeidentificationConfig
@@ -228,7 +223,7 @@ def write_linkage(
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone_in(path.parent):
+        with locked(path, f"{path}: another run keeps it; wait for that one, or choose another file"):
             text = io.StringIO()
             table = csv.writer(text)
             table.writerow(_LINKAGE_COLUMNS)
@@ -253,18 +248,3 @@ def _read_linkage(path: Path) -> dict[str, tuple[str, ...]]:
     if not rows or rows[0] != _LINKAGE_COLUMNS or any(len(row) != len(_LINKAGE_COLUMNS) for row in rows):
         raise ConfigError(f"{path}: is there and is no linkage, so it is not replaced; choose another file")
     return {row[0]: row for row in rows[1:]}
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Let no other run write a linkage into the folder meanwhile, where the file system has locks."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

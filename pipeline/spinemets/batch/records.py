@@ -10,7 +10,6 @@ import errno
 import logging
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -24,11 +23,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, Validati
 from spinemets.batch.names import is_file_name, is_study_name
 from spinemets.errors import OutputError
 from spinemets.io import EARLIER_NAME, RECORDS_NAME
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: there, two runs must not share a folder.
-    fcntl = None  # type: ignore[assignment]
+from spinemets.locks import take_lock
 
 __all__ = [
     "LOGS_NAME",
@@ -48,8 +43,6 @@ _log = logging.getLogger(__name__)
 
 _RESERVE_NAME = ".reserve"
 _RESERVE_BYTES = 4 * 2**20
-# Workers of a run that was killed a moment ago may still be ending.
-_PATIENCE_S = 20.0
 
 
 class State(Enum):
@@ -203,7 +196,10 @@ class RecordBook:
         except OSError as error:
             raise _cannot_write(path, error) from error
         try:
-            _lock(self._file.fileno(), folder)
+            refusal = f"{folder}: another run is writing to it; wait for it, or choose another folder"
+            # Workers hold it too: those of a run that was killed end before the next one begins.
+            if not take_lock(self._file.fileno(), refusal):
+                _log.warning("%s: its file system has no locks; let only one run write to it", folder)
             content = _read(path)
             # A line that a killed run left half-written would spoil the next one.
             self._file.truncate(content.whole_bytes)
@@ -323,26 +319,6 @@ def _wrong_field(error: ValidationError) -> str:
     """
     fields = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
     return f" ({fields.pop()})" if len(fields) == 1 else ""
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    if fcntl is None:
-        return
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                raise OutputError(
-                    f"{folder}: another run is writing to it; wait for it, or choose another folder"
-                ) from error
-            time.sleep(0.05)
-        except OSError:
-            _log.warning("%s: its file system has no locks; let only one run write to it", folder)
-            return
-        else:
-            return
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

@@ -15,6 +15,7 @@ from spinemets.batch.privacy import make_salt
 from spinemets.batch.workers import Worker
 from spinemets.bundles import load_bundle
 from spinemets.errors import ConfigError, OutputError
+from spinemets.locks import take_lock
 from spinemets.serving.analyser import Analyser
 from spinemets.serving.analysis import AnalysisJob
 from spinemets.serving.delivery import Sender
@@ -25,17 +26,11 @@ from spinemets.serving.remotes import connect
 from spinemets.serving.settings import ServeSettings
 from spinemets.serving.study_queue import StudyQueue
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: there, two servers must not share a folder.
-    fcntl = None  # type: ignore[assignment]
-
 __all__ = ["keep_house", "prepare", "serve"]
 
 _log = logging.getLogger(__name__)
 
-# The workers of a server that was killed a moment ago may still be ending.
-_PATIENCE_S = 20.0
+_ENDING_S = 20.0
 _AFTER_TROUBLE_S = 5.0
 _HOUSEKEEPING_S = 3600.0
 
@@ -130,7 +125,7 @@ def _run(
         for loop in (analysis, *others):
             loop.end_by(deadline)
         analyser.give_up()
-        analysis.end_by(time.monotonic() + _PATIENCE_S)
+        analysis.end_by(time.monotonic() + _ENDING_S)
     if faults:
         raise faults[0]
     _log.info("stopped")
@@ -194,25 +189,9 @@ def _lock(folder: Path) -> Iterator[int]:
             f"{folder}: cannot be written to ({error.strerror}); choose another folder"
         ) from error
     try:
-        _wait_for_lock(descriptor, folder)
+        refusal = f"{folder}: another server is using it; end that one, or choose another folder"
+        if not take_lock(descriptor, refusal):
+            _log.warning("%s: its file system has no locks; let only one server use it", folder)
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _wait_for_lock(descriptor: int, folder: Path) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while fcntl is not None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                raise OutputError(
-                    f"{folder}: another server is using it; end that one, or choose another folder"
-                ) from error
-            time.sleep(0.05)
-        except OSError:
-            _log.warning("%s: its file system has no locks; let only one server use it", folder)
-            return
-        else:
-            return
