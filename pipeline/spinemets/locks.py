@@ -60,7 +60,9 @@ def take_lock(descriptor: int, refusal: str) -> bool:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Take the lock of an open file or, on a local disk, a folder, unless another process has it; whether it is ours.
+    """Take the lock of an open file unless another process has it; whether it is ours now.
+
+    A folder has a lock too, but on a network file system other machines do not see it.
 
     Raises
     ------
