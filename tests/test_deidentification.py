@@ -12,6 +12,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -42,7 +43,8 @@ from spinemets.batch import deidentified, plan_batch
 from spinemets.batch.folders import remove_scratch
 from spinemets.cli import main
 from spinemets.config import DeidentificationConfig
-from spinemets.io import deidentification
+from spinemets.exit_codes import INTERRUPTED
+from spinemets.io import deidentification, sources
 from spinemets.io.deidentification import dicom_copy, header, image_copy, listing
 from spinemets.reporting.document import hash_identifier
 
@@ -437,6 +439,58 @@ def test_archive_lies_unpacked_no_longer_than_it_is_copied(inputs, tmp_path, mon
     files = [file for entry in copy.series for file in entry.series.files]
     assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(files) != []
     assert leaks([out], identifiers()) == {}
+
+
+def command_and_be_killed(arguments: list[str], number: int, copying: bool) -> None:
+    """Run a command that gets a signal at the third copy, or when an archive is unpacked to be listed."""
+    # A process in the background of a shell inherits an interrupt that is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    module, name = (listing, "copy_dicom") if copying else (sources, "_walk")
+    genuine, count = getattr(module, name), iter(range(1, 100))
+
+    def fatal(*given):
+        if next(count) == (3 if copying else 1):
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        return genuine(*given)
+
+    setattr(module, name, fatal)
+    main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "copying"),
+    [
+        ("deidentify", signal.SIGTERM, True),
+        ("deidentify", signal.SIGINT, True),
+        ("deidentify", signal.SIGKILL, True),
+        ("inspect", signal.SIGTERM, False),
+        ("inspect", signal.SIGKILL, False),
+    ],
+)
+def test_command_that_is_killed_leaves_nothing_or_the_next_one_removes_it(
+    inputs, tmp_path, monkeypatch, command, number, copying
+):
+    monkeypatch.setenv("SPINEMETS_DEID_KEY", KEY)
+    temporary, out = tmp_path / "temporary", tmp_path / "out"
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    temporary.mkdir()
+    path = write_planted_archive(tmp_path / "in/Kowalczyk.zip", inputs.study)
+    arguments = [command, str(path), *(["-o", str(out)] if command == "deidentify" else [])]
+    process = get_context("spawn").Process(target=command_and_be_killed, args=(arguments, number, copying))
+    process.start()
+    process.join()
+    assert process.exitcode == (-signal.SIGKILL if number == signal.SIGKILL else INTERRUPTED)
+    if number == signal.SIGKILL:
+        assert leaks([temporary], identifiers()) != {}, "it was killed when the archive was unpacked"
+        # A copy of the same study removes what was left, also where it lies in no archive.
+        again = ["deidentify", str(inputs.study), "-o", str(out)] if copying else arguments
+        process = get_context("spawn").Process(target=main, args=(again,))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+    assert list(temporary.iterdir()) == []
+    assert list(out.glob(".*")) == []
 
 
 def test_linkage_tells_the_owner_alone(call, inputs, tmp_path):

@@ -18,7 +18,7 @@ from spinemets.errors import OutputError
 
 __all__ = ["atomic_folder", "atomic_write_bytes", "atomic_write_text", "remove_leftovers"]
 
-_SIBLING = re.compile(r"\..+\.[0-9a-f]{12}\.part")
+_SIBLING = re.compile(r"\.(.+)\.[0-9a-f]{12}\.part")
 
 
 def atomic_write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
@@ -108,13 +108,15 @@ def _sibling(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove what a process that was killed left half-written in a folder.
 
-    Only to be called where nobody else is writing to the folder.
+    Only to be called where nobody else is writing to the folder, or to the file or folder of the
+    name, of which alone the leftovers are removed then.
     """
     for path in folder.glob(".*.part"):
-        if not _SIBLING.fullmatch(path.name):
+        match = _SIBLING.fullmatch(path.name)
+        if match is None or name not in ("", match[1]):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

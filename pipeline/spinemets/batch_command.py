@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,7 +79,7 @@ def carry_out(
     """Do what is missing of a plan, say what came of it, and give the exit code."""
     _refuse_contradictions(config, options)
     again = _again(options)
-    with _terminated_as_interrupted(), RecordBook(out) as book:
+    with RecordBook(out) as book:
         stamp: Callable[[PlannedStudy], Stamp] = partial(stamp_of, model_sha256=bundle.sha256, config=config)
         if config.deidentification.enabled:
             refuse_identified(book.records, out)
@@ -349,20 +348,6 @@ class _PlainProgress:
         if monotonic() - self._last_s >= _PLAIN_EVERY_S and tally.studies > 1:
             self._last_s = monotonic()
             click.echo(tally.line(), err=True)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let a request to end, as job schedulers send it, be handled as Ctrl-C is."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(message: str) -> None:

@@ -19,6 +19,7 @@ from spinemets import __version__
 from spinemets.deidentify_command import DETECT_OPTIONS, deidentify, keep_quiet
 from spinemets.errors import ConfigError, SpinemetsError
 from spinemets.exit_codes import DONE, EPILOG, INTERRUPTED, PARTIAL, USAGE, code_of, common_code
+from spinemets.interruption import terminated_as_interrupted
 from spinemets.serve_command import COMMANDS as SERVE_COMMANDS
 from spinemets.simulate_command import COMMANDS as SIMULATE_COMMANDS
 
@@ -40,7 +41,8 @@ _BENCHMARK_CASES = ("lumbar", "three sequences", "whole spine", "isotropic")
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code."""
     try:
-        code = spinemets.main(arguments, prog_name="spinemets", standalone_mode=False)
+        with terminated_as_interrupted():
+            code = spinemets.main(arguments, prog_name="spinemets", standalone_mode=False)
     except click.Abort:
         _complain("interrupted")
         sys.exit(INTERRUPTED)

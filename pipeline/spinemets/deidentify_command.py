@@ -99,7 +99,7 @@ def deidentify(
 
 def _copy(study: PlannedStudy, out: Path, deidentifier: Deidentifier) -> tuple[str, int]:
     """Copy one study; what to say of it, and how many of its usable series were left out."""
-    from spinemets.atomic import atomic_folder
+    from spinemets.atomic import atomic_folder, remove_leftovers
     from spinemets.batch.deidentified import general_reasons
     from spinemets.io.deidentification import deidentified_copy
 
@@ -108,6 +108,8 @@ def _copy(study: PlannedStudy, out: Path, deidentifier: Deidentifier) -> tuple[s
     folder = out / study.key
     if folder.exists() and any(not path.name.startswith("series-") for path in folder.iterdir()):
         raise OutputError("its folder exists and holds more than a copy; choose another output folder")
+    # Other runs may be copying other studies to the same place.
+    remove_leftovers(out, study.key)
     with atomic_folder(folder) as temporary:
         with general_reasons():
             copy = deidentified_copy(study.found, temporary, deidentifier, everything=True)

@@ -17,6 +17,7 @@ from spinemets.batch.manifest import ManifestRow, is_manifest, read_manifest
 from spinemets.batch.names import is_reserved
 from spinemets.errors import ConfigError, NoUsableInputError, SpinemetsError, UnreadableFileError
 from spinemets.io import PackedFiles, StudyListing, discover, is_dicom_series
+from spinemets.io.temporary import remove_abandoned
 from spinemets.results import MAP_NAMES
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def plan_batch(
     ConfigError, UnreadableFileError
         A manifest is not one.
     """
+    # Killed runs may have left archives unpacked, and this one need not unpack any.
+    remove_abandoned()
     rows = [
         _Row(path, number, row)
         for path in inputs

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from spinemets.errors import OutputError
 from spinemets.io.identity import private_words
 from spinemets.io.listing import PackedFiles, SeriesListing, StudyListing
-from spinemets.io.sources import temporary_folder, unpack
+from spinemets.io.sources import unpack
+from spinemets.io.temporary import temporary_folder
 
 __all__ = ["packed", "unpack_study", "unpacked"]
 

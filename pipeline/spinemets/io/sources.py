@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -22,8 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from spinemets.errors import NoUsableInputError, OutputError, UnreadableFileError, UnsupportedInputError
+from spinemets.io.temporary import temporary_folder
 
-__all__ = ["EARLIER_NAME", "RECORDS_NAME", "InputFiles", "open_files", "temporary_folder", "unpack"]
+__all__ = ["EARLIER_NAME", "RECORDS_NAME", "InputFiles", "open_files", "unpack"]
 
 RECORDS_NAME = "batch.jsonl"
 """Of an output folder of spinemets: one line for each study that ended."""
@@ -89,14 +89,6 @@ def open_files(path: Path) -> Iterator[InputFiles]:
             unpack(path, folder)
             found = _walk(folder)
             yield replace(found, unpacked=folder)
-
-
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A folder that is gone when the block ends, in whatever way."""
-    with tempfile.TemporaryDirectory(prefix="spinemets-", ignore_cleanup_errors=True) as name:
-        # As the walk and the files' own paths must agree, it is named in one way.
-        yield Path(name).resolve()
 
 
 def unpack(path: Path, folder: Path, only: Collection[PurePosixPath] | None = None) -> None:
