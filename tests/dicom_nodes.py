@@ -131,14 +131,21 @@ def answering(
     answer: Callable[[str], bytes],
     context: ssl.SSLContext | None = None,
     kind: str = "application/dicom+json",
+    headers: Mapping[str, str] | None = None,
+    status: int = 200,
 ) -> Iterator[int]:
     """A web server that answers each address with what it is told to; its port."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
         def do_GET(self) -> None:
             content = answer(self.path)
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
+            self.send_response(status)
+            for name, value in {"Content-Type": kind, **(headers or {})}.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import socket
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Thread
@@ -44,6 +46,7 @@ from spinemets.serving.study_queue import StudyQueue
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples/dicom"
 IMAGES = sorted((SAMPLES / "1_Localizer").glob("*.dcm"))
 OUT_OF_RESOURCES = 0xA700
+LIMITS: dict[str, object] = {}
 
 
 @contextmanager
@@ -304,7 +307,7 @@ def test_name_that_does_not_resolve_is_a_network_error(host):
 
 
 @contextmanager
-def web_node(answer: Callable[[str], bytes], **options: str) -> Iterator[WebRemote]:
+def web_node(answer: Callable[[str], bytes], **options: object) -> Iterator[WebRemote]:
     """A DICOMweb node that answers each address with what it is told to."""
     with (
         answering(answer, **options) as port,
@@ -335,6 +338,136 @@ def test_answer_that_is_not_dicomweb_is_a_network_error(queue, inbox, answer):
             node.find(Query())
         # Whoever pulls goes on after a pause.
         assert Puller(PullSettings(node="it", every_s=7), node, queue, inbox, 10).step() == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "told"),
+    [
+        (b"<html>log in</html>", {"kind": "text/html; charset=utf-8"}, "with a web page"),
+        (b"soon", {"kind": "text/plain"}, "with what is no JSON"),
+        (b"[{", {}, "with what is no JSON"),
+        (
+            b"",
+            {"status": 302, "headers": {"Location": "http://localhost:1/x"}},
+            "with a redirection to another",
+        ),
+        (gzip.compress(b"[]"), {"headers": {"Content-Encoding": "gzip"}}, "with compressed content"),
+        (b"[]", {"status": 404, "kind": "text/html"}, "with HTTP status 404"),
+    ],
+)
+def test_answer_to_a_search_is_told_for_what_it_is(content, options, told):
+    with web_node(lambda _: content, **options) as node, pytest.raises(NetworkError, match=told):
+        node.find(Query())
+
+
+def test_compressed_answer_is_refused_before_it_grows(monkeypatch):
+    monkeypatch.setattr("urllib3.response._get_decoder", lambda *_: pytest.fail("was decompressed"))
+    options = {"headers": {"Content-Encoding": "gzip"}, "kind": 'multipart/related; boundary="part"'}
+    with web_node(lambda _: gzip.compress(bytes(10**6)), **options) as node:
+        with pytest.raises(NetworkError, match="compressed content"):
+            node.check()
+        with pytest.raises(NetworkError, match="compressed content"):
+            node.retrieve(RemoteSeries("1.2", "1.3", 1), None)
+
+
+def test_object_without_end_is_not_taken_and_those_before_it_are(queue, inbox, monkeypatch):
+    head = b"--part\r\nContent-Type: application/dicom\r\n\r\n"
+    several = b"\r\n".join(head + path.read_bytes() for path in IMAGES) + b"\r\n" + head + bytes(10**7)
+    options = {"kind": 'multipart/related; type="application/dicom"; boundary=part'}
+    monkeypatch.setitem(LIMITS, "object_gib", 0.003)
+    assert len(several) > 10**7 > 0.003 * 2**30 > len(IMAGES[0].read_bytes())
+    with (
+        web_node(lambda _: several, **options) as node,
+        pytest.raises(NetworkError, match=r"more than 0.003 GiB at once \(limits.object_gib\)"),
+    ):
+        node.retrieve(RemoteSeries("1.2", "1.3", 2), inbox)
+    assert [study.images for study in queue.studies()] == [3]
+
+
+def test_search_without_end_is_ended(monkeypatch):
+    monkeypatch.setattr("spinemets.serving.dicomweb._MOST_ANSWERS", 1000)
+    numbers = count()
+
+    def answer(_: str) -> bytes:
+        uids = [f"1.2.{next(numbers)}" for _ in range(200)]
+        return json.dumps([{"0020000D": {"vr": "UI", "Value": [uid]}} for uid in uids]).encode()
+
+    with web_node(answer) as node, pytest.raises(NetworkError, match="more than 1000 results"):
+        node.find(Query())
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"<unclosed", "application/dicom+xml"),
+        (b'{"00081198": {"vr": "LO", "Value": ["x"]}}', "application/dicom+json"),
+        (b"<html>log in</html>", "text/html"),
+    ],
+)
+def test_answer_to_a_storing_that_is_none_is_a_network_error(content, kind):
+    with (
+        web_node(lambda _: content, kind=kind) as node,
+        pytest.raises(NetworkError, match=r"of 001\.dcm with"),
+    ):
+        node.send(IMAGES[:1])
+
+
+class Uncounted:
+    """A DICOMweb node that does not count the images of a series, but lists them."""
+
+    def __init__(self, *files: Path) -> None:
+        self.files = list(files)
+        self.retrieved = 0
+
+    def __call__(self, address: str) -> bytes:
+        path = urlsplit(address).path
+        offset = int(parse_qs(urlsplit(address).query).get("offset", ["0"])[0])
+        if path.endswith("/instances"):
+            uids = [pydicom.dcmread(file).SOPInstanceUID for file in self.files]
+            return json.dumps([{"00080018": {"vr": "UI", "Value": [uid]}} for uid in uids][offset:]).encode()
+        if "limit" in address:
+            return json.dumps([{**SERIES, "0020000D": {"vr": "UI", "Value": [self.study]}}][offset:]).encode()
+        self.retrieved += 1
+        head = b"--part\r\nContent-Type: application/dicom\r\n\r\n"
+        return b"\r\n".join(head + file.read_bytes() for file in self.files) + b"\r\n--part--"
+
+    study = str(pydicom.dcmread(IMAGES[0]).StudyInstanceUID)
+
+
+def test_image_that_comes_later_to_a_series_without_a_count_is_pulled(queue, inbox):
+    archive = Uncounted(*IMAGES[:2])
+    kind = 'multipart/related; type="application/dicom+json"; boundary=part'
+    with web_node(archive, kind=kind) as node:
+        assert pull(node, Query(), queue, inbox, 10).retrieved == 1
+        assert pull(node, Query(), queue, inbox, 10).known == 1
+        archive.files.append(IMAGES[2])
+        assert pull(node, Query(), queue, inbox, 10).retrieved == 1
+        assert pull(node, Query(), queue, inbox, 10).known == 1
+    assert archive.retrieved == 2
+    assert queue.count_images(archive.study) == 3
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_node_that_counts_no_images_is_asked_for_them_by_c_find(lists):
+    def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        level = event.identifier.QueryRetrieveLevel
+        if level == "IMAGE" and not lists:
+            yield 0xA900, None
+            return
+        for number in range(3 if level == "IMAGE" else 1):
+            answer = Dataset()
+            answer.StudyInstanceUID, answer.SeriesInstanceUID = "1.2", "1.3"
+            answer.SOPInstanceUID = f"1.4.{number}"
+            yield 0xFF00, answer
+
+    port = free_port()
+    archive = AE(ae_title=TITLE)
+    archive.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    running = archive.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_FIND, find)])
+    try:
+        assert remote_at(port, None).find(Query()) == (RemoteSeries("1.2", "1.3", 3 if lists else 0),)
+    finally:
+        running.shutdown()
 
 
 @pytest.mark.parametrize(("said", "taken"), [(13, 13), (-1, 0), (10**30, 0)])
@@ -431,6 +564,7 @@ def remote_at(port: int, tls: dict[str, str] | None, url: str = ""):
         "folder": "unused",
         "receive": {"callers": "any", "ae_title": "MODALITY"},
         "nodes": {"it": node if tls is None else {**node, "tls": tls}},
+        "limits": LIMITS,
     }
     return connect("it", ServeSettings.model_validate(values))
 

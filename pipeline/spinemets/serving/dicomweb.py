@@ -9,6 +9,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 import pydicom
 import requests
@@ -23,11 +24,14 @@ from spinemets.serving.inbox import Inbox, refuse_deflated
 from spinemets.serving.remotes import IMAGE_MODALITY, Query, RemoteSeries, image_count
 from spinemets.serving.settings import Tls, WebNode
 from spinemets.serving.tls import web_context
+from spinemets.serving.web_answers import AnswerError, AnswerLimit
 
 __all__ = ["WebRemote"]
 
 _CONNECTING_S, _ANSWERING_S = 15.0, 120.0
 _PAGE = 200
+# Far above what any search of some days gives, far below what fills the memory.
+_MOST_ANSWERS = 100_000
 _AS_STORED = (("application/dicom", "*"),)
 
 
@@ -38,6 +42,8 @@ class WebRemote:
     ----------
     name
         What the settings call it.
+    most_bytes
+        Of an object, or an answer to a search, that is taken.
 
     Raises
     ------
@@ -45,7 +51,7 @@ class WebRemote:
         The files for TLS cannot be used, or a secret is not in the environment.
     """
 
-    def __init__(self, name: str, node: WebNode) -> None:
+    def __init__(self, name: str, node: WebNode, most_bytes: float) -> None:
         self._name = name
         session = self._session = requests.Session()
         # Proxies and passwords of the environment are not for a clinical network.
@@ -55,7 +61,7 @@ class WebRemote:
             session.auth = (node.user, node.secret(node.password_variable))
         if node.token_variable is not None:
             session.headers["Authorization"] = f"Bearer {node.secret(node.token_variable)}"
-        self._client = _Client(node.url, session)
+        self._client = _Client(node.url, session, AnswerLimit(session, most_bytes))
 
     def close(self) -> None:
         """End the connections that are kept for further requests."""
@@ -85,8 +91,22 @@ class WebRemote:
             for uid in self._search("StudyInstanceUID", self._client.search_for_studies, query.filters):
                 search = partial(self._client.search_for_series, uid)
                 answers = self._search("SeriesInstanceUID", search, {"Modality": IMAGE_MODALITY})
-                series += [RemoteSeries(uid, one, image_count(answer)) for one, answer in answers.items()]
+                series += [
+                    RemoteSeries(uid, one, image_count(answer) or self._count_images(uid, one))
+                    for one, answer in answers.items()
+                ]
         return tuple(series)
+
+    def _count_images(self, study_uid: str, series_uid: str) -> int:
+        """How many images the node lists of a series that it does not count; 0 where it cannot say."""
+        search = partial(self._client.search_for_instances, study_uid, series_uid)
+        try:
+            return len(self._search("SOPInstanceUID", search, {}))
+        except (requests.Timeout, requests.ConnectionError):
+            raise
+        except DAMAGE_ERRORS:
+            # Among them those of requests: not every node can be asked for instances.
+            return 0
 
     def retrieve(self, series: RemoteSeries, inbox: Inbox) -> None:
         """Get a series, in the transfer syntax that it is stored in, into the inbox.
@@ -137,10 +157,10 @@ class WebRemote:
                 raise OutputError(f"{path.name}: a result that was to be sent cannot be read") from error
             with self._told_as_network_error(f"storing of {path.name}"):
                 answer = self._client.store_instances([instance])
-            refusals += [
-                f"{path.name} with reason {int(failed.get('FailureReason') or 0):04X}"
-                for failed in answer.get("FailedSOPSequence") or ()
-            ]
+                refusals += [
+                    f"{path.name} with reason {int(failed.get('FailureReason') or 0):04X}"
+                    for failed in answer.get("FailedSOPSequence") or ()
+                ]
         if refusals:
             raise NetworkError(f"{self._name}: refused {refusals[0]}; {len(refusals)} files in all")
 
@@ -161,6 +181,8 @@ class WebRemote:
                 return found
             found |= page
             offset += len(answers)
+            if len(found) > _MOST_ANSWERS:
+                raise AnswerError(f"more than {_MOST_ANSWERS} results; narrow the search")
 
     @contextmanager
     def _told_as_network_error(self, what: str) -> Iterator[None]:
@@ -170,6 +192,14 @@ class WebRemote:
         except requests.HTTPError as error:
             code = "an error" if error.response is None else f"HTTP status {error.response.status_code}"
             raise NetworkError(f"{self._name}: answered the {what} with {code}") from error
+        except AnswerError as error:
+            raise NetworkError(f"{self._name}: answered the {what} with {error}") from error
+        except requests.exceptions.InvalidJSONError as error:
+            raise NetworkError(f"{self._name}: answered the {what} with what is no JSON") from error
+        except (requests.exceptions.ContentDecodingError, requests.exceptions.ChunkedEncodingError) as error:
+            raise NetworkError(
+                f"{self._name}: answered the {what} with content that ends early or cannot be decoded"
+            ) from error
         except requests.exceptions.SSLError as error:
             raise NetworkError(
                 f"{self._name}: no TLS connection; check its certificate and tls.authority"
@@ -178,7 +208,7 @@ class WebRemote:
             raise NetworkError(
                 f"{self._name}: is not to be reached for the {what} ({type(error).__name__})"
             ) from error
-        except DAMAGE_ERRORS as error:
+        except (*DAMAGE_ERRORS, ParseError) as error:
             raise NetworkError(
                 f"{self._name}: answered the {what} with what is not DICOMweb ({type(error).__name__})"
             ) from error
@@ -193,14 +223,16 @@ class _Client(DICOMwebClient):
         Why objects were passed over.
     """
 
-    def __init__(self, url: str, session: requests.Session) -> None:
+    def __init__(self, url: str, session: requests.Session, limit: AnswerLimit) -> None:
         super().__init__(url, session, permissive_uid=True, timeout=(_CONNECTING_S, _ANSWERING_S))
         self.set_http_retry_params(retry=False)
+        self._limit = limit
         self.refusals: list[UnreadableFileError] = []
         session.hooks["response"].append(_refuse_deflated_body)
 
     def _decode_multipart_message(self, response: requests.Response, stream: bool) -> Iterator[bytes]:
         for part in super()._decode_multipart_message(response, stream):
+            self._limit.begin_part()
             try:
                 refuse_deflated(part)
             except UnreadableFileError as error:

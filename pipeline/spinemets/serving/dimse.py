@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ _MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")
 _CONNECTING_S = 15.0
 _ANSWERING_S = 60.0
 _MOVING_S = 600.0
+_MOST_ANSWERS = 100_000
 _PENDING = (0xFF00, 0xFF01)
 _PDU_BYTES = 128 * 1024
 
@@ -118,7 +120,23 @@ class DimseRemote:
                     for answer in self._find(association, wanted)
                     if answer.get("SeriesInstanceUID") and answer.get("Modality", "MR") == IMAGE_MODALITY
                 ]
-            return tuple(series)
+            return tuple(
+                one if one.images else replace(one, images=self._count_images(association, one))
+                for one in series
+            )
+
+    def _count_images(self, association: Association, series: RemoteSeries) -> int:
+        """How many images the node lists of a series that it does not count; 0 where it cannot say."""
+        wanted = _identifier(
+            "IMAGE", StudyInstanceUID=series.study_uid, SeriesInstanceUID=series.uid, SOPInstanceUID=""
+        )
+        try:
+            uids = {str(answer.get("SOPInstanceUID", "")) for answer in self._find(association, wanted)}
+        except _NoAnswerError:
+            raise
+        except NetworkError:
+            return 0
+        return len(uids - {""})
 
     @_asked_again
     def retrieve(self, series: RemoteSeries, inbox: Inbox) -> None:  # noqa: ARG002
@@ -183,6 +201,11 @@ class DimseRemote:
             last = status
             if status and status.Status in _PENDING and answer is not None:
                 found.append(answer)
+            if len(found) > _MOST_ANSWERS:
+                association.abort()
+                raise NetworkError(
+                    f"{self._name}: answered the C-FIND with more than {_MOST_ANSWERS} results; narrow it"
+                )
         self._expect_success(last, "C-FIND")
         return found
 

@@ -38,7 +38,7 @@ def pull(remote: Remote, query: Query, queue: StudyQueue, inbox: Inbox, most_wai
     """Get the MR images of every study that matches, unless all of them are here.
 
     A study or series that cannot be got does not keep the others from being got. Where the node
-    does not say how many images there are, a study is got until all its series came to the last.
+    neither counts nor lists its images, a study is got until all its series came to the last.
 
     Raises
     ------

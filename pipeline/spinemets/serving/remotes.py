@@ -57,7 +57,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class RemoteSeries:
-    """A series of MR images on another node; ``images`` is 0 where the node does not say how many."""
+    """A series of MR images on another node; ``images`` is 0 where it neither counts nor lists them."""
 
     study_uid: str
     uid: str
@@ -127,4 +127,4 @@ def connect(name: str, settings: ServeSettings) -> Remote:
         return DimseRemote(name, node, settings.receive.ae_title)
     from spinemets.serving.dicomweb import WebRemote
 
-    return WebRemote(name, node)
+    return WebRemote(name, node, settings.limits.object_gib * 2**30)

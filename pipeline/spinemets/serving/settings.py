@@ -183,6 +183,9 @@ class LimitSettings(_Settings):
 
     studies: int = Field(default=200, ge=1, description="studies that wait to be analysed, at most")
     free_gib: float = Field(default=5.0, ge=0, description="room on the disk that is left alone")
+    object_gib: float = Field(
+        default=2.0, gt=0, description="objects and answers of other nodes that are larger are not taken"
+    )
     keep_days: float | None = Field(
         default=None, gt=0, description="finished studies are removed after so long; null keeps them"
     )
