@@ -9,10 +9,11 @@ import socket
 import ssl
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
 from io import BytesIO
 from itertools import count
@@ -31,7 +32,15 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
-from dicom_nodes import TITLE, ServerProcess, answering, association, free_port, running_orthanc, store
+from dicom_nodes import (
+    TITLE,
+    ServerProcess,
+    answering,
+    association,
+    free_port,
+    running_orthanc,
+    store,
+)
 from spinemets.cli import main
 from spinemets.errors import ConfigError, NetworkError, OutputError, UnreadableFileError
 from spinemets.serving.dicomweb import WebRemote
@@ -59,7 +68,8 @@ def listening(
         {"folder": folder, "receive": {"callers": ["MODALITY"], "port": port, **receive}}
     )
     queue = StudyQueue(Folders(folder).queue)
-    receiver = Receiver(settings.receive, Inbox(Folders(folder), queue, limits or LimitSettings(free_gib=0)))
+    limits = limits or LimitSettings(free_gib=0)
+    receiver = Receiver(settings.receive, Inbox(Folders(folder), queue, limits), limits.object_gib * 2**30)
     receiver.start()
     try:
         yield SimpleNamespace(port=port, queue=queue, settings=settings, folder=folder)
@@ -105,6 +115,79 @@ def test_callers_that_leave_without_asking_for_anything_are_not_in_the_way(tmp_p
         while not echo(node.port, "MODALITY"):
             assert time.monotonic() - start < 20
             time.sleep(0.1)
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    for module in ("receiver", "callers"):
+        monkeypatch.setattr(f"spinemets.serving.{module}.ASKING_S", 2.0)
+        monkeypatch.setattr(f"spinemets.serving.{module}.SILENT_S", 3.0)
+
+
+def connected() -> int:
+    return sum("AcceptorThread" in thread.name for thread in threading.enumerate())
+
+
+def ends(within_s: float = 20.0) -> bool:
+    """Whether nobody is connected any more before so long."""
+    deadline = time.monotonic() + within_s
+    while connected() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not connected()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"\1\0\0", b"\1\0\0\0\0\xc8", b"\1\0\0\0\0\xc8" + bytes(50), b"\1\0\xff\xff\xff\xff" + bytes(50)],
+    ids=["nothing", "half a head", "a head", "half a request", "a request of 4 GiB"],
+)
+def test_callers_that_stay_and_are_silent_are_not_in_the_way_and_are_ended(tmp_path, said):
+    with (
+        listening(tmp_path, associations=1) as node,
+        socket.create_connection(("127.0.0.1", node.port)) as caller,
+    ):
+        caller.sendall(said)
+        time.sleep(0.3)
+        assert echo(node.port, "MODALITY")
+        assert ends()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("said", [b"", b"\4\0\0\0\x10\0" + bytes(20)], ids=["nothing", "half a PDU"])
+def test_association_that_falls_silent_is_ended(tmp_path, said):
+    context = build_context(Verification)
+    with (
+        listening(tmp_path, associations=1) as node,
+        association(node.port, context, "MODALITY", TITLE) as made,
+    ):
+        assert made.is_established
+        made.dul.socket.socket.sendall(said)
+        assert not echo(node.port, "MODALITY")
+        assert ends()
+        assert echo(node.port, "MODALITY")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_crowd_of_silent_callers_is_not_let_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("spinemets.serving.receiver._MOST_SILENT", 3)
+    with listening(tmp_path, associations=1) as node, ExitStack() as callers:
+        for _ in range(12):
+            callers.enter_context(socket.create_connection(("127.0.0.1", node.port)))
+        time.sleep(1)
+        assert connected() <= 4
+        assert ends()
+        assert echo(node.port, "MODALITY")
+
+
+def test_object_that_is_larger_than_allowed_is_not_taken(tmp_path):
+    size = IMAGES[0].stat().st_size
+    with listening(tmp_path, LimitSettings(free_gib=0, object_gib=size / 2 / 2**30)) as node:
+        with association(node.port, build_context(MRImageStorage), "MODALITY", TITLE) as made:
+            assert not made.send_c_store(IMAGES[0])
+        assert not node.queue.studies()
+    with listening(tmp_path, LimitSettings(free_gib=0, object_gib=1.5 * size / 2**30)) as node:
+        assert store(IMAGES, node.port) == [0, 0, 0]
 
 
 def test_an_empty_list_of_callers_is_refused():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from contextlib import suppress
 from threading import Lock
 
 from pynetdicom import (
@@ -16,6 +17,7 @@ from pynetdicom import (
 from pynetdicom.transport import ThreadedAssociationServer
 
 from spinemets.errors import NetworkError, OutOfRoomError, OutputError, UnreadableFileError
+from spinemets.serving.callers import ASKING_S, SILENT_S, Watch
 from spinemets.serving.inbox import DEFLATED, Inbox
 from spinemets.serving.settings import ReceiveSettings
 from spinemets.serving.tls import server_context
@@ -32,13 +34,17 @@ _SUCCESS, _OUT_OF_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 _NOTHING_ASKED = ("Sta2", "Sta13")
 _PDU_BYTES = 128 * 1024
 _ENDING_STEP_S = 0.1
+_MOST_BYTES = 2 * 2**30
+# Connections beside the associations that have asked for nothing yet; each takes two threads.
+_MOST_SILENT = 100
 
 
 class _Tally:
     """What came of the instances of one association, and what it is connected by."""
 
-    def __init__(self, connection: socket.socket | None = None) -> None:
-        self.connection = connection
+    def __init__(self, connection: socket.socket | None = None, watch: Watch | None = None) -> None:
+        self.connection, self.watch = connection, watch
+        self.has_asked = False
         self.taken = self.refused = 0
         self.reason = ""
 
@@ -46,14 +52,19 @@ class _Tally:
 class Receiver:
     """A C-STORE and C-ECHO provider that answers with success only what the inbox has on the disk.
 
+    Parameters
+    ----------
+    most_bytes
+        Of an object that is taken.
+
     Raises
     ------
     ConfigError
         The files for TLS cannot be used.
     """
 
-    def __init__(self, settings: ReceiveSettings, inbox: Inbox) -> None:
-        self._settings, self._inbox = settings, inbox
+    def __init__(self, settings: ReceiveSettings, inbox: Inbox, most_bytes: float = _MOST_BYTES) -> None:
+        self._settings, self._inbox, self._most_bytes = settings, inbox, most_bytes
         self._tls = None if settings.tls is None else server_context(settings.tls)
         self._tallies: dict[object, _Tally] = {}
         self._guard = Lock()
@@ -62,6 +73,7 @@ class Receiver:
         self._entity.require_calling_aet = [] if settings.callers == "any" else list(settings.callers)
         self._entity.maximum_associations = settings.associations
         self._entity.maximum_pdu_size = _PDU_BYTES
+        self._entity.acse_timeout, self._entity.network_timeout = ASKING_S, SILENT_S
         self._entity.add_supported_context(_VERIFICATION, _TRANSFER_SYNTAXES)
         for context in AllStoragePresentationContexts:
             self._entity.add_supported_context(str(context.abstract_syntax), _TRANSFER_SYNTAXES)
@@ -78,6 +90,8 @@ class Receiver:
         settings = self._settings
         handlers: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, self._opened),
+            (evt.EVT_REQUESTED, self._requested),
+            (evt.EVT_DIMSE_RECV, self._message_came),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_REJECTED, self._rejected),
             (evt.EVT_CONN_CLOSE, self._closed),
@@ -128,8 +142,30 @@ class Receiver:
 
     def _opened(self, event: evt.Event) -> None:
         connection = event.assoc.dul.socket
+        if connection is None or connection.socket is None:
+            return
+        tally = _Tally(connection.socket, Watch(connection, self._most_bytes))
         with self._guard:
-            self._tallies[event.assoc] = _Tally(None if connection is None else connection.socket)
+            self._tallies[event.assoc] = tally
+            is_crowded = len(self._tallies) > self._settings.associations + _MOST_SILENT
+        if is_crowded:
+            with suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)
+
+    def _requested(self, event: evt.Event) -> None:
+        with self._guard:
+            if event.assoc in self._tallies:
+                self._tallies[event.assoc].has_asked = True
+            silent = sum(not tally.has_asked for tally in self._tallies.values())
+        # pynetdicom counts those who have asked for nothing, too, and does so next.
+        self._entity.maximum_associations = self._settings.associations + silent
+        self._message_came(event)
+
+    def _message_came(self, event: evt.Event) -> None:
+        with self._guard:
+            tally = self._tallies.get(event.assoc)
+        if tally is not None and tally.watch is not None:
+            tally.watch.begin_message()
 
     def _rejected(self, event: evt.Event) -> None:
         requestor = event.assoc.requestor

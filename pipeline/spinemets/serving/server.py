@@ -99,7 +99,7 @@ def _run(
     settings: ServeSettings, folders: Folders, queue: StudyQueue, analyser: Analyser, stop: Event
 ) -> None:
     inbox = Inbox(folders, queue, settings.limits)
-    receiver = Receiver(settings.receive, inbox)
+    receiver = Receiver(settings.receive, inbox, settings.limits.object_gib * 2**30)
     senders = [
         Sender(name, connect(name, settings), queue, folders, settings.send) for name in settings.send.to
     ]

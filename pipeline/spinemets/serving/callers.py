@@ -1,0 +1,74 @@
+"""What a caller's connection may do: nothing that lasts or grows without end.
+
+pynetdicom waits for the rest of a message as long as the connection is open, and keeps whatever
+length the caller says in memory, before it knows who is calling.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from pynetdicom.transport import AssociationSocket
+
+__all__ = ["ASKING_S", "SILENT_S", "Watch"]
+
+ASKING_S = 15.0
+"""Within which a caller must have said what it wants."""
+SILENT_S = 60.0
+"""How long a caller that is connected may say nothing, or take to send one PDU."""
+# Far above a request with every context there is, and above the 128 KiB that senders are told.
+_LARGEST_PDU_BYTES = 2**20
+_CHUNK_BYTES = 2**16
+
+
+class Watch:
+    """Reads in place of an accepted connection's own method.
+
+    Parameters
+    ----------
+    connection
+        Of an association.
+    most_bytes
+        From one message to the next: an object with its command.
+    """
+
+    def __init__(self, connection: AssociationSocket, most_bytes: float) -> None:
+        self._connection, self._most_bytes = connection, most_bytes
+        self._taken_bytes = 0
+        self._limit_s = ASKING_S
+        connection.recv = self._recv  # type: ignore[method-assign]
+
+    def begin_message(self) -> None:
+        """A message has come whole, and the caller is known."""
+        self._taken_bytes = 0
+        self._limit_s = SILENT_S
+
+    def _recv(self, count: int) -> bytearray:
+        """So many bytes, or fewer where the caller ends the connection.
+
+        Raises
+        ------
+        OSError
+            They are too many, or do not come in time; pynetdicom then ends the connection.
+        """
+        self._taken_bytes += count
+        if count > _LARGEST_PDU_BYTES or self._taken_bytes > self._most_bytes:
+            raise OSError("a caller sends more than is taken")
+        connection: socket.socket | None = self._connection.socket
+        if connection is None:
+            return bytearray()
+        deadline = time.monotonic() + self._limit_s
+        received = bytearray()
+        while len(received) < count:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("a caller does not send the rest")
+            connection.settimeout(left_s)
+            part = connection.recv(min(count - len(received), _CHUNK_BYTES))
+            if not part:
+                break
+            received += part
+        # What is sent to the caller has a limit too.
+        connection.settimeout(SILENT_S)
+        return received
