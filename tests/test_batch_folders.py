@@ -306,6 +306,7 @@ def test_newest_record_counts_whatever_folder_is_merged_first(scan, truth, tmp_p
         ("earlier", "../precious"),
         ("earlier", "earlier/.."),
         ("earlier", "logs/anna"),
+        ("ended", "yesterday"),
     ],
 )
 def test_record_that_leads_out_of_its_folder_is_not_merged(scan, truth, tmp_path, field, value):
@@ -315,7 +316,7 @@ def test_record_that_leads_out_of_its_folder_is_not_merged(scan, truth, tmp_path
         (folder / "precious").mkdir()
         (folder / "precious/thesis.txt").write_text(folder.name)
     record = json.loads((part / "batch.jsonl").read_text())
-    state = {"study": "done", "log": "failed", "earlier": "failed"}[field]
+    state = "done" if field in ("study", "ended") else "failed"
     with (part / "batch.jsonl").open("a") as file:
         file.write(json.dumps(record | {"study": "bert", "source": "b", "state": state, field: value}) + "\n")
     with pytest.raises(OutputError, match=rf"batch\.jsonl: line 2 is not a record \({field}\)"):

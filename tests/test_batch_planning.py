@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dicom_files import noise, write_classic
-from spinemets.batch import Shard, plan_batch
+from spinemets.batch import Shard, conceal, plan_batch, stamp_of
+from spinemets.batch.privacy import note_names
 from spinemets.batch_command import write_manifest
-from spinemets.errors import ConfigError, NoUsableInputError, SpinemetsError, UnreadableFileError
+from spinemets.config import DetectionConfig
+from spinemets.errors import (
+    ConfigError,
+    NoUsableInputError,
+    SpinemetsError,
+    UnreadableFileError,
+    UnsupportedInputError,
+)
+from spinemets.io import StudyListing
 from standins import lumbar_truth, write_scan
 
 LONG = "a study whose name says more than any folder can, since somebody thought that names are free: "
@@ -177,3 +190,50 @@ def test_archives_take_no_room_once_they_are_planned(zipped, tmp_path, monkeypat
     planned = plan_batch([zipped, zipped.parent / "absent.zip"])
     assert [isinstance(study.found, SpinemetsError) for study in planned] == [False] * 4 + [True]
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("start", ["folder", "input", "manifest"])
+def test_name_that_is_no_text_is_a_problem_of_its_own(scans, tmp_path, start):
+    folder = tmp_path / "in"
+    named = Path(os.fsdecode(os.fsencode(folder) + b"/M\xfcller"))
+    named.mkdir(parents=True)
+    for place in (named / "T2.nii.gz", folder / "bert.nii.gz"):
+        shutil.copy(next(scans.glob("*.nii.gz")), place)
+    (tmp_path / "list.csv").write_text(f"study,path\nT2,{folder}\nbert,{folder}\n")
+    inputs = {
+        "folder": [folder],
+        "input": [named, folder / "bert.nii.gz"],
+        "manifest": [tmp_path / "list.csv"],
+    }
+    planned = {study.key.casefold(): study for study in plan_batch(inputs[start])}
+    assert isinstance(planned["bert"].found, StudyListing)
+    problem = next(study for key, study in planned.items() if key != "bert")
+    assert isinstance(problem.found, NoUsableInputError if start == "manifest" else UnsupportedInputError)
+    # Both can be written down.
+    assert (str(problem.found) + str(problem.source)).encode()
+
+
+def test_row_that_leads_in_a_circle_or_is_too_long_costs_only_itself(scans, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    rows = {"loop": "loop", "long": "x" * 300, "deep": "x/" * 3000, "well": next(scans.glob("*.nii.gz"))}
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("study,path\n" + "".join(f"{name},{path}\n" for name, path in rows.items()))
+    out = tmp_path / "out"
+    studies = conceal(plan_batch([manifest]), out)
+    assert [isinstance(study.found, StudyListing) for study in studies] == [False, False, False, True]
+    note_names(studies, out)
+    assert all(stamp_of(study, "0" * 64, DetectionConfig()) for study in studies)
+    manifest.write_bytes(b"study,path\nnul,a\0b\n")
+    with pytest.raises(ConfigError, match="row 1 holds a character"):
+        plan_batch([manifest])
+
+
+def test_file_of_which_the_disk_does_not_tell_the_size_ends_no_run(scans, monkeypatch):
+    study = plan_batch([scans])[0]
+    problem = replace(study, found=NoUsableInputError("nothing"))
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "stat", fail)
+    assert stamp_of(problem, "0" * 64, DetectionConfig()).input

@@ -27,7 +27,7 @@ from spinemets.cli import main
 from spinemets.errors import DeviceUnavailableError, ModelIncompatibleError, OutOfMemoryError
 from spinemets.exit_codes import DONE, EXIT_CODES, INTERNAL, INTERRUPTED, PARTIAL, USAGE
 from spinemets.findings import SpineSegmentation
-from standins import TruthSegmenter, load_models_for, models_for, write_scan
+from standins import TruthSegmenter, load_models_for, models_for, table_rows, write_scan
 
 TESTS = Path(__file__).resolve().parent
 
@@ -591,6 +591,39 @@ def test_interruption_exits_with_130_and_leaves_no_half_result(scan, tmp_path, l
     assert "interrupted" in done.stderr
     assert "Traceback" not in done.stderr
     assert not [path for path in (tmp_path / "out").iterdir() if path.is_dir() or path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("log", ["full", "closed"])
+def test_batch_goes_on_when_nothing_can_be_printed_any_more(truth, tmp_path, lean, log):
+    for name in "ab":
+        write_scan(tmp_path / f"in/{name}.nii.gz", truth)
+    code = textwrap.dedent("""
+        import sys, types
+        import spinemets.bundles, spinemets.detection
+        from spinemets.cli import main
+        from standins import TruthSegmenter, lumbar_truth, models_for
+
+        spinemets.bundles.load_bundle = lambda *_: types.SimpleNamespace(sha256="0" * 64)
+        spinemets.detection.load_models = lambda *_: models_for(TruthSegmenter(lumbar_truth()))
+        main(sys.argv[1:])
+    """)
+    arguments = ["detect", tmp_path / "in", "-o", tmp_path / "out", "--config", lean]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
+    reading, writing = os.pipe()
+    os.close(reading)
+    with Path("/dev/full").open("w") as full, os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env=environment,
+            stdout=full if log == "full" else closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+    assert done.returncode == DONE, done.stderr
+    assert "nothing more is printed" in done.stderr
+    assert [row["state"] for row in table_rows(tmp_path / "out/summary.csv")] == ["done", "done"]
 
 
 def test_traceback_of_an_expected_error_needs_vv(run, scan, tmp_path, capsys):

@@ -445,6 +445,7 @@ def command_and_be_killed(arguments: list[str], number: int, copying: bool) -> N
     """Run a command that gets a signal at the third copy, or when an archive is unpacked to be listed."""
     # A process in the background of a shell inherits an interrupt that is ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     module, name = (listing, "copy_dicom") if copying else (sources, "_walk")
     genuine, count = getattr(module, name), iter(range(1, 100))
 
@@ -465,6 +466,7 @@ def command_and_be_killed(arguments: list[str], number: int, copying: bool) -> N
         ("deidentify", signal.SIGINT, True),
         ("deidentify", signal.SIGKILL, True),
         ("inspect", signal.SIGTERM, False),
+        ("inspect", signal.SIGHUP, False),
         ("inspect", signal.SIGKILL, False),
     ],
 )
@@ -505,6 +507,19 @@ def test_linkage_tells_the_owner_alone(call, inputs, tmp_path):
     assert all(row["study"] in printed for row in rows)
     assert stat.S_IMODE(linkage.stat().st_mode) == 0o600
     assert call(*arguments, "--deid-linkage", tmp_path / "out/linkage.csv")[0] == 2
+
+
+def test_file_in_the_place_of_a_copy_costs_that_study_only(call, inputs, tmp_path):
+    out = tmp_path / "out"
+    call("deidentify", inputs.study, "-o", out)
+    (copy,) = out.iterdir()
+    shutil.rmtree(copy)
+    copy.write_text("in the way")
+    code, printed = call("deidentify", inputs.study, inputs.image, "-o", out)
+    assert code == 7
+    assert "something else than a folder has its name" in printed
+    assert len([path for path in out.iterdir() if path.is_dir()]) == 1
+    assert copy.read_text() == "in the way"
 
 
 @pytest.mark.parametrize(

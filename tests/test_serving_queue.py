@@ -81,6 +81,16 @@ def test_study_is_ready_when_nothing_came_for_a_while(queue, clock):
     assert state(queue) is StudyState.READY
 
 
+def test_study_is_ready_in_time_though_the_clock_is_set_back(queue, clock):
+    receive(queue)
+    clock.now -= 86400
+    queue.settle(IDLE_S)
+    assert state(queue) is StudyState.RECEIVED
+    clock.now += IDLE_S
+    queue.settle(IDLE_S)
+    assert state(queue) is StudyState.READY
+
+
 def test_study_is_ready_as_soon_as_all_expected_images_are_there(queue):
     queue.expect(receive(queue), 2)
     queue.settle(IDLE_S)

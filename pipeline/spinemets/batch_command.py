@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,6 +61,8 @@ if TYPE_CHECKING:
 
 __all__ = ["carry_out", "show_plan", "write_manifest"]
 
+_log = logging.getLogger(__name__)
+
 # A few studies are done before worker processes have started.
 _WORKERS_PAY_FROM = 4
 _MOST_WORKERS_UNASKED = 4
@@ -103,7 +108,7 @@ def carry_out(
                 )
             raise
     if len(records) > 1 and options["progress"] != "json":
-        click.echo(_tally(records, out))
+        _tell(_tally(records, out))
     return _exit_code(records)
 
 
@@ -258,9 +263,9 @@ def _say_what_stands(key: str, why: str, record: BatchRecord | None, out: Path) 
     if record is None:
         return
     if why:
-        click.echo(f"{key}: again: {why}")
+        _tell(f"{key}: again: {why}")
     elif record.state is State.DONE:
-        click.echo(f"{key}: done before; --rerun does it again. Results: {main_file(out, key)}")
+        _tell(f"{key}: done before; --rerun does it again. Results: {main_file(out, key)}")
     else:
         hint = "--retry-failed tries again" if record.state is State.FAILED else "--rerun tries again"
         _complain(f"{key}: {record.state.value} before ({hint}): {record.reason}")
@@ -289,7 +294,7 @@ class _Announcer:
             _complain(f"{record.study}: {record.state.value}: {record.reason}")
             return
         text = [f"{record.study}  ({sum(record.seconds.values()):.1f} s)", *(f"  {line}" for line in lines)]
-        click.echo("\n".join([*text, f"  Results: {main_file(self._out, record.study)}"]))
+        _tell("\n".join([*text, f"  Results: {main_file(self._out, record.study)}"]))
 
 
 class _JsonAnnouncer:
@@ -318,7 +323,7 @@ class _JsonAnnouncer:
         )
 
     def _print(self, **event: object) -> None:
-        click.echo(json.dumps(event))
+        _tell(json.dumps(event))
 
 
 @contextmanager
@@ -347,11 +352,23 @@ class _PlainProgress:
     def show(self, tally: Tally) -> None:
         if monotonic() - self._last_s >= _PLAIN_EVERY_S and tally.studies > 1:
             self._last_s = monotonic()
-            click.echo(tally.line(), err=True)
+            _tell(tally.line(), err=True)
 
 
 def _complain(message: str) -> None:
-    click.echo(f"spinemets: {message}", err=True)
+    _tell(f"spinemets: {message}", err=True)
+
+
+def _tell(text: str, *, err: bool = False) -> None:
+    """Print; whoever has stopped reading, or a log without room, does not end a batch."""
+    try:
+        click.echo(text, err=err)
+    except OSError as error:
+        _log.warning("nothing more is printed (%s)", error.strerror)
+        stream = sys.stderr if err else sys.stdout
+        # What waits in its buffer would fail once more when Python ends.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _exit_code(records: Sequence[BatchRecord]) -> int:

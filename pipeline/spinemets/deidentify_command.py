@@ -106,6 +106,8 @@ def _copy(study: PlannedStudy, out: Path, deidentifier: Deidentifier) -> tuple[s
     if isinstance(study.found, SpinemetsError):
         raise study.found
     folder = out / study.key
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("something else than a folder has its name; choose another output folder")
     if folder.exists() and any(not path.name.startswith("series-") for path in folder.iterdir()):
         raise OutputError("its folder exists and holds more than a copy; choose another output folder")
     # Other runs may be copying other studies to the same place.

@@ -12,7 +12,7 @@ __all__ = ["terminated_as_interrupted"]
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Let a request to end, as job schedulers send it, be handled as Ctrl-C is.
+    """Let a request to end, of a job scheduler or a terminal that is closed, be handled as Ctrl-C is.
 
     Python would otherwise end at once, and leave temporary folders with what was unpacked.
     """
@@ -24,8 +24,13 @@ def terminated_as_interrupted() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [signal.SIGTERM]
+    # nohup has it ignored, and so it stays.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from spinemets.atomic import atomic_write_bytes
 from spinemets.batch.folders import remove_scratch, scratch_folder
-from spinemets.batch.planning import PlannedStudy
+from spinemets.batch.planning import PlannedStudy, real_path
 from spinemets.batch.records import BatchRecord, Stamp
 from spinemets.errors import (
     ConfigError,
@@ -107,12 +107,12 @@ def pseudonymous(studies: Sequence[PlannedStudy], deidentifier: Deidentifier) ->
 
 def _name(study: PlannedStudy, deidentifier: Deidentifier) -> str:
     if isinstance(study.found, SpinemetsError):
-        return deidentifier.pseudonyms.study_name(str(study.source.resolve()))
+        return deidentifier.pseudonyms.study_name(str(real_path(study.source)))
     return deidentifier.study_name(study.found)
 
 
 def _place(study: PlannedStudy, deidentifier: Deidentifier) -> str:
-    return deidentifier.pseudonyms.study_name(f"{study.key}\0{study.source.resolve()}")[-6:]
+    return deidentifier.pseudonyms.study_name(f"{study.key}\0{real_path(study.source)}")[-6:]
 
 
 def _disguised(study: PlannedStudy, name: str) -> PlannedStudy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,5 +98,5 @@ def remove_scratch(out: Path, key: str) -> None:
 
 def _is_result(folder: Path, study: PlannedStudy) -> bool:
     source = study.source if isinstance(study.found, SpinemetsError) else study.found.source
-    holds_input = source.resolve().is_relative_to(folder.resolve())
+    holds_input = Path(os.path.realpath(source)).is_relative_to(folder.resolve())
     return not holds_input and any((folder / name).exists() for name in _RESULT_NAMES)

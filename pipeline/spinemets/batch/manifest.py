@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def manifest_text(rows: Iterable[ManifestRow]) -> str:
     rows = list(rows)
     extra = list(dict.fromkeys(name for row in rows for name in row.columns))
     values = [
-        {"study": row.study, "path": str(row.path.resolve()), _WITHIN: row.within, **row.columns}
+        {"study": row.study, "path": os.path.realpath(row.path), _WITHIN: row.within, **row.columns}
         for row in rows
     ]
     within = (_WITHIN,) if any(row.within for row in rows) else ()
@@ -83,6 +84,8 @@ def _row(manifest: Path, number: int, row: Mapping[str, str]) -> ManifestRow:
     study, path = (row.get(name, "").strip() for name in _OWN)
     if not study or not path:
         raise ConfigError(f"{manifest}: row {number} names no {'path' if study else 'study'}")
+    if "\0" in path:
+        raise ConfigError(f"{manifest}: the path of row {number} holds a character that no path can have")
     others = {name: value for name, value in row.items() if name not in (*_OWN, _WITHIN)}
     return ManifestRow(study, manifest.parent / path, others, row.get(_WITHIN, "").strip())
 

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 
 from spinemets.batch.manifest import ManifestRow, is_manifest, read_manifest
 from spinemets.batch.names import is_reserved
-from spinemets.errors import ConfigError, NoUsableInputError, SpinemetsError, UnreadableFileError
+from spinemets.errors import (
+    ConfigError,
+    NoUsableInputError,
+    SpinemetsError,
+    UnreadableFileError,
+    UnsupportedInputError,
+)
 from spinemets.io import PackedFiles, StudyListing, discover, is_dicom_series
 from spinemets.io.temporary import remove_abandoned
 from spinemets.results import MAP_NAMES
@@ -23,7 +29,16 @@ from spinemets.results import MAP_NAMES
 if TYPE_CHECKING:
     from spinemets.config import ReadingConfig
 
-__all__ = ["PlannedStudy", "Shard", "place_of", "plan_batch", "study_identity", "study_key", "study_mark"]
+__all__ = [
+    "PlannedStudy",
+    "Shard",
+    "place_of",
+    "plan_batch",
+    "real_path",
+    "study_identity",
+    "study_key",
+    "study_mark",
+]
 
 _IMAGE_SUFFIX = re.compile(r"(\.nii|\.nii\.gz|\.mha|\.mhd|\.nrrd|\.nhdr|\.dcm|\.ima|\.zip)$", re.IGNORECASE)
 _LONGEST_KEY = 80
@@ -146,6 +161,8 @@ def plan_batch(
 
 
 def _plan_input(path: Path, config: ReadingConfig | None) -> list[PlannedStudy]:
+    if not _is_text(path):
+        return [_without_text(path)]
     try:
         listings = [listing for listing in discover(path, config) if not _is_own_result(listing.source)]
         if not listings:
@@ -157,7 +174,28 @@ def _plan_input(path: Path, config: ReadingConfig | None) -> list[PlannedStudy]:
         problem = UnreadableFileError(f"{path}: cannot be looked through (unexpected {type(error).__name__})")
         problem.__cause__ = error
         return [PlannedStudy(study_key(path), path, problem)]
-    return [PlannedStudy(study_key(listing.source), listing.source, listing) for listing in listings]
+    return [_planned(listing) for listing in listings]
+
+
+def _planned(listing: StudyListing) -> PlannedStudy:
+    """A study as it was found; one whose files have names that cannot be written down is a problem."""
+    files = (file for entry in listing.series for file in entry.series.files)
+    if all(_is_text(path) for path in (listing.source, *files)):
+        return PlannedStudy(study_key(listing.source), listing.source, listing)
+    return _without_text(listing.source)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a path is text, and not bytes of another encoding than the file system's."""
+    return not any("\udc80" <= character <= "\udcff" for character in str(path))
+
+
+def _without_text(path: Path) -> PlannedStudy:
+    source = Path(os.fsencode(path).decode("utf-8", "backslashreplace"))
+    problem = UnsupportedInputError(
+        f"{source}: its path, or that of a file of it, is no UTF-8 text; rename what is named so"
+    )
+    return PlannedStudy(study_key(source), source, problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,22 +236,19 @@ def _of_row(row: ManifestRow, key: str, found: Sequence[PlannedStudy]) -> StudyL
     """The one study of a row's path; of several, the one that the row says, or of the row's name."""
     if len(found) == 1 and isinstance(found[0].found, SpinemetsError):
         return found[0].found
-    listings = [study.found for study in found if not isinstance(study.found, SpinemetsError)]
+    named = [(study.key, study.found) for study in found if not isinstance(study.found, SpinemetsError)]
+    listings = [listing for _, listing in named]
     if _MARK.fullmatch(row.within):
         salt = row.within.split("-")[0]
         marked = [listing for listing in listings if _marked(listing, salt) == row.within]
-        chosen = [listing for listing in marked if listing.source.resolve() == row.path.resolve()] or marked
+        chosen = [listing for listing in marked if real_path(listing.source) == real_path(row.path)] or marked
         missing = "the one that the row was written for; make the manifest anew"
     else:
         wanted = row.within or key
         chosen = (
             listings
             if len(found) == 1
-            else [
-                listing
-                for study, listing in zip(found, listings, strict=True)
-                if wanted in (study.key, listing.study_uid)
-            ]
+            else [listing for name, listing in named if wanted in (name, listing.study_uid)]
         )
         missing = "named as the row says; give the name or the UID of the one that is meant in study_in_path"
     if len(chosen) == 1:
@@ -304,12 +339,17 @@ def place_of(source: Path) -> str:
 
     Its last part is not followed: a file may be a link into a store that names it by its content.
     """
-    return os.path.normpath(source.parent.resolve() / source.name)
+    return os.path.normpath(real_path(source.parent) / source.name)
+
+
+def real_path(path: Path) -> Path:
+    """A path without links and dots; also of one that leads nowhere or in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def study_identity(study: PlannedStudy) -> str:
     """The same for the same study in the same place, whatever else is in the batch."""
-    parts = [str(study.source.resolve())]
+    parts = [str(real_path(study.source))]
     if not isinstance(study.found, SpinemetsError):
         # Files of one folder may be several studies.
         parts += [_within(study.found), study.found.description]

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from threading import Lock
@@ -165,6 +166,13 @@ class BatchRecord(_Line):
         if path and (parent != folder or not is_file_name(name)):
             raise ValueError(f"is not a name below {folder}/")
         return path
+
+    @field_validator("ended")
+    @classmethod
+    def _is_a_time(cls, ended: str) -> str:
+        if ended:
+            datetime.fromisoformat(ended)
+        return ended
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spinemets.batch.planning import PlannedStudy
+from spinemets.batch.planning import PlannedStudy, real_path
 from spinemets.errors import SpinemetsError
 from spinemets.io import SeriesListing, StudyListing, image_stem, is_dicom_series
 from spinemets.io.deidentification import recognised_words
@@ -44,7 +44,7 @@ def redact(text: str, words: Iterable[str]) -> str:
 def redact_message(text: str, study: PlannedStudy) -> str:
     """A text without the study's paths, the names of its files and the words of its headers."""
     if study.hidden_source:
-        paths = sorted({str(study.source), str(study.source.resolve())}, key=len, reverse=True)
+        paths = sorted({str(study.source), str(real_path(study.source))}, key=len, reverse=True)
         text = _hide(text, [re.escape(path) for path in _paths_in(text, study)])
         text = _hide(text, [rf"{re.escape(path)}(?:[/\\][^\s:'\"]*)?" for path in paths])
         text = _hide(

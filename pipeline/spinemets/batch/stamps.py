@@ -51,7 +51,15 @@ def _series_checksum(entry: SeriesListing, sizes: Mapping[Path, int]) -> str:
 
 def _sizes(files: Iterable[Path], known: Mapping[Path, int]) -> list[str]:
     """The sizes of files; of those in an archive, as they were when it was looked through."""
-    return [str(known.get(file) or (file.stat().st_size if file.is_file() else "")) for file in files]
+    return [str(known.get(file) or _size(file)) for file in files]
+
+
+def _size(file: Path) -> str:
+    """Of a file; empty where there is none, or its disk does not say."""
+    try:
+        return str(file.stat().st_size) if file.is_file() else ""
+    except OSError:
+        return ""
 
 
 def _checksum(parts: list[str]) -> str:

@@ -199,6 +199,10 @@ class StudyQueue:
         """
         with self._tables.transaction():
             now = self._clock()
+            # A clock that was set back must not make a study wait for as long.
+            self._tables.change(
+                "UPDATE study SET changed = ? WHERE state = 'received' AND changed > ?", now, now
+            )
             count = "(SELECT count(*) FROM instance WHERE study = number AND is_image)"
             self._tables.change(
                 "UPDATE study SET state = 'skipped', changed = ?, reason = 'holds no MR image' "
