@@ -119,7 +119,7 @@ def test_callers_that_leave_without_asking_for_anything_are_not_in_the_way(tmp_p
 
 @pytest.fixture
 def impatient(monkeypatch) -> None:
-    for module in ("receiver", "callers"):
+    for module in ("receiver", "connections"):
         monkeypatch.setattr(f"spinemets.serving.{module}.ASKING_S", 2.0)
         monkeypatch.setattr(f"spinemets.serving.{module}.SILENT_S", 3.0)
 
@@ -551,6 +551,38 @@ def test_node_that_counts_no_images_is_asked_for_them_by_c_find(lists):
         assert remote_at(port, None).find(Query()) == (RemoteSeries("1.2", "1.3", 3 if lists else 0),)
     finally:
         running.shutdown()
+
+
+@pytest.mark.parametrize("uid", ["\ud800", "../../1.2", "1.2/../3", "1.2 3", "1" * 65, "1\0"])
+def test_study_whose_uid_is_none_is_passed_over(queue, inbox, caplog, uid):
+    archive = Archive(RemoteSeries(uid, "1.3", 1), RemoteSeries("1.2.2", "1.2.2.1", 1))
+    assert pull(archive, Query(), queue, inbox, 10).retrieved == 1
+    assert [study.uid for study in queue.studies()] == ["1.2.2"]
+    assert "1 series are passed over" in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "answer", [b"\2\0\0\0\1\0abc", b"\2\0\xff\xff\xff\xff" + bytes(100)], ids=["half", "4 GiB"]
+)
+def test_node_that_sends_half_an_answer_is_not_waited_for(answer, monkeypatch):
+    monkeypatch.setattr("spinemets.serving.dimse._CONNECTING_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as node:
+        callers: list[socket.socket] = []
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    callers.append(node.accept()[0])
+                    callers[-1].recv(10)
+                    callers[-1].sendall(answer)
+
+        Thread(target=accept, daemon=True).start()
+        with pytest.raises(NetworkError, match="not to be reached"):
+            remote_at(node.getsockname()[1], None).check()
+        node.shutdown(socket.SHUT_RDWR)
+    for caller in callers:
+        caller.close()
 
 
 @pytest.mark.parametrize(("said", "taken"), [(13, 13), (-1, 0), (10**30, 0)])

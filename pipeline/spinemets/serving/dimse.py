@@ -20,6 +20,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from spinemets.errors import NetworkError, OutputError
 from spinemets.io.dicom_headers import DAMAGE_ERRORS
+from spinemets.serving.connections import Watch
 from spinemets.serving.inbox import Inbox
 from spinemets.serving.remotes import IMAGE_MODALITY, Query, RemoteSeries, image_count
 from spinemets.serving.settings import DimseNode
@@ -240,6 +241,8 @@ class DimseRemote:
             connection = event.assoc.dul.socket
             if connection is not None and connection.socket is not None:
                 made.append(connection.socket)
+                # A node that sends half an answer would be waited for without end.
+                Watch(connection).begin_message()
 
         try:
             association = entity.associate(

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 
 from spinemets.errors import NetworkError, OutOfRoomError, UnreadableFileError
 from spinemets.serving.inbox import Inbox
-from spinemets.serving.remotes import Query, Remote, RemoteSeries
+from spinemets.serving.remotes import Query, Remote, RemoteSeries, is_uid
 from spinemets.serving.settings import PullSettings
 from spinemets.serving.study_queue import StudyQueue
 
@@ -27,9 +27,12 @@ class Pulled:
 
 
 def studies_of(series: tuple[RemoteSeries, ...]) -> dict[str, list[RemoteSeries]]:
-    """The series of each study, by its UID."""
+    """The series of each study, by its UID; those with a UID that is none are passed over."""
     studies: dict[str, list[RemoteSeries]] = {}
-    for one in series:
+    sound = [one for one in series if is_uid(one.study_uid) and is_uid(one.uid)]
+    if len(sound) < len(series):
+        _log.warning("%d series are passed over: their UIDs are none", len(series) - len(sound))
+    for one in sound:
         studies.setdefault(one.study_uid, []).append(one)
     return studies
 

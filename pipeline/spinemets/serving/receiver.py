@@ -17,7 +17,7 @@ from pynetdicom import (
 from pynetdicom.transport import ThreadedAssociationServer
 
 from spinemets.errors import NetworkError, OutOfRoomError, OutputError, UnreadableFileError
-from spinemets.serving.callers import ASKING_S, SILENT_S, Watch
+from spinemets.serving.connections import ASKING_S, SILENT_S, Watch
 from spinemets.serving.inbox import DEFLATED, Inbox
 from spinemets.serving.settings import ReceiveSettings
 from spinemets.serving.tls import server_context

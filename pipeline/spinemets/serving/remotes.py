@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from spinemets.errors import ConfigError
 from spinemets.serving.inbox import Inbox
 from spinemets.serving.settings import DimseNode, ServeSettings
 
-__all__ = ["Query", "Remote", "RemoteSeries", "connect", "image_count", "need_extra"]
+__all__ = ["Query", "Remote", "RemoteSeries", "connect", "image_count", "is_uid", "need_extra"]
 
 IMAGE_MODALITY = "MR"
 # PS3.5 6.2: the greatest integer string.
@@ -62,6 +63,15 @@ class RemoteSeries:
     study_uid: str
     uid: str
     images: int
+
+
+def is_uid(text: str) -> bool:
+    """Whether a node may mean this as a UID, standard or not: no path, nothing that cannot be stored.
+
+    >>> is_uid("1.2.840.1"), is_uid("../1"), is_uid(""), is_uid("1" * 65)
+    (True, False, False, False)
+    """
+    return re.fullmatch(r"[0-9A-Za-z.-]{1,64}", text) is not None and ".." not in text
 
 
 def image_count(answer: Dataset) -> int:

@@ -1,11 +1,12 @@
-"""What a caller's connection may do: nothing that lasts or grows without end.
+"""What the other side of a connection may do: nothing that lasts or grows without end.
 
 pynetdicom waits for the rest of a message as long as the connection is open, and keeps whatever
-length the caller says in memory, before it knows who is calling.
+length the other side says in memory, before it knows who that is.
 """
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 
@@ -16,14 +17,14 @@ __all__ = ["ASKING_S", "SILENT_S", "Watch"]
 ASKING_S = 15.0
 """Within which a caller must have said what it wants."""
 SILENT_S = 60.0
-"""How long a caller that is connected may say nothing, or take to send one PDU."""
+"""How long one that is connected may say nothing, or take to send one PDU."""
 # Far above a request with every context there is, and above the 128 KiB that senders are told.
 _LARGEST_PDU_BYTES = 2**20
 _CHUNK_BYTES = 2**16
 
 
 class Watch:
-    """Reads in place of an accepted connection's own method.
+    """Reads in place of a connection's own method.
 
     Parameters
     ----------
@@ -33,19 +34,19 @@ class Watch:
         From one message to the next: an object with its command.
     """
 
-    def __init__(self, connection: AssociationSocket, most_bytes: float) -> None:
+    def __init__(self, connection: AssociationSocket, most_bytes: float = math.inf) -> None:
         self._connection, self._most_bytes = connection, most_bytes
         self._taken_bytes = 0
         self._limit_s = ASKING_S
         connection.recv = self._recv  # type: ignore[method-assign]
 
     def begin_message(self) -> None:
-        """A message has come whole, and the caller is known."""
+        """A message has come whole, or the other side is known."""
         self._taken_bytes = 0
         self._limit_s = SILENT_S
 
     def _recv(self, count: int) -> bytearray:
-        """So many bytes, or fewer where the caller ends the connection.
+        """So many bytes, or fewer where the other side ends the connection.
 
         Raises
         ------
@@ -54,7 +55,7 @@ class Watch:
         """
         self._taken_bytes += count
         if count > _LARGEST_PDU_BYTES or self._taken_bytes > self._most_bytes:
-            raise OSError("a caller sends more than is taken")
+            raise OSError("more is sent than is taken")
         connection: socket.socket | None = self._connection.socket
         if connection is None:
             return bytearray()
@@ -63,12 +64,12 @@ class Watch:
         while len(received) < count:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
-                raise TimeoutError("a caller does not send the rest")
+                raise TimeoutError("the rest is not sent")
             connection.settimeout(left_s)
             part = connection.recv(min(count - len(received), _CHUNK_BYTES))
             if not part:
                 break
             received += part
-        # What is sent to the caller has a limit too.
+        # What is sent to the other side has a limit too.
         connection.settimeout(SILENT_S)
         return received
