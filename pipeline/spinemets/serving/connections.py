@@ -45,7 +45,7 @@ class Watch:
         self._taken_bytes = 0
         self._limit_s = SILENT_S
 
-    def _recv(self, count: int) -> bytearray:
+    def _recv(self, nr_bytes: int) -> bytearray:
         """So many bytes, or fewer where the other side ends the connection.
 
         Raises
@@ -53,20 +53,20 @@ class Watch:
         OSError
             They are too many, or do not come in time; pynetdicom then ends the connection.
         """
-        self._taken_bytes += count
-        if count > _LARGEST_PDU_BYTES or self._taken_bytes > self._most_bytes:
+        self._taken_bytes += nr_bytes
+        if nr_bytes > _LARGEST_PDU_BYTES or self._taken_bytes > self._most_bytes:
             raise OSError("more is sent than is taken")
         connection: socket.socket | None = self._connection.socket
         if connection is None:
             return bytearray()
         deadline = time.monotonic() + self._limit_s
         received = bytearray()
-        while len(received) < count:
+        while len(received) < nr_bytes:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise TimeoutError("the rest is not sent")
             connection.settimeout(left_s)
-            part = connection.recv(min(count - len(received), _CHUNK_BYTES))
+            part = connection.recv(min(nr_bytes - len(received), _CHUNK_BYTES))
             if not part:
                 break
             received += part
