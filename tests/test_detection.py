@@ -76,6 +76,17 @@ def test_uncertain_numbering_reaches_the_reports_cautions(truth, study):
     assert set(expected) <= set(report.cautions)
 
 
+def test_that_no_vertebra_was_found_is_one_caution(truth, study):
+    nothing = replace(
+        without_lesions(truth),
+        anatomy=np.zeros_like(truth.anatomy),
+        vertebrae=np.zeros_like(truth.vertebrae),
+        evidence=(),
+    )
+    report = detect(study, models_for(TruthSegmenter(nothing)), DetectionConfig())
+    assert sum("No vertebra" in caution for caution in report.cautions) == 1
+
+
 def test_anchor_reaches_the_numbering(truth, study):
     config = DetectionConfig(levels=LevelConfig(anchors=(parse_anchor("L4=lowest"),)))
     report = detect(study, models_for(TruthSegmenter(truth)), config)

@@ -98,6 +98,16 @@ def test_a_vertebra_that_was_not_found_does_not_shift_the_others(missing):
     assert any(f"{missing} was not found" in caution for caution in level_cautions(vertebrae, CONFIG))
 
 
+@pytest.mark.parametrize(
+    ("unseen", "said"), [((L.C5, L.C6), "C5 and C6 were"), ((L.C5, L.C6, L.C7), "C5, C6 and C7 were")]
+)
+def test_several_vertebrae_that_were_not_found_are_named_in_one_caution(unseen, said):
+    vertebrae = named(draw_phantom(highest="C2", lowest="T6", seed=3))
+    seen = tuple(vertebra for vertebra in vertebrae if vertebra.level not in unseen)
+    below = "C7" if L.C7 not in unseen else "T1"
+    assert f"{said} not found between C4 and {below}." in level_cautions(seen, CONFIG)
+
+
 def test_a_mid_thoracic_view_is_honestly_unsure(chest):
     vertebrae = named(chest)
     assert max(vertebra.confidence for vertebra in vertebrae) < 0.5
@@ -161,7 +171,7 @@ def test_an_anchor_without_any_vertebra_is_refused(lumbar_spine):
     empty = np.zeros(lumbar_spine.segmentation.grid.shape, np.uint8)
     segmentation = replace(lumbar_spine.segmentation, anatomy=empty, vertebrae=empty, evidence=())
     assert label_levels(segmentation, CONFIG) == ()
-    assert level_cautions((), CONFIG) == ("No vertebra was found, so no level can be given.",)
+    assert level_cautions((), CONFIG) == ()
     with pytest.raises(ConfigError, match="no vertebra was found"):
         label_levels(segmentation, anchored("L5", "lowest"))
 

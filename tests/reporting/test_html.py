@@ -206,6 +206,12 @@ def test_a_page_without_lesions_says_so(make_report):
     assert "lesions" not in page.ids
 
 
+def test_the_overview_of_a_page_without_vertebrae_is_not_said_to_show_a_spine(make_report):
+    page = Page(page_of(replace(make_report(lesions=False), vertebrae=())))
+    (overview,) = [image["alt"] for image in page.of("img")]
+    assert overview.startswith("Sagittal view, without and with lesion outlines; no vertebra was recognised.")
+
+
 def test_the_vendored_viewer_is_the_file_whose_checksum_is_noted():
     assets = resources.files("spinemets.reporting").joinpath("assets")
     noted = json.loads(assets.joinpath("niivue.json").read_text(encoding="utf-8"))

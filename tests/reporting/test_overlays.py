@@ -221,14 +221,3 @@ def test_a_lesion_longer_than_the_panel_is_shown_whole(make_report):
     marked = coloured(card.crop((342, 52, 678, 502)), COMPARTMENT_COLOURS[Compartment.INTRAMEDULLARY])
     rows = np.nonzero(marked.any(axis=1))[0]
     assert 20 < rows.min() < rows.max() < 430
-
-
-def test_very_many_lesions_are_labelled_as_far_as_there_is_room(make_report):
-    report = make_report(series=1)
-    many = tuple(
-        replace(report.findings[1], lesion=replace(report.findings[1].lesion, number=number))
-        for number in range(1, 81)
-    )
-    scene = make_scene(replace(report, findings=many), 0.8)
-    overview = draw_overview(scene)
-    assert overview.size[1] < 1000

@@ -114,9 +114,9 @@ def _vertebra(body: BodyMeasures, place: int, numbering: Numbering) -> Vertebra:
 
 
 def level_cautions(vertebrae: tuple[Vertebra, ...], config: LevelConfig) -> tuple[str, ...]:
-    """What a reader must know of the numbering, in plain sentences."""
+    """What a reader must know of the numbering, in plain sentences; nothing where there is none."""
     if not vertebrae:
-        return ("No vertebra was found, so no level can be given.",)
+        return ()
     cautions = [*_uncertain(vertebrae, config), *_unusual(vertebrae)]
     names = {vertebra.level for vertebra in vertebrae}
     if not names & {_L.C1, _L.C2, _L.S1} and not config.anchors:
@@ -159,11 +159,12 @@ def _unusual(vertebrae: tuple[Vertebra, ...]) -> list[str]:
             continue
         near = [lengths[i] for i in range(max(0, place - 2), min(len(lengths), place + 3)) if i != place]
         wide = bool(near) and lengths[place] > _MISSED_GAP * float(np.median(near))
-        names = " and ".join(between)
         if wide or between not in (["T12"], ["L5"]):
-            cautions.append(f"{names} was not found between {upper.level.value} and {lower.level.value}.")
+            *others, last = between
+            names = f"{', '.join(others)} and {last} were" if others else f"{last} was"
+            cautions.append(f"{names} not found between {upper.level.value} and {lower.level.value}.")
         else:
             cautions.append(
-                f"{names} seems to be absent: {upper.level.value} is followed by {lower.level.value}."
+                f"{between[0]} seems to be absent: {upper.level.value} is followed by {lower.level.value}."
             )
     return cautions

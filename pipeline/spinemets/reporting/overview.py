@@ -70,7 +70,7 @@ def draw_overview(scene: Scene) -> Image.Image:
     labels = max((text_width(lesion_label(scene, f)) for f in scene.report.findings), default=0)
     panels_width = plain.image.width + _GAP + marked.width
     width = max(panels_width + _LEADER_LENGTH + labels + 2 * _GAP, legend_width(notes) + 2 * _GAP)
-    body = Image.new("RGB", (width, plain.image.height + _LEGEND_HEIGHT), BACKDROP)
+    body = Image.new("RGB", (width, _labels_height(scene, plane) + _LEGEND_HEIGHT), BACKDROP)
     body.paste(plain.image, (0, 0))
     body.paste(marked, (plain.image.width + _GAP, 0))
     draw_legend(body, (_GAP, body.height - _LEGEND_HEIGHT // 2), notes)
@@ -82,7 +82,13 @@ def draw_overview(scene: Scene) -> Image.Image:
 def _caption(scene: Scene, plane: PicturePlane) -> str:
     curved = plane.row_shift_mm is not None
     where = ", curved along the canal" if curved else slice_words(scene, plane)
-    return f"Midline{where}: {scene.report.segmentation.volumes[0].series.name}"
+    view = "Midline" if scene.sac.any() or scene.bodies.any() else "Sagittal"
+    return f"{view}{where}: {scene.report.segmentation.volumes[0].series.name}"
+
+
+def _labels_height(scene: Scene, plane: PicturePlane) -> int:
+    """Pixels for the labels beside the picture: those of the picture, or more where there are many."""
+    return max(plane.size[1], min(_LABEL_STEP * len(scene.report.findings), _LARGEST_HEIGHT))
 
 
 def _notes(scene: Scene, beside: list[LesionPatch]) -> list[str]:
@@ -184,32 +190,44 @@ def _marked(
 
 
 def _label_lesions(picture: Image.Image, scene: Scene, plane: PicturePlane, corner: tuple[int, int]) -> None:
-    """Write the lesions in a column right of the marked panel, each with a line to its place."""
+    """Write the lesions in a column right of the marked panel, each with a line to its place.
+
+    Where there is not room for all, the surest ones have it.
+    """
     places = {f: plane.to_pixel(f.lesion.centroid_mm) for f in scene.report.findings}
-    findings = sorted(places, key=lambda finding: places[finding][1])
-    capacity = max(1, plane.size[1] // _LABEL_STEP)
-    rows = _spread([places[f][1] for f in findings[:capacity]], _LABEL_STEP, plane.size[1])
+    height = _labels_height(scene, plane)
+    capacity = max(1, height // _LABEL_STEP)
+    left_out = len(places) - (capacity - 1) if len(places) > capacity else 0
+    surest = sorted(places, key=lambda finding: -finding.lesion.confidence)[: len(places) - left_out]
+    findings = sorted(surest, key=lambda finding: places[finding][1])
+    room = height - (_LABEL_STEP if left_out else 0)
+    rows = _spread([places[finding][1] for finding in findings], _LABEL_STEP, room)
     column = corner[0] + plane.size[0] + _LEADER_LENGTH
     draw = ImageDraw.Draw(picture)
-    for finding, row in zip(findings[:capacity], rows, strict=True):
+    for finding, row in zip(findings, rows, strict=True):
         x, y = places[finding]
         colour = COMPARTMENT_COLOURS[finding.compartment]
         target = (corner[0] + np.clip(x, 0, plane.size[0]), corner[1] + np.clip(y, 0, plane.size[1]))
         draw.line([target, (column - 4, corner[1] + row)], fill=colour, width=1)
         text = fit_text(lesion_label(scene, finding), picture.width - column - 4)
         draw_text(picture, (column, corner[1] + row), text, colour)
-    if len(findings) > capacity:
-        more = f"and {len(findings) - capacity} more, see the table"
-        draw_text(picture, (picture.width - 6 - text_width(more), corner[1] - 10), more)
+    if left_out:
+        more = fit_text(f"and {left_out} less sure, see the table", picture.width - column - 4)
+        draw_text(picture, (column, corner[1] + height - _LABEL_STEP / 2), more)
 
 
 def _spread(wanted: list[float], step: float, height: float) -> list[float]:
-    """Rows at least ``step`` apart, in the same order, near the wanted ones, inside the height."""
-    rows: list[float] = []
-    for row in wanted:
-        rows.append(max(row, rows[-1] + step if rows else step / 2))
-    limit = height - step / 2
-    for rank in reversed(range(len(rows))):
-        rows[rank] = min(rows[rank], limit)
-        limit = rows[rank] - step
-    return rows
+    """Rows at least ``step`` apart, in the same order, inside the height, nearest to the wanted ones.
+
+    Nearest by least squares: rows that would overlap are pooled about their common middle.
+    """
+    blocks: list[tuple[float, int]] = []
+    for rank, row in enumerate(wanted):
+        total, count = row - rank * step, 1
+        while blocks and blocks[-1][0] / blocks[-1][1] >= total / count:
+            before = blocks.pop()
+            total, count = total + before[0], count + before[1]
+        blocks.append((total, count))
+    starts = [total / count for total, count in blocks for _ in range(count)]
+    last = height - step / 2 - (len(wanted) - 1) * step
+    return [min(max(start, step / 2), last) + rank * step for rank, start in enumerate(starts)]
