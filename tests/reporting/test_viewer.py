@@ -89,5 +89,5 @@ def test_names_lie_in_front_of_the_bodies_and_jumps_end_inside_the_lesions(repor
 
 def test_uncertain_levels_are_marked_and_all_is_json(report):
     data = viewer_data(report, report_document(report))
-    assert [level["name"] for level in data["levels"]][-2:] == ["L5?", "S1"]
+    assert [level["name"] for level in data["levels"]][-2:] == ["L5?", "sacrum"]
     assert json.loads(json.dumps(data)) == data

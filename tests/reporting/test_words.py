@@ -127,6 +127,29 @@ def test_when_all_levels_are_uncertain_they_are_not_listed(report):
     assert last == "The names of all recognised levels are uncertain."
 
 
+def test_an_uncertain_sacrum_is_called_the_sacrum(report):
+    doubtful = (*report.vertebrae[:-1], replace(report.vertebrae[-1], confidence=0.4))
+    rebuilt = build_report(report.study, report.segmentation, doubtful, (), report.provenance)
+    assert report_document(rebuilt).summary.sentences[-1] == "The level names L5 and sacrum are uncertain."
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ((1, 2, 3, 4), "All lesions need a reader's decision."),
+        ((1, 2), "Lesions 1 and 2 need a reader's decision."),
+        ((1, 2, 4), "Lesions 1, 2 and 4 need a reader's decision."),
+        ((2, 3, 4), "Lesions 2 to 4 need a reader's decision."),
+    ],
+)
+def test_lesions_to_be_reviewed_are_not_counted_out_one_by_one(report, asked, said):
+    document = report_document(report)
+    findings = [
+        finding.model_copy(update={"needs_review": finding.lesion in asked}) for finding in document.findings
+    ]
+    assert said in summary_sentences(findings, document.levels)
+
+
 def test_the_command_line_gets_a_line_for_each_lesion_each_caution_and_the_disclaimer(report):
     lines = summary_lines(report)
     assert sum("mm  confidence" in line for line in lines) == 4

@@ -21,6 +21,7 @@ from spinemets.reporting.drawing import display_window
 from spinemets.reporting.palette import COMPARTMENT_COLOURS, hex_colour
 from spinemets.reporting.planes import body_axes
 from spinemets.reporting.schema import ReportDocument
+from spinemets.reporting.words import level_name, uncertain_levels
 from spinemets.volume import Grid, Volume
 
 __all__ = ["LARGEST_VOXEL_COUNT", "encode_nifti", "reduction", "viewer_data"]
@@ -35,6 +36,7 @@ def viewer_data(report: StudyReport, document: ReportDocument) -> dict[str, Json
     """The viewer's images, maps and names, ready to be written as JSON."""
     segmentation = report.segmentation
     factors = reduction(segmentation.grid, len(segmentation.volumes))
+    uncertain = uncertain_levels(document.levels)
     lesions = np.zeros(segmentation.grid.shape, dtype=np.uint8)
     for finding in report.findings:
         # More than 255 lesions share the last value: the viewer tells them apart no more.
@@ -49,7 +51,7 @@ def viewer_data(report: StudyReport, document: ReportDocument) -> dict[str, Json
         "levels": [
             {
                 "instance": vertebra.instance,
-                "name": record.level.value + ("?" if record.uncertain else ""),
+                "name": level_name(record.level, uncertain),
                 "centre": list(record.centroid_mm),
                 "front": _front(report, vertebra),
             }

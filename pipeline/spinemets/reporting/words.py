@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 
 from spinemets.anatomy import VertebralLevel
 from spinemets.findings import Side
@@ -16,6 +17,7 @@ __all__ = [
     "level_name",
     "level_names",
     "level_span",
+    "number_runs",
     "percent",
     "place_text",
     "review_text",
@@ -78,6 +80,22 @@ def join_words(words: Sequence[str]) -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def number_runs(numbers: Sequence[int]) -> list[str]:
+    """Ascending numbers, three or more in a row as a run.
+
+    >>> number_runs([1, 2, 4, 5, 6, 9])
+    ['1', '2', '4 to 6', '9']
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    words = [[f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(number) for number in run] for run in runs]
+    return list(chain.from_iterable(words))
 
 
 def uncertain_levels(levels: Sequence[LevelRecord]) -> frozenset[VertebralLevel]:
@@ -178,11 +196,13 @@ def _sentences(findings: Sequence[FindingRecord], levels: Sequence[LevelRecord])
         yield f"{_one(findings[0])} was found {seen}: {_described(findings[0], uncertain)}."
     else:
         yield from _several(findings, uncertain, seen)
-    review = [str(finding.lesion) for finding in findings if finding.needs_review]
-    if review:
+    review = [finding.lesion for finding in findings if finding.needs_review]
+    if 2 < len(review) == len(findings):
+        yield "All lesions need a reader's decision."
+    elif review:
         noun, verb = ("Lesion", "needs") if len(review) == 1 else ("Lesions", "need")
-        yield f"{noun} {join_words(review)} {verb} a reader's decision."
-    names = [record.level.value for record in levels if record.uncertain]
+        yield f"{noun} {join_words(number_runs(review))} {verb} a reader's decision."
+    names = [level_name(record.level, ()) for record in levels if record.uncertain]
     if names and len(names) == len(levels):
         yield "The names of all recognised levels are uncertain."
     elif names:
