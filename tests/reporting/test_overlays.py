@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from spinemets.anatomy import Compartment, Structure
-from spinemets.reporting import build_report
-from spinemets.reporting.overlays import draw_overlays, plane_through
+from spinemets.reporting import build_report, overlays
+from spinemets.reporting.overlays import draw_key_images, draw_overlays, plane_through
 from spinemets.reporting.overview import draw_overview, midline_plane
 from spinemets.reporting.palette import COMPARTMENT_COLOURS, UNCERTAIN_COLOUR
 from spinemets.reporting.panels import panel
@@ -146,13 +146,24 @@ def test_uncertain_levels_stand_out(report):
     assert not coloured(panel(scene, planes[Plane.SAGITTAL]), UNCERTAIN_COLOUR).any()
 
 
+def test_key_images_that_cannot_be_drawn_cost_no_others(report, monkeypatch):
+    def draw(scene, finding):
+        if finding.lesion.number == 2:
+            raise ValueError("a plane without extent")
+        return draw_key_image(scene, finding)
+
+    draw_key_image = overlays._key_images
+    monkeypatch.setattr(overlays, "_key_images", draw)
+    assert list(draw_key_images(report)) == [1, 3, 4]
+
+
 def test_there_is_one_picture_for_each_lesion_and_an_overview(report):
-    overlays = draw_overlays(report)
-    assert set(overlays.lesions) == {1, 2, 3, 4}
-    assert all(min(image.size) >= 400 for image in (overlays.overview, *overlays.lesions.values()))
+    drawn = draw_overlays(report)
+    assert set(drawn.lesions) == {1, 2, 3, 4}
+    assert all(min(image.size) >= 400 for image in (drawn.overview, *drawn.lesions.values()))
     for finding in report.findings:
         colour = COMPARTMENT_COLOURS[finding.compartment]
-        assert coloured(overlays.lesions[finding.lesion.number], colour).sum() > 200
+        assert coloured(drawn.lesions[finding.lesion.number], colour).sum() > 200
 
 
 def test_the_overview_shows_lesions_in_the_midline_and_beside_it(report):
@@ -203,9 +214,9 @@ def test_a_report_with_nothing_in_it_can_be_drawn(make_report):
     report = make_report(lesions=False, series=1)
     zeros = np.zeros(report.segmentation.grid.shape, dtype=np.uint8)
     empty = replace(report.segmentation, anatomy=zeros, vertebrae=zeros, evidence=())
-    overlays = draw_overlays(replace(report, segmentation=empty, vertebrae=()))
-    assert overlays.lesions == {}
-    assert overlays.overview.size[1] > 200
+    drawn = draw_overlays(replace(report, segmentation=empty, vertebrae=()))
+    assert drawn.lesions == {}
+    assert drawn.overview.size[1] > 200
 
 
 def test_a_lesion_longer_than_the_panel_is_shown_whole(make_report):

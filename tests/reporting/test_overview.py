@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,7 @@ def test_a_short_picture_makes_room_for_the_labels_of_all_lesions(make_report, l
     picture = draw_overview(scene)
     assert sorted(int(text.split()[0]) for text, _ in labels) == list(range(1, 31))
     rows = [row for _, row in labels]
-    assert all(below - above >= STEP for above, below in zip(rows, rows[1:], strict=False))
+    assert all(below - above >= STEP for above, below in pairwise(rows))
     assert rows[-1] < picture.size[1]
 
 
@@ -72,5 +73,5 @@ def test_labels_are_pooled_about_the_lesions_that_they_belong_to():
 @given(st.lists(st.floats(-50, HEIGHT + 50), max_size=HEIGHT // STEP).map(sorted))
 def test_labels_stay_in_order_and_inside_without_overlap(wanted):
     rows = _spread(wanted, STEP, HEIGHT)
-    assert all(below - above >= STEP - 1e-6 for above, below in zip(rows, rows[1:], strict=False))
+    assert all(below - above >= STEP - 1e-6 for above, below in pairwise(rows))
     assert all(STEP / 2 <= row <= HEIGHT - STEP / 2 + 1e-6 for row in rows)

@@ -10,7 +10,7 @@ import hmac
 import json
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
@@ -65,6 +65,7 @@ def report_document(
     identifiers: Identifiers = "hash",
     *,
     with_pictures: bool = True,
+    undrawn: Collection[int] = (),
     key: bytes | None = None,
 ) -> ReportDocument:
     """The document of a report.
@@ -77,13 +78,20 @@ def report_document(
         the study can take them out, as ``batch.privacy.without_names`` does.
     with_pictures
         Whether the findings name their overlay pictures.
+    undrawn
+        Numbers of lesions that have none.
     key
         Of the hashes; None for a new one, so that nothing links the document to any other.
     """
     levels = tuple(_level(vertebra, review_confidence(report)) for vertebra in report.vertebrae)
     uncertain = uncertain_levels(levels)
     findings = tuple(
-        _finding(finding, uncertain, report.places[finding.lesion.number], with_pictures)
+        _finding(
+            finding,
+            uncertain,
+            report.places[finding.lesion.number],
+            with_picture=with_pictures and finding.lesion.number not in undrawn,
+        )
         for finding in report.findings
     )
     return ReportDocument(
@@ -146,7 +154,8 @@ def _finding(
     finding: LesionFinding,
     uncertain: frozenset[VertebralLevel],
     place: LesionPlace,
-    with_pictures: bool,
+    *,
+    with_picture: bool,
 ) -> FindingRecord:
     lesion = finding.lesion
     return FindingRecord(
@@ -182,7 +191,7 @@ def _finding(
         needs_review=finding.needs_review,
         review_reasons=finding.review_reasons,
         review_topics=finding.review_topics,
-        overlay=overlay_name(lesion.number) if with_pictures else None,
+        overlay=overlay_name(lesion.number) if with_picture else None,
     )
 
 

@@ -37,7 +37,7 @@ __all__ = ["BarPart", "Pictures", "render_html"]
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """PNG files by what they show; lesions by number."""
+    """PNG files by what they show, lesions by number; empty or absent what could not be drawn."""
 
     overview: bytes
     lesions: Mapping[int, bytes]
@@ -59,7 +59,7 @@ def render_html(document: ReportDocument, pictures: Pictures, viewer: Mapping[st
     Parameters
     ----------
     pictures
-        The overview and one picture for each finding of the document.
+        The overview and a picture for each finding of the document, as far as they could be drawn.
     viewer
         As made by :func:`spinemets.reporting.viewer.viewer_data`; None for a page to print, which
         has no viewer and no scripts.
@@ -80,7 +80,7 @@ def render_html(document: ReportDocument, pictures: Pictures, viewer: Mapping[st
             library=Markup(library),
             script=Markup(script),
             viewer=None if viewer is None else dict(viewer),
-            overview=data_url(pictures.overview),
+            overview=data_url(pictures.overview) if pictures.overview else "",
             pictures={number: data_url(content) for number, content in pictures.lesions.items()},
             uncertain=uncertain_levels(document.levels),
             column=column_map(document.levels, document.findings),

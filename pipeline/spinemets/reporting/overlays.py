@@ -1,12 +1,15 @@
 """The pictures of a report: one for every lesion, and one of the whole visible spine.
 
-Pure functions from a report to images; writing them is ``spinemets.reporting.write``'s.
+Pure functions from a report to images; writing them is ``spinemets.reporting.write``'s. A picture
+that cannot be drawn is left out: the findings are worth more than it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,14 +38,28 @@ _HEADING_HEIGHT, _LEGEND_HEIGHT = 30, 28
 # their sense: a sagittal picture's columns run backwards, its rows towards the feet.
 _LAYOUT = {Plane.SAGITTAL: (1, 2, 0), Plane.CORONAL: (0, 2, 1), Plane.AXIAL: (0, 1, 2)}
 
+# What unforeseen geometry raises in NumPy, SciPy and Pillow.
+_UNDRAWABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 Array = npt.NDArray[np.float64]
+Arguments = ParamSpec("Arguments")
+Drawn = TypeVar("Drawn")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overlays:
-    """All pictures of a report, 8-bit RGB; lesions by number."""
+    """The pictures of a report, 8-bit RGB; lesions by number.
 
-    overview: Image.Image
+    Attributes
+    ----------
+    overview
+        None where it could not be drawn.
+    lesions
+        Without those that could not be drawn.
+    """
+
+    overview: Image.Image | None
     lesions: Mapping[int, Image.Image]
 
 
@@ -57,19 +74,18 @@ class KeyImage:
 def draw_key_images(report: StudyReport, uncertain_below: float = 0.8) -> dict[int, tuple[KeyImage, ...]]:
     """A sagittal and an axial slice through each lesion, outlined; by lesion number."""
     scene = make_scene(report, uncertain_below)
-    pictures = {}
-    for finding in report.findings:
-        number = finding.lesion.number
-        planes = [_lesion_plane(scene, finding, kind, _KEY_SIZE) for kind in (Plane.SAGITTAL, Plane.AXIAL)]
-        label = lesion_label(scene, finding)
-        pictures[number] = tuple(
-            KeyImage(plane, with_caption(panel(scene, plane), label)) for plane in planes
-        )
-    return pictures
+    drawn = {finding.lesion.number: _attempted(_key_images, scene, finding) for finding in report.findings}
+    return {number: images for number, images in drawn.items() if images is not None}
+
+
+def _key_images(scene: Scene, finding: LesionFinding) -> tuple[KeyImage, ...]:
+    planes = [_lesion_plane(scene, finding, kind, _KEY_SIZE) for kind in (Plane.SAGITTAL, Plane.AXIAL)]
+    label = lesion_label(scene, finding)
+    return tuple(KeyImage(plane, with_caption(panel(scene, plane), label)) for plane in planes)
 
 
 def draw_overlays(report: StudyReport, uncertain_below: float = 0.8) -> Overlays:
-    """Draw every picture of a report.
+    """Draw every picture of a report that can be drawn.
 
     Parameters
     ----------
@@ -77,8 +93,20 @@ def draw_overlays(report: StudyReport, uncertain_below: float = 0.8) -> Overlays
         Levels of less confidence carry a question mark.
     """
     scene = make_scene(report, uncertain_below)
-    lesions = {finding.lesion.number: draw_lesion(scene, finding) for finding in report.findings}
-    return Overlays(draw_overview(scene), lesions)
+    drawn = {finding.lesion.number: _attempted(draw_lesion, scene, finding) for finding in report.findings}
+    lesions = {number: image for number, image in drawn.items() if image is not None}
+    return Overlays(_attempted(draw_overview, scene), lesions)
+
+
+def _attempted(
+    draw: Callable[Arguments, Drawn], *arguments: Arguments.args, **options: Arguments.kwargs
+) -> Drawn | None:
+    try:
+        return draw(*arguments, **options)
+    except _UNDRAWABLE as error:
+        _log.warning("a picture could not be drawn (%s)", type(error).__name__)
+        _log.debug("how its drawing failed", exc_info=error)
+        return None
 
 
 def draw_lesion(scene: Scene, finding: LesionFinding) -> Image.Image:

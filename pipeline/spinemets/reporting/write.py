@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -55,7 +56,8 @@ def write_report(
 ) -> WrittenReport:
     """Write the report in every format of the configuration but the label maps and DICOM.
 
-    Each file appears whole or not at all; the page comes last.
+    Each file appears whole or not at all; the page comes last. A picture that cannot be drawn is
+    missing, and a caution of the report says so.
 
     Parameters
     ----------
@@ -68,13 +70,20 @@ def write_report(
         A file cannot be written, or what makes a PDF is not installed.
     """
     wanted = set(config.formats)
-    document = report_document(report, config.identifiers, with_pictures="png" in wanted, key=key)
     json_path = html_path = pdf_path = overview_path = None
     overlays: tuple[Path, ...] = ()
-    pictures = _pictures(report) if wanted & {"png", "html", *_PDF_FORMATS} else Pictures(b"", {})
+    pictures, undrawn = Pictures(b"", {}), frozenset[int]()
+    if wanted & {"png", "html", *_PDF_FORMATS}:
+        pictures = _pictures(report)
+        undrawn = frozenset(finding.lesion.number for finding in report.findings) - set(pictures.lesions)
+        report = replace(report, cautions=(*report.cautions, *_missing(pictures, undrawn)))
+    document = report_document(
+        report, config.identifiers, with_pictures="png" in wanted, undrawn=undrawn, key=key
+    )
     if "png" in wanted:
-        overview_path = folder / OVERVIEW_NAME
-        atomic_write_bytes(overview_path, pictures.overview)
+        if pictures.overview:
+            overview_path = folder / OVERVIEW_NAME
+            atomic_write_bytes(overview_path, pictures.overview)
         overlays = tuple(folder / overlay_name(number) for number in pictures.lesions)
         for path, content in zip(overlays, pictures.lesions.values(), strict=True):
             atomic_write_bytes(path, content)
@@ -96,9 +105,17 @@ def write_report(
 def _pictures(report: StudyReport) -> Pictures:
     overlays = draw_overlays(report, review_confidence(report))
     return Pictures(
-        overview=_png(overlays.overview),
+        overview=_png(overlays.overview) if overlays.overview else b"",
         lesions={number: _png(image) for number, image in overlays.lesions.items()},
     )
+
+
+def _missing(pictures: Pictures, undrawn: frozenset[int]) -> Iterator[str]:
+    """A caution for each picture that could not be drawn."""
+    if not pictures.overview:
+        yield "The overview could not be drawn."
+    for number in sorted(undrawn):
+        yield f"No picture of lesion {number} could be drawn; look at its slices in the images themselves."
 
 
 def _png(image: Image.Image) -> bytes:
