@@ -284,7 +284,19 @@ def test_without_any_spine_a_lesion_is_still_reported_for_review(lumbar_spine):
     found = classify(lesion, segmentation, (), ClassificationConfig())
     assert found.needs_review
     assert any("thecal sac was not found" in reason for reason in found.review_reasons)
+    assert found.compartment_probabilities[Compartment.EXTRADURAL] == 0.95
     assert set(found.review_topics) == {ReviewTopic.LEVEL, ReviewTopic.COMPARTMENT, ReviewTopic.EVIDENCE}
+
+
+@pytest.mark.parametrize(("front_mm", "expected"), [(0.0, 0.95), (17.0, 0.95), (38.0, 1.0)])
+def test_without_a_canal_only_what_lies_far_from_it_is_surely_extradural(front_mm, expected):
+    phantom = spine_of("L3")
+    canal = np.isin(phantom.segmentation.anatomy, (Structure.THECAL_SAC, Structure.CORD))
+    bare = replace(phantom.segmentation, anatomy=np.where(canal, 0, phantom.segmentation.anatomy))
+    found = finding(phantom, add_lesion(bare, phantom.point("L3", front_mm), (5, 5, 5)))
+    assert sum(found.compartment_probabilities.values()) == pytest.approx(1.0)
+    assert found.compartment_probabilities[Compartment.EXTRADURAL] == pytest.approx(expected, abs=1e-6)
+    assert (ReviewTopic.COMPARTMENT in found.review_topics) is (expected < 1)
 
 
 @pytest.mark.parametrize(

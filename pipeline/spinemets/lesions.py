@@ -21,8 +21,9 @@ from spinemets.anatomy import Structure
 from spinemets.confidence import confidence, gather_evidence
 from spinemets.config import LesionConfig
 from spinemets.findings import Lesion, SequenceSignal, SpineSegmentation
+from spinemets.surroundings import labels_about
 from spinemets.volume import Grid, Mask, Volume
-from spinemets.voxels import bounding_box, corner, shell_of, voxels_of, widened
+from spinemets.voxels import bounding_box, corner, voxels_of, widened
 
 __all__ = ["find_lesions"]
 
@@ -33,7 +34,6 @@ _NEAR_CANAL_MM = 60.0  # above and below, for cord and CSF
 _MINIMUM_REFERENCE_VOXELS = 30
 _CLEAR_Z = 2.0
 _MAD_TO_SD = 1.4826
-_SHELL_MM = 3.0
 _REFERENCE_NAMES = {
     Structure.VERTEBRAL_BODY: "marrow",
     Structure.CORD: "cord",
@@ -190,10 +190,7 @@ def _signals(
 
 def _surroundings(lesion: Lesion, segmentation: SpineSegmentation) -> Structure:
     """The tissue that a lesion is compared with: what most of its shell and itself is labelled."""
-    grid = segmentation.grid
-    box, shell = shell_of(lesion.voxels, grid.shape, grid.spacing_mm, _SHELL_MM)
-    around, own = segmentation.anatomy[box][shell], segmentation.anatomy[tuple(lesion.voxels.T)]
-    counts = np.bincount(np.concatenate([around, own]), minlength=len(Structure))
+    counts = np.bincount(np.concatenate(labels_about(lesion, segmentation)), minlength=len(Structure))
     cord, sac = counts[Structure.CORD], counts[Structure.THECAL_SAC]
     if cord + sac <= 0.5 * counts.sum():
         return Structure.VERTEBRAL_BODY

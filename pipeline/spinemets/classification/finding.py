@@ -8,14 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.anatomy import Structure
-from spinemets.classification.compartment import CompartmentOpinion, judge_compartment
+from spinemets.classification.compartment import BASE_RATES, CompartmentOpinion, judge_compartment
 from spinemets.classification.envelopes import Envelope, model_envelope
 from spinemets.classification.place import LevelsTouched, find_levels
 from spinemets.config import ClassificationConfig
 from spinemets.findings import Lesion, LesionFinding, ReviewTopic, SpineSegmentation, Vertebra
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
+from spinemets.surroundings import labels_about
 from spinemets.volume import Grid, Weighting
-from spinemets.voxels import shell_of, voxels_of
+from spinemets.voxels import voxels_of
 
 __all__ = ["classify"]
 
@@ -24,7 +25,6 @@ Array = npt.NDArray[np.float64]
 _WINDOW_MM = 70.0  # of the column above and below a lesion that it is judged by
 _LESION_PROBABILITY = 0.5  # voxels of other lesions, which no outline may be fitted to
 _NEAR_CANAL_MM = 25.0
-_SHELL_MM = 3.0
 _OUTSIDE = 0.8  # of a lesion's voxels and of those around it, in no structure
 
 
@@ -54,18 +54,19 @@ def classify(
         seems to lie outside the spine, or is bright on T1.
     """
     scene = _look(lesion, segmentation)
-    if scene is None:
-        opinion = judge_compartment(np.zeros((1, 3)), None, None, segmentation.grid, config)
-        levels = LevelsTouched((), None)
-        sac = None
-    else:
+    opinion, levels = BASE_RATES, LevelsTouched((), None)
+    if scene is not None:
         sac, cord = _envelopes(scene)
-        opinion = judge_compartment(scene.lesion_mm, sac, cord, segmentation.grid, config)
+        if sac is not None or not _is_near_canal(scene):
+            opinion = judge_compartment(scene.lesion_mm, sac, cord, segmentation.grid, config)
         place = (scene.segmentation, scene.axis)
         levels = find_levels(scene.voxels, scene.lesion_mm, place, vertebrae, config)
     doubts = _doubts(lesion, opinion, levels, config) + _unlike_metastases(lesion, segmentation)
-    if sac is None and (scene is None or _is_near_canal(scene)):
-        guess = "The thecal sac was not found beside this lesion, so its compartment is a guess."
+    if opinion is BASE_RATES:
+        guess = (
+            "The thecal sac was not found beside this lesion, so its compartment is a guess: "
+            "most metastases are extradural."
+        )
         doubts.append((ReviewTopic.COMPARTMENT, guess))
     main = levels.main
     return LesionFinding(
@@ -205,9 +206,7 @@ def _unlike_metastases(lesion: Lesion, segmentation: SpineSegmentation) -> list[
 
 def _is_outside(lesion: Lesion, segmentation: SpineSegmentation) -> bool:
     """Whether it lies in no structure and in nothing's place: what surrounds it is none either."""
-    grid, anatomy = segmentation.grid, segmentation.anatomy
-    box, shell = shell_of(lesion.voxels, grid.shape, grid.spacing_mm, _SHELL_MM)
-    parts = anatomy[tuple(lesion.voxels.T)], anatomy[box][shell]
+    parts = labels_about(lesion, segmentation)
     return all((part == Structure.BACKGROUND).mean() > _OUTSIDE for part in parts if len(part))
 
 
