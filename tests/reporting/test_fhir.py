@@ -45,11 +45,20 @@ def test_observations_say_what_the_report_says(resources, document):
         assert float(told["Long axis"].valueQuantity.value) == finding.longest_diameter_mm
         assert told["Compartment"].valueCodeableConcept.text == finding.compartment.value
         assert told["Level"].valueString == finding.level.value
+        assert told["Lesion number"].valueInteger == finding.lesion
+        assert float(told["Confidence of the level"].valueQuantity.value) == finding.level_confidence
+        assert told["Side of the midline"].valueString == finding.side
         assert told["Needs review"].valueBoolean is finding.needs_review
         assert observation.bodySite.coding[0].display == f"{finding.level.value} vertebra"
         assert observation.bodySite.coding[0].system == "http://snomed.info/sct"
         (study,) = observation.derivedFrom
         assert resources[study.reference] == only(resources, "ImagingStudy")[0]
+
+
+def test_a_lesion_whose_side_is_unknown_has_none(document):
+    finding = document.findings[0].model_copy(update={"side": None})
+    bundle = Bundle.model_validate_json(fhir_bundle(document.model_copy(update={"findings": (finding,)})))
+    assert "Side of the midline" not in {part.code.text for part in bundle.entry[-1].resource.component}
 
 
 def test_identifiers_are_hashed_unless_they_are_kept(report, resources):

@@ -124,7 +124,9 @@ def _observation(document: ReportDocument, finding: FindingRecord, urls: dict[st
 def _components(finding: FindingRecord) -> list[Resource]:
     from pydicom.sr.codedict import codes
 
+    side = [{"code": {"text": "Side of the midline"}, "valueString": finding.side}] if finding.side else []
     return [
+        {"code": {"text": "Lesion number"}, "valueInteger": finding.lesion},
         {"code": _coded(codes.SCT.Volume), "valueQuantity": _quantity(finding.volume_mm3, "mm3")},
         {"code": _coded(codes.SCT.LongAxis), "valueQuantity": _quantity(finding.longest_diameter_mm, "mm")},
         {"code": {"text": "Confidence"}, "valueQuantity": _quantity(finding.confidence, "1")},
@@ -134,6 +136,11 @@ def _components(finding: FindingRecord) -> list[Resource]:
             "valueQuantity": _quantity(finding.compartment_probabilities[finding.compartment], "1"),
         },
         {"code": {"text": "Level"}, "valueString": finding.level.value if finding.level else "none"},
+        {
+            "code": {"text": "Confidence of the level"},
+            "valueQuantity": _quantity(finding.level_confidence, "1"),
+        },
+        *side,
         {"code": {"text": "Region"}, "valueString": finding.region.value if finding.region else "none"},
         {"code": {"text": "Needs review"}, "valueBoolean": finding.needs_review},
     ]
