@@ -8,6 +8,7 @@ from PIL import ImageDraw
 
 from spinemets.anatomy import Compartment, Structure
 from spinemets.findings import ReviewTopic
+from spinemets.reporting import summary_lines
 from spinemets.reporting.drawing import grey_picture
 from spinemets.reporting.overlays import draw_key_images, draw_lesion, draw_overlays, plane_through
 from spinemets.reporting.overview import draw_overview
@@ -178,6 +179,18 @@ def test_the_lesions_own_probability_stands_beside_the_compartments(report, writ
     draw_lesion(make_scene(report, 0.8), report.findings[3])
     heading = next(text for text in places(written) if text.startswith("Lesion 4"))
     assert "lesion 57 % · extradural 52 %" in heading
+
+
+def test_a_picture_rounds_sizes_as_the_report_does(report, written):
+    lesion = replace(report.findings[0].lesion, longest_diameter_mm=17.49999, volume_mm3=84.49999)
+    finding = replace(report.findings[0], lesion=lesion)
+    single = replace(report, findings=(finding, *report.findings[1:]))
+    draw_lesion(make_scene(single, 0.8), finding)
+    heading = next(text for text in places(written) if text.startswith("Lesion 1"))
+    (described,) = (line for line in summary_lines(single) if line.startswith("  1"))
+    for size in ("18 mm", "84 mm³"):
+        assert size in heading
+        assert size in described
 
 
 def test_labels_give_the_probability_of_the_lesion(report, written):

@@ -28,7 +28,13 @@ from spinemets.reporting.schema import (
     StudyRecord,
     SummaryRecord,
 )
-from spinemets.reporting.words import is_doubtful, rounded_probability, summary_sentences, uncertain_levels
+from spinemets.reporting.words import (
+    is_doubtful,
+    rounded_probability,
+    rounded_size,
+    summary_sentences,
+    uncertain_levels,
+)
 from spinemets.volume import Study, Volume
 
 __all__ = ["OVERVIEW_NAME", "hash_identifier", "overlay_name", "report_document", "review_confidence"]
@@ -168,9 +174,9 @@ def _finding(
         compartment=finding.compartment,
         compartment_probabilities=_all_compartments(finding.compartment_probabilities),
         compartment_shares=_all_compartments(finding.compartment_shares),
-        volume_mm3=round(lesion.volume_mm3, 3),
+        volume_mm3=rounded_size(lesion.volume_mm3),
         volume_ml=round(lesion.volume_mm3 / 1000, 6),
-        longest_diameter_mm=round(lesion.longest_diameter_mm, 3),
+        longest_diameter_mm=rounded_size(lesion.longest_diameter_mm),
         centroid_mm=_point(lesion.centroid_mm),
         slice_first=place.slice_first,
         slice_last=place.slice_last,
@@ -203,7 +209,7 @@ def _summary(findings: tuple[FindingRecord, ...], levels: tuple[LevelRecord, ...
         lesions=len(findings),
         lesions_doubtful=sum(is_doubtful(finding) for finding in findings),
         needs_review=sum(finding.needs_review for finding in findings),
-        total_volume_mm3=round(total_mm3, 3),
+        total_volume_mm3=rounded_size(total_mm3),
         total_volume_ml=round(total_mm3 / 1000, 6),
         by_compartment={compartment: compartments[compartment] for compartment in Compartment},
         by_region={region: regions[region] for region in SpineRegion},

@@ -20,6 +20,7 @@ from spinemets.reporting.page import content_policy, data_url, new_environment, 
 from spinemets.reporting.palette import COMPARTMENT_COLOURS, hex_colour
 from spinemets.reporting.schema import FindingRecord, ReportDocument, SignalRecord
 from spinemets.reporting.words import (
+    length_text,
     lesion_count,
     level_name,
     level_names,
@@ -97,6 +98,7 @@ def _environment() -> Environment:
     environment = new_environment()
     environment.filters.update(
         percent=lambda probability: _unbroken(percent(probability)),
+        length_mm=lambda length_mm: _unbroken(length_text(length_mm)),
         volume=lambda volume_mm3: _unbroken(volume_text(volume_mm3)),
         signal=_signal_text,
         bar=_bar,

@@ -22,7 +22,7 @@ from spinemets.reporting.palette import COMPARTMENT_COLOURS
 from spinemets.reporting.panels import draw_legend, legend_width, panel, slice_words, with_caption
 from spinemets.reporting.planes import BodyAxes, PicturePlane
 from spinemets.reporting.scene import DOUBT_NOTE, Scene, has_doubtful_evidence, lesion_label, make_scene
-from spinemets.reporting.words import percent, volume_text
+from spinemets.reporting.words import length_text, percent, volume_text
 from spinemets.volume import Plane
 
 __all__ = ["KeyImage", "Overlays", "draw_key_images", "draw_lesion", "draw_overlays", "plane_through"]
@@ -205,6 +205,6 @@ def _heading(scene: Scene, finding: LesionFinding) -> str:
     return (
         f"Lesion {finding.lesion.number}   {levels}   "
         f"lesion {percent(finding.lesion.confidence)} · {finding.compartment.value} {compartment}   "
-        f"{volume_text(finding.lesion.volume_mm3)}   {finding.lesion.longest_diameter_mm:.0f} mm"
+        f"{volume_text(finding.lesion.volume_mm3)}   {length_text(finding.lesion.longest_diameter_mm)}"
         + ("   needs review" if finding.needs_review else "")
     )

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from spinemets.findings import StudyReport
 from spinemets.reporting.document import report_document
-from spinemets.reporting.words import level_names, percent, review_text, uncertain_levels, volume_text
+from spinemets.reporting.words import (
+    length_text,
+    level_names,
+    percent,
+    review_text,
+    uncertain_levels,
+    volume_text,
+)
 
 __all__ = ["summary_lines"]
 
@@ -20,7 +27,7 @@ def summary_lines(report: StudyReport) -> list[str]:
         review = f"  {review_text(finding)}" if finding.needs_review else ""
         lines.append(
             f"{finding.lesion:>3}  {levels:<14} {finding.compartment.value} ({probability})"
-            f"  {volume_text(finding.volume_mm3)}  {finding.longest_diameter_mm:.0f} mm"
+            f"  {volume_text(finding.volume_mm3)}  {length_text(finding.longest_diameter_mm)}"
             f"  confidence {percent(finding.confidence)}{review}"
         )
     lines += [f"Caution: {caution}" for caution in document.cautions]

@@ -13,6 +13,7 @@ __all__ = [
     "DOUBTFUL_BELOW",
     "is_doubtful",
     "join_words",
+    "length_text",
     "lesion_count",
     "level_name",
     "level_names",
@@ -22,6 +23,7 @@ __all__ = [
     "place_text",
     "review_text",
     "rounded_probability",
+    "rounded_size",
     "slices_text",
     "summary_sentences",
     "uncertain_levels",
@@ -48,6 +50,11 @@ def rounded_probability(probability: float) -> float:
     return rounded if certain else min(max(rounded, 0.0001), 0.9999)
 
 
+def rounded_size(size: float) -> float:
+    """A length in mm or a volume in mm³, in three decimals."""
+    return round(float(size), 3)
+
+
 def percent(probability: float) -> str:
     """A probability for reading; never claims 0 % or 100 % unless it is exactly that.
 
@@ -68,7 +75,17 @@ def volume_text(volume_mm3: float) -> str:
     >>> volume_text(3120.0), volume_text(84.0)
     ('3.12 mL', '84 mm³')
     """
+    volume_mm3 = rounded_size(volume_mm3)
     return f"{volume_mm3 / 1000:.2f} mL" if volume_mm3 >= 100 else f"{volume_mm3:.0f} mm³"
+
+
+def length_text(length_mm: float) -> str:
+    """A length in whole millimetres, as of the length that the report gives.
+
+    >>> length_text(17.4998), length_text(16.5)
+    ('18 mm', '16 mm')
+    """
+    return f"{rounded_size(length_mm):.0f} mm"
 
 
 def join_words(words: Sequence[str]) -> str:
@@ -251,5 +268,5 @@ def _described(finding: FindingRecord, uncertain: Levels) -> str:
     place = f"in the {names}" if names.startswith("sacrum") else f"at {names}"
     if not finding.levels:
         place = "with no recognised vertebra near it"
-    size = f"{volume_text(finding.volume_mm3)}, longest diameter {finding.longest_diameter_mm:.0f} mm"
+    size = f"{volume_text(finding.volume_mm3)}, longest diameter {length_text(finding.longest_diameter_mm)}"
     return f"{finding.compartment.value}{' ' if finding.levels else ', '}{place}, {size}"
