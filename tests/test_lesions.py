@@ -68,6 +68,15 @@ def test_a_lesion_in_another_one_s_hole_is_counted_once():
     assert len(voxels[0] | voxels[1]) == 12 * 24 * 24
 
 
+def test_the_hole_of_a_lesion_in_another_ones_hole_is_the_inner_ones():
+    def cube(half):
+        return (slice(10 - half, 10 + half), slice(20 - half, 20 + half), slice(20 - half, 20 + half))
+
+    shells = (cube(9), 0.9), (cube(7), 0.0), (cube(5), 0.9), (cube(3), 0.0)
+    lesions = find_lesions(with_probability(blank(), *shells), CONFIG)
+    assert sorted(len(lesion.voxels) for lesion in lesions) == [10**3, 18**3 - 10**3]
+
+
 def test_lesions_are_numbered_from_head_to_foot_whatever_the_grids_direction():
     low = (slice(2, 5), slice(5, 12), slice(2, 9))
     high = (slice(10, 13), slice(5, 12), slice(28, 35))
@@ -143,6 +152,17 @@ def test_a_lesion_like_marrow_is_similar(scanned_spine):
     centre = phantom.point("L2", phantom.body_front_mm("L2"))
     segmentation = add_lesion(phantom.segmentation, centre, (6, 6, 6))
     (found,) = find_lesions(with_volume(segmentation, t1 * field, Weighting.T1), CONFIG)
+    assert found.signals[0].appearance == "similar"
+
+
+def test_marrow_of_no_vertebra_does_not_choose_the_reference(scanned_spine):
+    phantom, t1, _, field = scanned_spine
+    centre = phantom.point("L4", phantom.body_front_mm("L4"))
+    segmentation = add_lesion(phantom.segmentation, centre, (6, 6, 6))
+    instance = phantom.names.index("L4") + 1
+    unowned = np.where(segmentation.vertebrae == instance, 0, segmentation.vertebrae)
+    segmentation = with_volume(replace(segmentation, vertebrae=unowned), t1 * field, Weighting.T1)
+    (found,) = find_lesions(segmentation, CONFIG)
     assert found.signals[0].appearance == "similar"
 
 

@@ -7,6 +7,7 @@ lies in the body is not decided here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -23,7 +24,7 @@ from spinemets.config import LesionConfig
 from spinemets.findings import Lesion, SequenceSignal, SpineSegmentation
 from spinemets.surroundings import labels_about
 from spinemets.volume import Grid, Mask, Volume
-from spinemets.voxels import bounding_box, corner, voxels_of, widened
+from spinemets.voxels import Box, bounding_box, corner, voxels_of, widened
 
 __all__ = ["find_lesions"]
 
@@ -62,12 +63,14 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
         return ()
     components = cc3d.connected_components(np.ascontiguousarray(mask[around]), connectivity=26)
     lesions = []
-    for label, box in enumerate(ndimage.find_objects(components), start=1):
+    # The smaller ones first: what lies in the hole of one in another one's hole is the inner one's.
+    for label, box in sorted(enumerate(ndimage.find_objects(components), start=1), key=_box_size):
         inside = components[box] == label
         probabilities = segmentation.lesion_probability[around][box][inside]
         start = corner(around) + corner(box)
         # What lies in its holes is its own, unless it is another lesion.
         filled = ndimage.binary_fill_holes(inside) & (inside | (components[box] == 0))
+        components[box][filled] = label
         voxels = np.argwhere(filled) + start
         in_cord = segmentation.anatomy[around][box][inside] == Structure.CORD
         evidence = gather_evidence(probabilities, in_cord, grid.voxel_volume_mm3, series)
@@ -83,6 +86,10 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
         replace(lesion, number=number, signals=_signals(lesion, segmentation, references))
         for number, lesion in enumerate(lesions, start=1)
     )
+
+
+def _box_size(labelled: tuple[int, Box]) -> int:
+    return math.prod(edge.stop - edge.start for edge in labelled[1])
 
 
 def _describe(voxels: Voxels, sure: float, grid: Grid) -> Lesion:
@@ -146,8 +153,10 @@ class _References:
             return voxels
         distance = np.abs(self.grid.to_world(voxels)[:, 2] - lesion.centroid_mm[2])
         if structure is Structure.VERTEBRAL_BODY:
-            own = self.instances[int(distance.argmin())]
-            chosen = np.abs(self.instances - own) <= _NEIGHBOURS
+            # What belongs to no vertebra has no neighbours.
+            numbered = self.instances > 0
+            own = self.instances[int(np.where(numbered, distance, np.inf).argmin())]
+            chosen = numbered & (np.abs(self.instances - own) <= _NEIGHBOURS)
         else:
             chosen = distance < _NEAR_CANAL_MM
         return voxels[chosen] if chosen.sum() >= _MINIMUM_REFERENCE_VOXELS else voxels
