@@ -117,6 +117,16 @@ def test_a_mid_thoracic_view_is_honestly_unsure(chest):
     assert "Neither C2 nor the sacrum" in cautions
 
 
+def test_sure_names_between_doubtful_ones_are_not_called_uncertain(chest):
+    upper, *sure, last = (replace(vertebra, confidence=0.99, alternatives=()) for vertebra in named(chest))
+    upper, last = replace(upper, confidence=0.6), replace(last, confidence=0.7)
+    cautions = [caution for caution in level_cautions((upper, *sure, last), CONFIG) if "numbering" in caution]
+    assert cautions == [
+        f"The numbering of {upper.level.value} is uncertain (lowest confidence 0.60).",
+        f"The numbering of {last.level.value} is uncertain (lowest confidence 0.70).",
+    ]
+
+
 def test_confidence_and_alternatives_are_probabilities_of_one_distribution(chest):
     for vertebra in named(chest):
         total = vertebra.confidence + sum(a.probability for a in vertebra.alternatives)

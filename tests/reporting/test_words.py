@@ -133,6 +133,16 @@ def test_an_uncertain_sacrum_is_called_the_sacrum(report):
     assert report_document(rebuilt).summary.sentences[-1] == "The level names L5 and sacrum are uncertain."
 
 
+def test_uncertain_levels_in_a_row_are_one_span(report):
+    confidences = (0.4, 0.4, 0.4, 0.99, 0.4, 0.99, 0.99, 0.99)
+    doubtful = tuple(
+        replace(vertebra, confidence=confidence)
+        for vertebra, confidence in zip(report.vertebrae, confidences, strict=True)
+    )
+    rebuilt = build_report(report.study, report.segmentation, doubtful, (), report.provenance)
+    assert report_document(rebuilt).summary.sentences[-1] == "The level names T11 to L1 and L3 are uncertain."
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -128,18 +128,21 @@ def level_cautions(vertebrae: tuple[Vertebra, ...], config: LevelConfig) -> tupl
 
 
 def _uncertain(vertebrae: tuple[Vertebra, ...], config: LevelConfig) -> list[str]:
-    doubtful = [vertebra for vertebra in vertebrae if vertebra.confidence < config.review_confidence]
-    if not doubtful:
-        return []
+    """A sentence for each run of doubtful names; sure ones may lie between two."""
+    runs = groupby(vertebrae, lambda vertebra: vertebra.confidence < config.review_confidence)
+    return [_doubt(tuple(run)) for is_doubtful, run in runs if is_doubtful]
+
+
+def _doubt(doubtful: tuple[Vertebra, ...]) -> str:
     first, last = doubtful[0], doubtful[-1]
     least = min(vertebra.confidence for vertebra in doubtful)
     which = first.level.value if first is last else f"{first.level.value} to {last.level.value}"
     words = f"The numbering of {which} is uncertain (lowest confidence {least:.2f})"
     if not first.alternatives or not last.alternatives:
-        return [words + "."]
+        return f"{words}."
     others = [vertebra.alternatives[0].level.value for vertebra in (first, last)]
     other = others[0] if first is last else f"{others[0]} to {others[1]}"
-    return [f"{words}; the next likeliest reading is {other}."]
+    return f"{words}; the next likeliest reading is {other}."
 
 
 def _unusual(vertebrae: tuple[Vertebra, ...]) -> list[str]:

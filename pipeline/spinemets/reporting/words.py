@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import chain
+from itertools import chain, groupby
 
 from spinemets.anatomy import VertebralLevel
 from spinemets.findings import Side
@@ -219,12 +219,20 @@ def _sentences(findings: Sequence[FindingRecord], levels: Sequence[LevelRecord])
     elif review:
         noun, verb = ("Lesion", "needs") if len(review) == 1 else ("Lesions", "need")
         yield f"{noun} {join_words(number_runs(review))} {verb} a reader's decision."
-    names = [level_name(record.level, ()) for record in levels if record.uncertain]
-    if names and len(names) == len(levels):
+    if uncertain and len(uncertain) == len(levels):
         yield "The names of all recognised levels are uncertain."
-    elif names:
-        noun, verb = ("name", "is") if len(names) == 1 else ("names", "are")
-        yield f"The level {noun} {join_words(names)} {verb} uncertain."
+    elif uncertain:
+        noun, verb = ("name", "is") if len(uncertain) == 1 else ("names", "are")
+        yield f"The level {noun} {join_words(_uncertain_runs(levels))} {verb} uncertain."
+
+
+def _uncertain_runs(levels: Sequence[LevelRecord]) -> list[str]:
+    """The uncertain names, three or more neighbours as a span."""
+    words: list[str] = []
+    for is_uncertain, run in groupby(levels, lambda record: record.uncertain):
+        names = [level_name(record.level, ()) for record in run] if is_uncertain else []
+        words += [f"{names[0]} to {names[-1]}"] if len(names) > 2 else names
+    return words
 
 
 def _several(findings: Sequence[FindingRecord], uncertain: Levels, seen: str) -> Iterator[str]:
