@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import highdicom
 import pydicom
 import pytest
 from pydicom.sr.codedict import codes
 
 from spinemets.anatomy import Compartment
+from spinemets.config import ReportConfig
+from spinemets.reporting.dicom import write_dicom
 from spinemets.reporting.dicom.concepts import compartment_concept, probability_concept
 from spinemets.reporting.document import report_document
 
@@ -98,6 +102,19 @@ def test_study_without_a_lesion_counts_none(case):
     (group,) = document.content.get_image_measurement_groups()
     (count,) = group.get_measurements()
     assert (count.name, count.value) == (codes.SCT.NumberOfLesions, 0)
+    assert vertebrae_found(document) == codes.SCT.Yes
+
+
+def vertebrae_found(document):
+    (group,) = document.content.get_image_measurement_groups()
+    told = {item.name.meaning: item.value for item in group.get_qualitative_evaluations()}
+    return told["Vertebrae were recognised"]
+
+
+def test_a_count_of_none_where_no_vertebra_was_recognised_says_so(case, tmp_path):
+    report = replace(case("sagittal", "dicom-sr", lesions=0).report, vertebrae=())
+    (path,) = write_dicom(report, tmp_path, ReportConfig(formats=("dicom-sr",)))
+    assert vertebrae_found(highdicom.sr.srread(path)) == codes.SCT.No
 
 
 def test_report_of_a_labelmap_refers_to_its_segments(case):

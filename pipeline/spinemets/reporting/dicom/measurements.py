@@ -37,6 +37,7 @@ _REVIEW = own_concept("needs-review", "Needs review")
 _REVIEW_TOPIC = own_concept("review-topic", "What the review is about")
 _LEVEL = own_concept("level", "Vertebral level")
 _REGION = own_concept("region", "Spinal region")
+_VERTEBRAE_FOUND = own_concept("vertebrae-found", "Vertebrae were recognised")
 
 
 def make_measurement_report(
@@ -44,7 +45,8 @@ def make_measurement_report(
 ) -> Dataset:
     """The structured report of a study: partial, preliminary and unverified.
 
-    Numbers are those of ``report.json``. A study without a lesion has one group that counts none.
+    Numbers are those of ``report.json``. A study without a lesion has one group that counts none,
+    and says whether vertebrae were recognised.
 
     Parameters
     ----------
@@ -116,6 +118,8 @@ def _groups(report: StudyReport, identifiers: Identifiers, lesions: Dataset | No
     )
     findings = report_document(report, "keep", with_pictures=False).findings
     if lesions is None:
+        # Where no spine was recognised, that no lesion was found says nothing.
+        found = codes.SCT.Yes if report.vertebrae else codes.SCT.No
         return [
             sr.MeasurementsAndQualitativeEvaluations(
                 tracking_identifier=_tracking("spine", identifiers),
@@ -123,6 +127,7 @@ def _groups(report: StudyReport, identifiers: Identifiers, lesions: Dataset | No
                 algorithm_id=algorithm,
                 finding_sites=[sr.FindingSite(codes.SCT.Spine)],
                 measurements=[sr.Measurement(codes.SCT.NumberOfLesions, 0, codes.UCUM.NoUnits)],
+                qualitative_evaluations=[sr.QualitativeEvaluation(_VERTEBRAE_FOUND, found)],
             )
         ]
     return [
