@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -114,6 +115,18 @@ def test_page_tells_doubtful_lesions_compartments_and_cautions(page):
     )
     assert ">87 %</td>" in many
     assert 'data-value="2">2<br><span class="muted">A.</span><br><span class="muted">B.</span></td>' in unsure
+
+
+def test_a_study_without_a_recognised_vertebra_is_to_be_reviewed(make_report, tmp_path):
+    bare = replace(make_report(lesions=False), vertebrae=())
+    seen, unseen = (
+        entry(tmp_path, name, **report_row(report))
+        for name, report in (("spine", make_report(lesions=False)), ("noise", bare))
+    )
+    assert not seen.is_without_spine
+    assert unseen.is_for_review
+    assert render_batch_page([seen, unseen]).count("no vertebra recognised") == 1
+    assert not entry(tmp_path, "broken", "failed").is_for_review
 
 
 def test_that_no_lesion_was_found_is_no_caution_of_a_study(make_report):

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import unescape
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from spinemets.config import ReportConfig
+from spinemets.findings import SequenceSignal
 from spinemets.reporting import write_report
 
 CHROMIUM = next(
@@ -35,6 +36,7 @@ const poll = setInterval(() => {
   if (state !== "ready") return;
   clearInterval(poll);
   const seen = {};
+  seen.cut = [...document.querySelectorAll(".scroll")].map((one) => one.scrollWidth - one.clientWidth);
   const names = () => [...document.querySelectorAll("#viewer-labels .before")].map((one) => one.textContent);
   const say = () => document.getElementById("viewer-readout").textContent;
   const set = (id, change) => {
@@ -100,6 +102,12 @@ def visit(page: Path, folder: Path, flags: tuple[str, ...]) -> Visit:
 def page(make_report, tmp_path_factory):
     """Of an oblique study, whose slices and coordinates do not run along each other."""
     report = make_report(order=(1, 2, 0), flips=(True, True, False), turn_degrees=(8.0, -5.0, 10.0))
+    stir = SequenceSignal("series 5 (STIR)", "STIR/T2FS", 23.9, "bright")
+    findings = tuple(
+        replace(finding, lesion=replace(finding.lesion, signals=(*finding.lesion.signals, stir)))
+        for finding in report.findings
+    )
+    report = replace(report, findings=findings)
     return write_report(report, tmp_path_factory.mktemp("page"), ReportConfig(formats=("html",))).html
 
 
@@ -131,6 +139,11 @@ def canvas(used, seen):
 
 def test_the_viewer_starts_under_the_pages_own_policy(used):
     assert 'data-viewer="ready"' in used.dom
+
+
+def test_no_table_is_cut_in_a_window_as_wide_as_the_page(seen):
+    assert seen["cut"]
+    assert max(seen["cut"]) == 0
 
 
 def test_every_visible_level_is_named_over_the_sagittal_slice_from_head_to_foot(seen):

@@ -222,11 +222,8 @@ def test_the_overview_names_its_series_in_full(make_report, written):
     assert f"Midline, slice 8 of 15: series 3 ({name})" in places(written)
 
 
-def test_without_a_spine_the_overview_names_no_midline(make_report, written):
-    report = make_report(series=1)
-    zeros = np.zeros(report.segmentation.grid.shape, dtype=np.uint8)
-    bare = replace(report.segmentation, anatomy=zeros, vertebrae=zeros, evidence=())
-    draw_overview(make_scene(replace(report, segmentation=bare, vertebrae=()), 0.8))
+def test_without_a_vertebra_the_overview_names_no_midline(make_report, written):
+    draw_overview(make_scene(replace(make_report(series=1), vertebrae=()), 0.8))
     assert "Sagittal, slice 8 of 15: series 3 (T2 TSE sag)" in places(written)
     assert not any(text.startswith("Midline") for text in places(written))
 

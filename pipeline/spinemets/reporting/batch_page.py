@@ -60,9 +60,15 @@ class BatchEntry:
         return quote(f"{self.study}/{name}")
 
     @property
+    def is_without_spine(self) -> bool:
+        """Whether it has a report in which no vertebra is recognised."""
+        return "levels_seen" in self.summary and not self.summary["levels_seen"]
+
+    @property
     def is_for_review(self) -> bool:
-        """Whether a reader must decide about a finding or about the levels' names."""
-        return bool(self.summary.get("needs_review") or self.summary.get("levels_uncertain"))
+        """Whether a reader must decide: about a finding, the levels' names, or if this is a spine."""
+        asked = self.summary.get("needs_review") or self.summary.get("levels_uncertain")
+        return bool(asked or self.is_without_spine)
 
     @property
     def compartments(self) -> str:

@@ -131,7 +131,7 @@ def _signal_text(signal: SignalRecord) -> str:
     if signal.z_score is None:
         return f"{signal.weighting}: {signal.appearance}"
     appearance = "like" if signal.appearance == "similar" else f"{signal.appearance} against"
-    return f"{signal.weighting}: {appearance} {signal.reference} (z {signal.z_score:+.1f})"
+    return f"{signal.weighting}: {appearance} {signal.reference} ({_unbroken(f'z {signal.z_score:+.1f}')})"
 
 
 def _bar(finding: FindingRecord) -> list[BarPart]:

@@ -82,7 +82,7 @@ def draw_overview(scene: Scene) -> Image.Image:
 def _caption(scene: Scene, plane: PicturePlane) -> str:
     curved = plane.row_shift_mm is not None
     where = ", curved along the canal" if curved else slice_words(scene, plane)
-    view = "Midline" if scene.sac.any() or scene.bodies.any() else "Sagittal"
+    view = "Midline" if scene.report.vertebrae else "Sagittal"
     return f"{view}{where}: {scene.report.segmentation.volumes[0].series.name}"
 
 
