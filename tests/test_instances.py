@@ -300,3 +300,16 @@ def test_cleaning_twice_changes_nothing_more():
     anatomy[4:8, front + 18 : front + 26, -14:] = Structure.VERTEBRAL_BODY
     cleaned = clean_anatomy(anatomy, grid)
     assert np.array_equal(clean_anatomy(cleaned, grid), cleaned)
+
+
+def test_a_disc_beyond_the_end_of_a_blob_does_not_cut_it():
+    """A dumbbell as high as many bodies, whose extent is taken for larger than it is."""
+    grid = Grid((24, 60, 200), np.diag([1.0, 1.0, 1.0, 1.0]))
+    anatomy = np.zeros(grid.shape, np.uint8)
+    anatomy[6:18, 10:20, :] = Structure.THECAL_SAC
+    anatomy[9:15, 30:36, 20:170] = Structure.VERTEBRAL_BODY
+    for end in (slice(20, 26), slice(164, 170)):
+        anatomy[2:22, 26:40, end] = Structure.VERTEBRAL_BODY
+    anatomy[2:22, 26:40, 171:176] = Structure.DISC
+    instances = split_vertebrae(anatomy, None, grid)
+    assert (instances[anatomy == Structure.VERTEBRAL_BODY] > 0).mean() > 0.9

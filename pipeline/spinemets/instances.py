@@ -276,7 +276,10 @@ def _cut_at_necks(bodies: _Bodies, piece: _Piece, expected_mm: float) -> list[_P
     if not len(inner) or inner.min() >= 1.0:
         return [piece]
     lower = along > piece.top_mm + 2.5 + float(np.argmin(inner))
-    parts = [_measure(bodies, piece.rows[side]) for side in (~lower, lower) if side.any()]
+    if lower.all() or not lower.any():
+        # A disc beyond the blob's end is no neck of it.
+        return [piece]
+    parts = [_measure(bodies, piece.rows[side]) for side in (~lower, lower)]
     return [part for half in parts for part in _cut_at_necks(bodies, half, expected_mm)]
 
 
