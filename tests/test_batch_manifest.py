@@ -80,7 +80,12 @@ def test_relative_paths_are_those_beside_the_manifest(scans):
         ("study,path\na,\n", "row 1 names no path"),
         ("study,path\n,a\n", "row 1 names no study"),
         ("study,path\na,b,c\n", "more values"),
-        ("", "no column 'study'"),
+        ("name;path\na;b\n", "no column 'study'"),
+        ("study;path\na;b;c\n", "more values"),
+        ("study,path\n", "lists no study"),
+        ("study;path\n\n", "lists no study"),
+        ("", "is empty"),
+        ("\n", "is empty"),
     ],
 )
 def test_manifest_that_is_none_is_refused_with_its_fault(tmp_path, text, message):
@@ -88,6 +93,27 @@ def test_manifest_that_is_none_is_refused_with_its_fault(tmp_path, text, message
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_manifest(path)
+
+
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_manifest_may_have_commas_or_semicolons(tmp_path, mark):
+    path = tmp_path / "list.csv"
+    path.write_text(
+        mark.join(["study", "path", '"a,b;c"']) + "\n" + mark.join(["x", '"y,z;.nii"', "1"]) + "\n"
+    )
+    (row,) = read_manifest(path)
+    assert (row.study, row.path, row.columns) == ("x", tmp_path / "y,z;.nii", {"a,b;c": "1"})
+
+
+def test_parquet_manifest_without_rows_says_so(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(
+        pyarrow.table({"study": pyarrow.array([], "string"), "path": pyarrow.array([], "string")}),
+        tmp_path / "list.parquet",
+    )
+    with pytest.raises(ConfigError, match="lists no study"):
+        read_manifest(tmp_path / "list.parquet")
 
 
 def test_study_that_is_named_twice_costs_its_second_row_only(manifest, scans, truth, tmp_path):

@@ -18,6 +18,9 @@ __all__ = ["ManifestRow", "is_manifest", "manifest_text", "read_manifest"]
 _OWN = ("study", "path")
 _WITHIN = "study_in_path"
 
+_Table = tuple[Sequence[str], Sequence[Mapping[str, str]]]
+"""The names of the columns, and the rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
@@ -49,18 +52,26 @@ def is_manifest(path: Path) -> bool:
 def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
     """Read a CSV or Parquet file with the columns ``study`` and ``path`` and any others.
 
+    Between the values of a CSV file stand commas, or semicolons as spreadsheets of many languages write.
+
     Raises
     ------
     ConfigError
-        A column is absent or has the name of one of the summary's, or a row names no study or path.
+        A column is absent or has the name of one of the summary's, a row names no study or path, or
+        there is none.
     UnreadableFileError
         The file is damaged, or pyarrow is needed and not there.
     """
-    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path)
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names, rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path)
     missing = [name for name in _OWN if name not in names]
+    if missing and not names:
+        raise ConfigError(f"{path}: is empty; a manifest needs the columns study and path")
     if missing:
         raise ConfigError(f"{path}: has no column {missing[0]!r}; a manifest needs study and path")
+    if not rows:
+        raise ConfigError(
+            f"{path}: lists no study; a manifest has a row for each, below the names of columns"
+        )
     taken = [name for name in names if name in SUMMARY_COLUMNS and name not in _OWN]
     if taken:
         raise ConfigError(f"{path}: the column {taken[0]!r} is one of summary.csv's own; rename it")
@@ -90,21 +101,35 @@ def _row(manifest: Path, number: int, row: Mapping[str, str]) -> ManifestRow:
     return ManifestRow(study, manifest.parent / path, others, row.get(_WITHIN, "").strip())
 
 
-def _csv_rows(path: Path) -> Sequence[Mapping[str, str]]:
+def _csv_rows(path: Path) -> _Table:
     try:
         # Spreadsheets begin their files with a byte order mark.
         text = path.read_text(encoding="utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
+        reader = csv.DictReader(
+            io.StringIO(text, newline=""), restkey="", strict=True, delimiter=_delimiter(text)
+        )
         rows = [{name: value or "" for name, value in row.items()} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnreadableFileError(f"{path}: cannot be read as CSV ({error})") from error
     for number, row in enumerate(rows, start=1):
         if "" in row:
             raise ConfigError(f"{path}: row {number} has more values than the head line has columns")
-    return rows
+    return list(reader.fieldnames or ()), rows
 
 
-def _parquet_rows(path: Path) -> Sequence[Mapping[str, str]]:
+def _delimiter(text: str) -> str:
+    """A semicolon where only that gives the head line both columns of a manifest.
+
+    >>> _delimiter("study;path;age, years"), _delimiter("study,path,left;right")
+    (';', ',')
+    """
+    heads = {
+        mark: set(next(csv.reader(io.StringIO(text, newline=""), delimiter=mark), ())) for mark in (",", ";")
+    }
+    return next((mark for mark, head in heads.items() if head >= set(_OWN)), ",")
+
+
+def _parquet_rows(path: Path) -> _Table:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -113,7 +138,9 @@ def _parquet_rows(path: Path) -> Sequence[Mapping[str, str]]:
             f"{path}: pyarrow is needed to read Parquet; install spinemets[parquet] or pass a CSV file"
         ) from error
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
+        table = pyarrow.parquet.read_table(path)
+        rows = table.to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise UnreadableFileError(f"{path}: cannot be read as Parquet ({error})") from error
-    return [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
+    texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
+    return table.column_names, texts
