@@ -31,7 +31,7 @@ from spinemets.batch import (
 )
 from spinemets.batch.folders import scratch_folder
 from spinemets.batch.redaction import redact_message
-from spinemets.errors import OutOfMemoryError, OutputError, WorkerError
+from spinemets.errors import OutOfMemoryError, OutputError, UnsupportedInputError, WorkerError
 from standins import TruthSegmenter, models_for, table_rows, without_lesions, write_scan
 
 
@@ -437,7 +437,7 @@ def test_link_within_a_folder_is_not_merged(scan, truth, tmp_path, place):
     if secret.is_dir():
         (secret / "thesis.txt").write_text("secret")
     (part / place).symlink_to(secret)
-    with pytest.raises(OutputError, match=rf"{place}: is a symbolic link"):
+    with pytest.raises(UnsupportedInputError, match=rf"{place}: is a symbolic link"):
         merge_batches([part], out)
     assert not list(out.rglob("*thesis*"))
     assert not [path for path in out.rglob("*") if path.is_symlink() or path.name.endswith(".part")]
@@ -447,7 +447,7 @@ def test_result_folder_that_holds_no_plain_files_is_not_merged(scan, truth, tmp_
     part = tmp_path / "part"
     run_planned(plan_batch([scan]), part, TruthSegmenter(truth))
     os.mkfifo(part / "anna/pipe")
-    with pytest.raises(OutputError, match=r"anna/pipe: is no plain file"):
+    with pytest.raises(UnsupportedInputError, match=r"anna/pipe: is no plain file"):
         merge_batches([part], tmp_path / "merged")
 
 

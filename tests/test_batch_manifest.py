@@ -210,7 +210,7 @@ def test_merging_two_studies_of_one_name_is_refused(scans, truth, tmp_path):
 
 
 def test_folder_without_records_is_not_merged(tmp_path):
-    with pytest.raises(OutputError, match=r"holds no batch\.jsonl"):
+    with pytest.raises(NoUsableInputError, match=r"holds no batch\.jsonl"):
         merge_batches([tmp_path], tmp_path / "merged")
 
 

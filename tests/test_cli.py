@@ -491,6 +491,15 @@ def test_pdf_without_its_extra_exits_with_2_before_any_study(
     assert not (tmp_path / "out").exists()
 
 
+def test_merging_a_folder_that_no_batch_wrote_exits_with_3(tmp_path, capsys):
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(SystemExit) as ending:
+        main(["merge", str(tmp_path / "notes"), "-o", str(tmp_path / "out")])
+    assert ending.value.code == 3
+    assert "notes holds no batch.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("command", ["inspect", "detect"])
 def test_input_that_is_no_image_exits_with_3(command, tmp_path, run, capsys):
     junk = tmp_path / "notes.txt"

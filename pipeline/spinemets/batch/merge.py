@@ -15,7 +15,7 @@ from spinemets.batch.folders import earlier_folder, forget_earlier, move_aside
 from spinemets.batch.privacy import PRIVATE_FILES, join_private_tables
 from spinemets.batch.records import RECORDS_NAME, BatchRecord, RecordBook, State, read_records
 from spinemets.batch.tables import write_tables
-from spinemets.errors import OutputError
+from spinemets.errors import OutputError, UnsupportedInputError
 
 __all__ = ["merge_batches"]
 
@@ -35,9 +35,11 @@ def merge_batches(sources: Sequence[Path], out: Path) -> int:
 
     Raises
     ------
+    NoUsableInputError, UnsupportedInputError
+        A folder holds no records, or a symbolic link.
     OutputError
-        A folder holds no records or a symbolic link, two of them hold different studies of one
-        name, or ``out`` cannot be written to.
+        A record is damaged, two folders hold different studies of one name, or ``out`` cannot be
+        written to.
     """
     others = [source for source in sources if source.resolve() != out.resolve()]
     for source in others:
@@ -127,7 +129,9 @@ def _refuse_others(folder: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _refuse(path: Path, what: str) -> NoReturn:
-    raise OutputError(f"{path}: is {what}; it is not merged. Put a copy of what is meant in its place")
+    raise UnsupportedInputError(
+        f"{path}: is {what}; it is not merged. Put a copy of what is meant in its place"
+    )
 
 
 def _link(source: str, target: str) -> None:

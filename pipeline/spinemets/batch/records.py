@@ -22,7 +22,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, ValidationInfo, field_validator
 
 from spinemets.batch.names import is_file_name, is_study_name
-from spinemets.errors import OutputError
+from spinemets.errors import NoUsableInputError, OutputError
 from spinemets.io import EARLIER_NAME, RECORDS_NAME
 from spinemets.locks import take_lock
 
@@ -287,12 +287,14 @@ def read_records(folder: Path) -> Mapping[str, BatchRecord]:
 
     Raises
     ------
+    NoUsableInputError
+        There are none.
     OutputError
-        There are none, or a line is not a record.
+        A line is not a record.
     """
     path = folder / RECORDS_NAME
     if not path.is_file():
-        raise OutputError(f"{folder} holds no {RECORDS_NAME}; pass the output folder of a batch")
+        raise NoUsableInputError(f"{folder} holds no {RECORDS_NAME}; pass the output folder of a batch")
     return _read(path).records
 
 
