@@ -30,8 +30,15 @@ from spinemets.batch import (
     what_to_do,
 )
 from spinemets.batch.folders import scratch_folder
+from spinemets.batch.planning import PlannedStudy
 from spinemets.batch.redaction import redact_message
-from spinemets.errors import OutOfMemoryError, OutputError, UnsupportedInputError, WorkerError
+from spinemets.errors import (
+    NoUsableInputError,
+    OutOfMemoryError,
+    OutputError,
+    UnsupportedInputError,
+    WorkerError,
+)
 from standins import TruthSegmenter, models_for, table_rows, without_lesions, write_scan
 
 
@@ -153,6 +160,29 @@ def test_names_of_dicom_files_are_hidden_in_messages(tmp_path):
         (study,) = settle_names(plan_batch([tmp_path / "in"]), book, "hash")
     told = redact_message(f"{named[3].name}: its pixels cannot be decoded; 3 of 15 slices", study)
     assert told == "[hidden]: its pixels cannot be decoded; 3 of 15 slices"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("ct", "modality CT; only MR is analysed", None),
+        ("L5", "largest at L5", None),
+        ("T2_sag", "no T2_sag", "no [hidden]"),
+        ("T2", "second T2 series; series 3 (T2 sagittal) is used", None),
+        ("series", "no sagittal series: the axial one is used", None),
+        ("ct", "ct: no usable series (2 slices; at least 5 are needed)", "[hidden]: no usable series (2 sl"),
+        ("ct", "NoUsableInputError: ct: no usable series", "NoUsableInputError: [hidden]: no usable"),
+        ("ct", "no image is in ct.zip or 'ct'", "no image is in [hidden].zip or '[hidden]'"),
+        ("Li", "Li: modality CT; as Li says, only MR", "[hidden]: modality CT; as [hidden] says, only MR"),
+        ("T2_Jane", "T2_Jane is a T2 series", "[hidden] is a T2 series"),
+        ("4711", "4711 is no study", "[hidden] is no study"),
+    ],
+)
+def test_names_of_own_words_hide_no_word_of_a_sentence(tmp_path, name, text, told):
+    study = PlannedStudy("k", tmp_path / name, NoUsableInputError(""), hidden_source="source")
+    assert redact_message(text, study).startswith(told or text)
+    path = f"{tmp_path / name}/{name}"
+    assert redact_message(f"{path}: no usable series", study) == "[hidden]: no usable series"
 
 
 def test_a_patient_s_identifier_that_is_a_level_hides_no_level(tmp_path):

@@ -15,10 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
 from spinemets.batch.planning import PlannedStudy, real_path
 from spinemets.errors import SpinemetsError
 from spinemets.io import SeriesListing, StudyListing, image_stem, is_dicom_series
 from spinemets.io.deidentification import recognised_words
+from spinemets.volume import Plane, Weighting
 
 if TYPE_CHECKING:
     from spinemets.volume import Study
@@ -28,6 +30,24 @@ __all__ = ["redact", "redact_message", "redacted_logs", "without_names", "withou
 HIDDEN = "[hidden]"
 # Shorter words are hidden only where they stand alone: "Li" is a name, and a part of many words.
 _LONG = 5
+# A file or folder that is called by these alone names nobody, and sentences need them.
+_NOUNS = (
+    "archive ct dicom file files folder header image images input label labels lesion lesions map mha mr mri"
+    " nifti nrrd pixels results scan scans sequence sequences series slice slices spine stack studies study"
+    " voxels"
+)
+_OWN_WORDS = frozenset(
+    word
+    for text in (
+        _NOUNS,
+        *(
+            member.value
+            for kind in (Weighting, Plane, VertebralLevel, SpineRegion, Compartment)
+            for member in kind
+        ),
+    )
+    for word in re.split(r"[\W_]+", text.casefold())
+)
 
 
 def redact(text: str, words: Iterable[str]) -> str:
@@ -42,7 +62,11 @@ def redact(text: str, words: Iterable[str]) -> str:
 
 
 def redact_message(text: str, study: PlannedStudy) -> str:
-    """A text without the study's paths, the names of its files and the words of its headers."""
+    """A text without the study's paths, the names of its files and the words of its headers.
+
+    A name that consists of the program's own words, as a folder called "ct", is hidden only where it
+    is written as a name.
+    """
     if study.hidden_source:
         paths = sorted({str(study.source), str(real_path(study.source))}, key=len, reverse=True)
         text = _hide(text, [re.escape(path) for path in _paths_in(text, study)])
@@ -52,7 +76,8 @@ def redact_message(text: str, study: PlannedStudy) -> str:
         )
         folded = text.casefold()
         names = [name for name in _own_names(study) if name.casefold() in folded]
-        text = _hide(text, [_alone(name) for name in sorted(names, key=len, reverse=True)])
+        names.sort(key=len, reverse=True)
+        text = _hide(text, [_as_a_name(name) if _is_ordinary(name) else _alone(name) for name in names])
     return redact(text, study.private)
 
 
@@ -141,8 +166,23 @@ def _alone(word: str) -> str:
     return rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
 
 
+def _is_ordinary(name: str) -> bool:
+    """Whether a name is made of nothing but words of the program's own sentences.
+
+    >>> _is_ordinary("T2_sagittal"), _is_ordinary("T2_Jane")
+    (True, False)
+    """
+    return set(re.split(r"[\W_]+", name.casefold())) <= _OWN_WORDS
+
+
+def _as_a_name(word: str) -> str:
+    """A word only where it is written as a file is named: before a colon or a suffix, or in quotes."""
+    name = re.escape(word)
+    return rf"(?:^|(?<=: )){name}(?=:)|(?<![^\W_]){name}(?=\.\w)|(?<=['\"]){name}(?=['\"])"
+
+
 def _hide(text: str, patterns: Sequence[str]) -> str:
-    return re.sub("|".join(patterns), HIDDEN, text, flags=re.IGNORECASE) if patterns else text
+    return re.sub("|".join(patterns), HIDDEN, text, flags=re.IGNORECASE | re.MULTILINE) if patterns else text
 
 
 def _own_names(study: PlannedStudy) -> set[str]:
