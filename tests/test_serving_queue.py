@@ -404,7 +404,13 @@ def test_example_of_settings_is_sound():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"portt": 1}, "portt"),
+        ({"receve": {}}, "receve: there is no such setting; did you mean receive?"),
+        ({"receive": {"callers": "any", "prot": 1}}, "did you mean port?"),
+        ({"receive": {"callers": "any", "tls": {"kay": "a"}}}, "receive.tls.kay: .* did you mean key?"),
+        ({"pull": [{"node": "web", "dais": 1}], "nodes": WEB}, "pull.0.dais: .* did you mean days?"),
+        ({"nodes": {"host": {"kind": "dimse", "hots": "x"}}}, "did you mean host?"),
+        ({"nodes": {"web": {**WEB["web"], "tls": {"kay": "a"}}}}, "tls.kay: .* did you mean key?"),
+        ({"nodes": {"web": {**WEB["web"], "zzz": 1}}}, "known are kind, url, user"),
         ({"receive": {}}, "receive.callers"),
         ({"receive": {"callers": ["A TITLE THAT IS TOO LONG"]}}, "receive.callers"),
         ({"receive": {"callers": "any", "tls": {"authority": "ca.pem"}}}, "needs a certificate"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -277,18 +278,38 @@ def _problem(kind: str, place: tuple[int | str, ...], message: str, settings: ty
 
 def _keys_at(place: Sequence[int | str], settings: type[BaseModel]) -> list[str]:
     """The keys that may stand at a place of a settings file."""
+    annotation: Any = settings
     for key in place:
-        # An element of a list is of the model that the list holds.
-        if isinstance(key, str):
-            (settings,) = _models_in(settings.model_fields[key].annotation)
-    return list(settings.model_fields)
+        annotation = _annotation_at(key, _one_kind(annotation))
+    return list(_one_kind(annotation).model_fields)
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The model of a field that holds one, several, or none at times."""
+def _one_kind(annotation: Any) -> Any:
+    """An annotation without what else it allows: no value at all, or conditions."""
+    if get_origin(annotation) is Annotated:
+        return _one_kind(get_args(annotation)[0])
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return _one_kind(kinds[0]) if _is_union(annotation) and len(kinds) == 1 else annotation
+
+
+def _annotation_at(key: int | str, annotation: Any) -> Any:
+    """What may stand under a key or number, or under the name of one of several kinds of a model."""
+    if _is_union(annotation):
+        return next(kind for kind in get_args(annotation) if key in _tags(kind))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
+        return annotation.model_fields[str(key)].annotation
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    return get_args(annotation)[0]
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, UnionType)
+
+
+def _tags(model: type[BaseModel]) -> set[object]:
+    """The words by which a model is told from others of its union."""
+    return {word for field in model.model_fields.values() for word in get_args(field.annotation)}
 
 
 def parse_anchor(text: str) -> Anchor:

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from spinemets.config import DetectionConfig, Format, load_config
+from spinemets.config import DetectionConfig, Format, load_config, settings_problems
 from spinemets.errors import ConfigError
 
 __all__ = [
@@ -261,5 +261,4 @@ def load_settings(path: Path) -> ServeSettings:
     try:
         return ServeSettings.model_validate(values or {}, context={"folder": path.resolve().parent})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{path}: {problems}") from error
+        raise ConfigError(f"{path}: {settings_problems(error, ServeSettings)}") from error
