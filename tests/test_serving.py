@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -236,6 +237,16 @@ def test_every_node_is_asked_by_check(receiving):
     assert done.return_value == 0
     assert "archive: answers" in done.output
     assert "web: answers" in done.output
+
+
+def test_missing_weasyprint_is_told_by_check(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "weasyprint", None)
+    settings = tmp_path / "serve.yaml"
+    settings.write_text("folder: work\nreceive: {callers: any}\n")
+    with pytest.raises(SystemExit) as ending:
+        main(["serve", str(settings), "--check"])
+    assert ending.value.code == 2
+    assert "dicom-pdf needs WeasyPrint" in capsys.readouterr().err
 
 
 def test_node_whose_name_does_not_resolve_is_told_by_check(tmp_path):
