@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import pytest
 
+from spinemets.anatomy import Compartment
 from spinemets.config import ReportConfig
 from spinemets.errors import OutputError
-from spinemets.findings import SequenceSignal
+from spinemets.findings import ReviewTopic, SequenceSignal
 from spinemets.reporting import write_report
 from spinemets.reporting.document import report_document
 from spinemets.reporting.words import volume_text
@@ -69,6 +70,28 @@ def test_doubtful_study_with_cautions_and_three_sequences_takes_three_pages_too(
     study = replace(report, findings=doubtful, cautions=cautions)
     path = write_report(study, tmp_path, ReportConfig(formats=("pdf",))).pdf
     assert re.search(r"Pages:\s+3\n", poppler("pdfinfo", path))
+
+
+@pytest.mark.parametrize("third", ["STIR/T2FS", "Dixon-out-of-phase"])
+@pytest.mark.usefixtures("pdf")
+def test_findings_table_with_three_sequences_keeps_to_its_margins(report, tmp_path, third):
+    signals = tuple(SequenceSignal(f"series {name}", name, 123.4, "bright") for name in ("T2", "T1", third))
+    findings = tuple(
+        replace(
+            finding,
+            lesion=replace(finding.lesion, signals=signals),
+            compartment=Compartment.INTRADURAL_EXTRAMEDULLARY,
+            needs_review=True,
+            review_topics=(ReviewTopic.LEVEL, ReviewTopic.EVIDENCE),
+        )
+        for finding in report.findings
+    )
+    study = replace(report, findings=findings)
+    path = write_report(study, tmp_path, ReportConfig(formats=("pdf",))).pdf
+    page = poppler("pdftotext", "-l", 1, "-bbox", path, "-")
+    ends_mm = [float(end) * 25.4 / 72 for end in re.findall(r'xMax="([\d.]+)', page)]
+    assert "evidence" in page
+    assert max(ends_mm) <= 210 - 13 + 0.1
 
 
 def test_every_font_is_embedded(pdf):
