@@ -63,6 +63,19 @@ def test_parquet_manifest_and_tables_hold_what_the_csv_ones_do(manifest, truth, 
             assert {k: "" if v is None else str(v) for k, v in one.items()} == other
 
 
+def test_parquet_tables_have_the_same_types_whatever_they_hold(scans, truth, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "none.csv").write_text("study,path\nnone,none.nii.gz\n")
+    run_planned(plan_batch([tmp_path / "none.csv"]), tmp_path / "none", TruthSegmenter(truth))
+    run_planned(plan_batch([scans / "case0.nii.gz"]), tmp_path / "one", TruthSegmenter(truth))
+    for name in ("summary", "findings"):
+        none, one = (parquet.read_schema(tmp_path / f"{run}/{name}.parquet") for run in ("none", "one"))
+        assert none == one
+        assert "null" not in map(str, one.types)
+    assert str(one.field("instance_number").type) == "int64"
+    assert str(one.field("needs_review").type) == "bool"
+
+
 def test_relative_paths_are_those_beside_the_manifest(scans):
     path = scans / "relative.csv"
     path.write_text("path,study\ncase3.nii.gz,three\n")

@@ -16,8 +16,13 @@ __all__ = ["FINDINGS_NAME", "INDEX_NAME", "SUMMARY_COLUMNS", "SUMMARY_NAME", "wr
 SUMMARY_NAME = "summary.csv"
 FINDINGS_NAME = "findings.csv"
 INDEX_NAME = "index.html"
-SUMMARY_COLUMNS = ("study", "state", "reason", "error", "stage", *REPORT_COLUMNS, "seconds", "source")
-"""Of ``summary.csv``; the columns of a manifest come after them."""
+SUMMARY_COLUMNS: Mapping[str, type] = {
+    **dict.fromkeys(("study", "state", "reason", "error", "stage"), str),
+    **REPORT_COLUMNS,
+    "seconds": float,
+    "source": str,
+}
+"""Of ``summary.csv``, with the types of their values; the columns of a manifest come after them."""
 
 
 def write_tables(out: Path, records: Mapping[str, BatchRecord]) -> None:
@@ -31,8 +36,8 @@ def write_tables(out: Path, records: Mapping[str, BatchRecord]) -> None:
         A file cannot be written.
     """
     ordered = [records[key] for key in sorted(records)]
-    extra = tuple(dict.fromkeys(name for record in ordered for name in record.columns))
-    columns = (*SUMMARY_COLUMNS, *extra)
+    extra = dict.fromkeys((name for record in ordered for name in record.columns), str)
+    columns = {**SUMMARY_COLUMNS, **extra}
     summary = [_summary_row(record) for record in ordered]
     findings: list[Row] = [row for record in ordered for row in record.findings]
     _write(out / SUMMARY_NAME, columns, summary)
@@ -40,7 +45,7 @@ def write_tables(out: Path, records: Mapping[str, BatchRecord]) -> None:
     atomic_write_text(out / INDEX_NAME, render_batch_page(_entries(out, ordered)))
 
 
-def _write(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+def _write(path: Path, columns: Mapping[str, type], rows: Sequence[Row]) -> None:
     atomic_write_text(path, csv_text(columns, rows))
     if find_spec("pyarrow") is not None:
         write_parquet(path.with_suffix(".parquet"), columns, rows)

@@ -29,45 +29,47 @@ Row = Mapping[str, object]
 CAUTION_BREAK = " | "
 """Between the sentences of ``caution_texts``."""
 
-REPORT_COLUMNS = (
-    "lesions",
-    "lesions_doubtful",
-    *(f"lesions_{compartment.value}" for compartment in Compartment),
-    "needs_review",
-    "highest_confidence",
-    "total_volume_mm3",
-    "levels_seen",
-    "levels_uncertain",
-    "levels_involved",
-    "cautions",
-    "caution_texts",
-)
+REPORT_COLUMNS: Mapping[str, type] = {
+    "lesions": int,
+    "lesions_doubtful": int,
+    **{f"lesions_{compartment.value}": int for compartment in Compartment},
+    "needs_review": int,
+    "highest_confidence": float,
+    "total_volume_mm3": float,
+    "levels_seen": str,
+    "levels_uncertain": str,
+    "levels_involved": str,
+    "cautions": int,
+    "caution_texts": str,
+}
+"""What a study's row tells of its report: the columns in their order, with the types of their values."""
 
-FINDING_COLUMNS = (
-    "study",
-    "lesion",
-    "level",
-    "levels",
-    "level_confidence",
-    "level_uncertain",
-    "region",
-    "compartment",
-    *(f"probability_{compartment.value}" for compartment in Compartment),
-    "volume_mm3",
-    "longest_diameter_mm",
-    "x_mm",
-    "y_mm",
-    "z_mm",
-    "slice_first",
-    "slice_last",
-    "slice_count",
-    "instance_number",
-    "side",
-    "confidence",
-    "needs_review",
-    "review_topics",
-    "review_reasons",
-)
+FINDING_COLUMNS: Mapping[str, type] = {
+    "study": str,
+    "lesion": int,
+    "level": str,
+    "levels": str,
+    "level_confidence": float,
+    "level_uncertain": bool,
+    "region": str,
+    "compartment": str,
+    **{f"probability_{compartment.value}": float for compartment in Compartment},
+    "volume_mm3": float,
+    "longest_diameter_mm": float,
+    "x_mm": float,
+    "y_mm": float,
+    "z_mm": float,
+    "slice_first": int,
+    "slice_last": int,
+    "slice_count": int,
+    "instance_number": int,
+    "side": str,
+    "confidence": float,
+    "needs_review": bool,
+    "review_topics": str,
+    "review_reasons": str,
+}
+"""What a finding's row tells: the columns in their order, with the types of their values."""
 
 
 def report_row(report: StudyReport) -> Row:
@@ -137,8 +139,13 @@ def csv_text(columns: Iterable[str], rows: Iterable[Row]) -> str:
     return stream.getvalue()
 
 
-def write_parquet(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+def write_parquet(path: Path, columns: Mapping[str, type], rows: Sequence[Row]) -> None:
     """Rows as a Parquet file; absent values are null. Needs pyarrow.
+
+    Parameters
+    ----------
+    columns
+        Names and types of all columns: a column without a value has its type too.
 
     Raises
     ------
@@ -148,7 +155,10 @@ def write_parquet(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> No
     import pyarrow
     import pyarrow.parquet
 
-    table = pyarrow.table({column: [row.get(column) for row in rows] for column in columns})
+    types = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    table = pyarrow.table(
+        {name: pyarrow.array([row.get(name) for row in rows], types[kind]) for name, kind in columns.items()}
+    )
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(table, buffer)
     atomic_write_bytes(path, buffer.getvalue())
