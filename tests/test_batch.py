@@ -121,6 +121,20 @@ def test_tables_agree_with_the_report(scans, truth, tmp_path):
         assert float(row["volume_mm3"]) == finding["volume_mm3"]
 
 
+def test_a_missing_picture_s_caution_is_in_the_summary_too(scans, truth, tmp_path, monkeypatch):
+    def fail(_scene):
+        raise ValueError("zero-size array to reduction operation")
+
+    monkeypatch.setattr("spinemets.reporting.overlays.draw_overview", fail)
+    config = DetectionConfig(report=ReportConfig(formats=("json", "png")))
+    run(scans[:1], tmp_path, TruthSegmenter(truth), config)
+    cautions = json.loads((tmp_path / "anna/report.json").read_text())["cautions"]
+    (summary,) = table_rows(tmp_path / "summary.csv")
+    assert "The overview could not be drawn." in cautions
+    assert summary["caution_texts"].split(" | ") == cautions
+    assert int(summary["cautions"]) == len(cautions)
+
+
 def test_reading_is_among_the_timings(scans, truth, tmp_path):
     run(scans[:1], tmp_path, TruthSegmenter(truth))
     timings = json.loads((tmp_path / "anna/report.json").read_text())["provenance"]["timings_s"]

@@ -45,13 +45,20 @@ MAP_NAMES = frozenset({_ANATOMY, _LEVELS, _LESIONS, _PROBABILITY})
 """The images that a result folder may hold."""
 
 
-def write_results(report: StudyReport, folder: Path, config: ReportConfig, key: bytes | None = None) -> None:
+def write_results(
+    report: StudyReport, folder: Path, config: ReportConfig, key: bytes | None = None
+) -> StudyReport:
     """Write whatever the configuration asks for into a folder.
 
     Parameters
     ----------
     key
         Of the hashes that stand for UIDs; None for a new one.
+
+    Returns
+    -------
+    StudyReport
+        As it was written: with a caution for each picture that could not be drawn.
 
     Raises
     ------
@@ -69,6 +76,7 @@ def write_results(report: StudyReport, folder: Path, config: ReportConfig, key: 
     written = write_report(report, folder, config, key)
     if any(name.startswith("dicom-") for name in config.formats):
         _write_dicom(report, folder, config, written)
+    return written.report
 
 
 def _write_label_maps(report: StudyReport, paths: Mapping[str, Path]) -> None:

@@ -227,7 +227,7 @@ def finish(job: tuple[str, LoadedStudy, SegmentedStudy], config: DetectionConfig
         report = interpret(loaded.images, segmentation, provenance, config)
         start = perf_counter()
         with atomic_folder(out / key) as temporary:
-            write_results(report, temporary, config.report, identifier_key(out, config))
+            report = write_results(report, temporary, config.report, identifier_key(out, config))
             write_thumbnail(temporary)
     finally:
         remove_scratch(out, key)

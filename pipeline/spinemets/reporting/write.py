@@ -41,9 +41,12 @@ class WrittenReport:
     ----------
     study
         What the report calls the study.
+    report
+        As it was written: with a caution for each picture that is missing.
     """
 
     study: str
+    report: StudyReport
     json: Path | None
     html: Path | None
     pdf: Path | None
@@ -99,7 +102,9 @@ def write_report(
         html_path = folder / "report.html"
         atomic_write_text(html_path, render_html(document, pictures, viewer_data(report, document)))
     _log.info("report with %d findings written to %s", len(report.findings), folder)
-    return WrittenReport(document.study.identifier, json_path, html_path, pdf_path, overview_path, overlays)
+    return WrittenReport(
+        document.study.identifier, report, json_path, html_path, pdf_path, overview_path, overlays
+    )
 
 
 def _pictures(report: StudyReport) -> Pictures:
