@@ -185,6 +185,21 @@ def test_names_of_own_words_hide_no_word_of_a_sentence(tmp_path, name, text, tol
     assert redact_message(f"{path}: no usable series", study) == "[hidden]: no usable series"
 
 
+@pytest.mark.parametrize(
+    ("below", "told"),
+    [
+        ("/DOE JANE/x.dcm: damaged", "[hidden]: damaged"),
+        ("/A/DOE JANE.nii.gz: damaged", "[hidden]: damaged"),
+        ("/DOE JANE/B C/anna li.dcm: 3 of 4", "[hidden]: 3 of 4"),
+        ("/x.dcm is damaged", "[hidden] is damaged"),
+        (" is empty: no study", "[hidden] is empty: no study"),
+    ],
+)
+def test_names_with_spaces_below_an_unread_folder_are_hidden(tmp_path, below, told):
+    study = PlannedStudy("k", tmp_path / "in", NoUsableInputError(""), hidden_source="source")
+    assert redact_message(f"{tmp_path / 'in'}{below}", study) == told
+
+
 def test_a_patient_s_identifier_that_is_a_level_hides_no_level(tmp_path):
     truth = planted_truth()
     study = write_planted_study(tmp_path / "in", truth)

@@ -36,6 +36,9 @@ _NOUNS = (
     " nifti nrrd pixels results scan scans sequence sequences series slice slices spine stack studies study"
     " voxels"
 )
+# What follows a folder's path in a sentence: folders and a file in it, whose names may hold spaces where a
+# further folder, or a suffix and a colon, tells that they go on.
+_BELOW = r"(?:[/\\](?:[^:'\"\n]*[/\\])?(?:[^:'\"/\\\n]*\.\w+(?=:)|[^\s:'\"]*))?"
 _OWN_WORDS = frozenset(
     word
     for text in (
@@ -70,10 +73,8 @@ def redact_message(text: str, study: PlannedStudy) -> str:
     if study.hidden_source:
         paths = sorted({str(study.source), str(real_path(study.source))}, key=len, reverse=True)
         text = _hide(text, [re.escape(path) for path in _paths_in(text, study)])
-        text = _hide(text, [rf"{re.escape(path)}(?:[/\\][^\s:'\"]*)?" for path in paths])
-        text = _hide(
-            text, [rf"(?<=[/\\]){re.escape(name)}(?:[/\\][^\s:'\"]*)?" for name in _packed_folders(study)]
-        )
+        text = _hide(text, [f"{re.escape(path)}{_BELOW}" for path in paths])
+        text = _hide(text, [rf"(?<=[/\\]){re.escape(name)}{_BELOW}" for name in _packed_folders(study)])
         folded = text.casefold()
         names = [name for name in _own_names(study) if name.casefold() in folded]
         names.sort(key=len, reverse=True)
