@@ -7,6 +7,7 @@ import socket
 import time
 from contextlib import suppress
 from threading import Lock
+from typing import Any
 
 from pynetdicom import (
     AE,
@@ -178,11 +179,11 @@ class Receiver:
         )
 
     def _closed(self, event: evt.Event) -> None:
-        upper_layer = event.assoc.dul
+        upper_layer: Any = event.assoc.dul
         has_asked = event.assoc.requestor.primitive is not None
         if not has_asked and upper_layer.state_machine.current_state in _NOTHING_ASKED:
             # pynetdicom would wait for a request, and count the caller as connected, until acse_timeout.
-            upper_layer.to_user_queue.put(None)  # type: ignore[arg-type]
+            upper_layer.to_user_queue.put(None)
         with self._guard:
             tally = self._tallies.pop(event.assoc, None)
         if tally is None:
