@@ -101,9 +101,7 @@ def _write_report(scores: Sequence[ExamScore], tables: Mapping[str, Sequence[Row
             f"--report: {error}; install the extra with pip install 'spinemets[evaluation]'"
         ) from error
     except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be written ({error.strerror}); check space and permissions"
-        ) from error
+        raise OutputError.at(folder, error) from error
     pictures = "\n".join(f"![{path.stem}]({path.name})" for path in paths)
     atomic_write_text(folder / "report.md", f"# Evaluation\n\n{pictures}\n\n{_markdown(tables)}")
     atomic_write_text(folder / "scores.json", to_json(tables))

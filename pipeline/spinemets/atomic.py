@@ -47,9 +47,7 @@ def atomic_write_bytes(path: Path, content: bytes, *, private: bool = False) -> 
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); check space and permissions"
-        ) from error
+        raise OutputError.at(path, error) from error
 
 
 def atomic_write_text(path: Path, text: str) -> None:

@@ -27,6 +27,8 @@ or the series, never a patient.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 __all__ = [
     "ConfigError",
     "DeviceError",
@@ -113,6 +115,11 @@ class TrainingError(SpinemetsError):
 
 class OutputError(SpinemetsError):
     """A result could not be written."""
+
+    @classmethod
+    def at(cls, path: Path, error: OSError) -> OutputError:
+        """Of a file or folder, with what the system says of it."""
+        return cls(f"{path}: cannot be written ({error.strerror}); check space and permissions")
 
 
 class OutOfRoomError(OutputError):

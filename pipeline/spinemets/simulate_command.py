@@ -151,9 +151,7 @@ def _told(written: Iterator[tuple[str, int]], out: Path) -> int:
         try:
             study = next(written, None)
         except OSError as error:
-            raise OutputError(
-                f"{out}: cannot be written ({error.strerror}); check space and permissions"
-            ) from error
+            raise OutputError.at(out, error) from error
         if study is None:
             return DONE
         click.echo("{}: {} lesions".format(*study))

@@ -202,7 +202,7 @@ class RecordBook:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise OutputError.at(path, error) from error
         try:
             refusal = f"{folder}: another run is writing to it; wait for it, or choose another folder"
             # Workers hold it too: those of a run that was killed end before the next one begins.
@@ -254,7 +254,7 @@ class RecordBook:
                 try:
                     self._write(line)
                 except OSError as error:
-                    raise _cannot_write(self.folder / RECORDS_NAME, error) from error
+                    raise OutputError.at(self.folder / RECORDS_NAME, error) from error
             self._records[record.study] = record
 
     def release_reserve(self) -> None:
@@ -302,7 +302,7 @@ def _read(path: Path) -> _Content:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise OutputError.at(path, error) from error
     whole_bytes = text.rfind(b"\n") + 1
     records: dict[str, BatchRecord] = {}
     for number, line in enumerate(text[:whole_bytes].splitlines(), start=1):
@@ -329,7 +329,3 @@ def _wrong_field(error: ValidationError) -> str:
     """
     fields = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
     return f" ({fields.pop()})" if len(fields) == 1 else ""
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path}: cannot be written ({error.strerror}); check space and permissions")

@@ -16,7 +16,7 @@ from spinemets.anatomy import Compartment, Structure
 from spinemets.findings import PointMm
 from spinemets.simulation.lesion_places import LesionPlan, PlannedLesion
 from spinemets.simulation.lesions import Implanted
-from spinemets.simulation.shapes import Box
+from spinemets.simulation.shapes import Box, squared_distance
 from spinemets.volume import Mask, Weighting
 
 __all__ = ["plan_balls", "render_balls"]
@@ -111,9 +111,9 @@ def _ball(
 ) -> PlannedLesion | None:
     """A ball around a voxel that lies deep in its structure, cut off where that ends."""
     there = [structure for structure in _PLACES if (structures == structure).any()]
-    odds = np.array([_PLACES[structure][0] for structure in there])
     if not there:
         return None
+    odds = np.array([_PLACES[structure][0] for structure in there])
     structure = there[int(rng.choice(len(there), p=odds / odds.sum()))]
     host = structures == structure
     depth = ndimage.distance_transform_edt(host, sampling=spacing_mm)
@@ -122,13 +122,11 @@ def _ball(
     if not len(places):
         return None
     centre = places[rng.integers(len(places))]
-    steps = np.asarray(spacing_mm)
-    reach = np.ceil((radius + _EDGE_MM) / steps).astype(int)
+    reach = np.ceil((radius + _EDGE_MM) / np.asarray(spacing_mm)).astype(int)
     low, high = np.maximum(centre - reach, 0), np.minimum(centre + reach + 1, structures.shape)
     box: Box = (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
-    offsets = [(np.arange(a, b) - c) * step for a, b, c, step in zip(low, high, centre, steps, strict=True)]
-    x, y, z = np.meshgrid(*offsets, indexing="ij", sparse=True)
-    weight = np.clip((radius - np.sqrt(x**2 + y**2 + z**2)) / _EDGE_MM + 0.5, 0, 1) * host[box]
+    distance_mm = np.sqrt(squared_distance(box, centre, (1.0, 1.0, 1.0), spacing_mm))
+    weight = np.clip((radius - distance_mm) / _EDGE_MM + 0.5, 0, 1) * host[box]
     compartment = _COMPARTMENTS.get(structure, Compartment.EXTRADURAL)
     return PlannedLesion(compartment, box, weight.astype(np.float32))
 

@@ -88,9 +88,7 @@ def _write(dataset: Dataset, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         clean.save_as(target, enforce_file_format=True)
     except OSError as error:
-        raise OutputError(
-            f"{target}: cannot be written ({error.strerror}); check space and permissions"
-        ) from error
+        raise OutputError.at(target, error) from error
     except DAMAGE_ERRORS:
         # What was read leniently may not be writable, and the error's words may quote it.
         raise UnreadableFileError(

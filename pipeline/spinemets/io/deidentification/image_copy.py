@@ -54,9 +54,7 @@ def copy_image(source: Path, target: Path) -> None:
     except (ImageFileError, HeaderDataError, WrapStructError, EOFError, ValueError, zlib.error):
         raise UnreadableFileError("its file is damaged") from None
     except OSError as error:
-        raise OutputError(
-            f"{target}: cannot be written ({error.strerror}); check space and permissions"
-        ) from None
+        raise OutputError.at(target, error) from None
 
 
 def _bare_nifti(source: Path) -> bytes:
