@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from spinemets.atomic import atomic_folder, atomic_write_bytes, atomic_write_text
@@ -48,6 +51,39 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
             (folder / name).write_text("x")
     assert [path.name for path in target.iterdir()] == ["new.txt"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    target = tmp_path / "study"
+    flushed = {}
+
+    def note(handle):
+        status = os.fstat(handle)
+        flushed[status.st_ino] = (status.st_size, target.exists())
+
+    monkeypatch.setattr("spinemets.atomic.os.fsync", note)
+    with atomic_folder(target) as folder:
+        (folder / "pictures").mkdir()
+        for path in (folder / "a.txt", folder / "pictures/b.txt"):
+            path.write_text("text")
+    for path in (target / "a.txt", target / "pictures/b.txt"):
+        assert flushed[path.stat().st_ino] == (4, False)
+    for folder in (target, target / "pictures"):
+        assert not flushed[folder.stat().st_ino][1]
+    assert flushed[tmp_path.stat().st_ino][1]
+
+
+def test_a_folder_that_the_disk_does_not_take_is_an_error(tmp_path, monkeypatch):
+    def refuse(_handle):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("spinemets.atomic.os.fsync", refuse)
+    with (
+        pytest.raises(OutputError, match=r"study: cannot be put in place \(Input/output error\)"),
+        atomic_folder(tmp_path / "study") as folder,
+    ):
+        (folder / "a.txt").write_text("text")
+    assert not list(tmp_path.iterdir())
 
 
 def fail_halfway(target):

@@ -66,7 +66,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a folder to fill, which takes its name when the block ends without an error.
 
     A folder of that name is replaced. When the block raises, what was written is removed
-    and a folder that was there before is left as it was.
+    and a folder that was there before is left as it was. What has its name is on the disk: a
+    power cut cannot empty it any more.
 
     Yields
     ------
@@ -88,9 +89,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         try:
+            _flush(temporary)
             if path.exists():
                 path.rename(previous)
             temporary.rename(path)
+            _flush_entry(path.parent)
         except OSError as error:
             if previous.exists() and not path.exists():
                 previous.rename(path)
@@ -99,6 +102,28 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():
             shutil.rmtree(previous, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Have the disk hold everything in a folder."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            # Windows flushes only what may be written to.
+            with path.open("rb+" if os.name == "nt" else "rb") as file:
+                os.fsync(file.fileno())
+    for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        _flush_entry(path)
+
+
+def _flush_entry(folder: Path) -> None:
+    """Have the disk hold the names in a folder; Windows needs no telling."""
+    if os.name == "nt":
+        return
+    entry = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(entry)
+    finally:
+        os.close(entry)
 
 
 def _sibling(path: Path) -> Path:
