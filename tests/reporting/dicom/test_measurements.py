@@ -117,6 +117,22 @@ def test_a_count_of_none_where_no_vertebra_was_recognised_says_so(case, tmp_path
     assert vertebrae_found(highdicom.sr.srread(path)) == codes.SCT.No
 
 
+def test_cautions_are_comments(case, tmp_path):
+    cautions = ("Levels were counted from the sacrum.", "Größe ungenau.")
+    for lesions in (0, 2):
+        report = replace(case("sagittal", "dicom-sr", lesions=lesions).report, cautions=cautions)
+        paths = write_dicom(report, tmp_path / str(lesions), ReportConfig(formats=("dicom-sr",)))
+        (path,) = (path for path in paths if path.name == "findings.sr.dcm")
+        dataset = pydicom.dcmread(path)
+        said = [
+            item.TextValue
+            for item in dataset.ContentSequence
+            if item.ConceptNameCodeSequence[0].CodeValue == codes.DCM.Comment.value
+        ]
+        assert said == list(cautions)
+        assert highdicom.sr.srread(path).content.get_image_measurement_groups() or lesions
+
+
 def test_report_of_a_labelmap_refers_to_its_segments(case):
     made = case("sagittal", "dicom-sr", segmentation_type="labelmap")
     document = highdicom.sr.srread(made.objects / "findings.sr.dcm")

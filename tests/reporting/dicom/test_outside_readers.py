@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -56,6 +57,12 @@ def test_dciodvfy_finds_no_error(case, kind):
 
 def test_dciodvfy_finds_no_error_where_there_is_no_lesion(case):
     for path in case("sagittal", *FORMATS, lesions=0).objects.iterdir():
+        assert errors_of(path) == [], path.name
+
+
+def test_dciodvfy_finds_no_error_in_a_report_with_cautions(case, tmp_path):
+    report = replace(case("sagittal", *FORMATS).report, cautions=("Größe ungenau.",))
+    for path in write_dicom(report, tmp_path, ReportConfig(formats=("dicom-sr",))):
         assert errors_of(path) == [], path.name
 
 

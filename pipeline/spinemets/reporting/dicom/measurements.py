@@ -46,7 +46,8 @@ def make_measurement_report(
     """The structured report of a study: partial, preliminary and unverified.
 
     Numbers are those of ``report.json``. A study without a lesion has one group that counts none,
-    and says whether vertebrae were recognised.
+    and says whether vertebrae were recognised. Cautions follow as comments, by which the standard
+    lets template 1500 be extended.
 
     Parameters
     ----------
@@ -63,6 +64,7 @@ def make_measurement_report(
         imaging_measurements=_groups(report, identifiers, lesions),
         referenced_images=images,
     )
+    content[0].ContentSequence.extend(_cautions(report))
     dataset: Dataset = sr.Comprehensive3DSR(
         evidence=images if lesions is None else [*images, lesions],
         content=content[0],
@@ -142,6 +144,14 @@ def _groups(report: StudyReport, identifiers: Identifiers, lesions: Dataset | No
             qualitative_evaluations=_evaluations(finding),
         )
         for number, finding in enumerate(findings, start=1)
+    ]
+
+
+def _cautions(report: StudyReport) -> list[sr.TextContentItem]:
+    """What a reader must know of the study as a whole."""
+    return [
+        sr.TextContentItem(codes.DCM.Comment, caution, sr.RelationshipTypeValues.CONTAINS)
+        for caution in report.cautions
     ]
 
 
