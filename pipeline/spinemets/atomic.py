@@ -16,7 +16,7 @@ from pathlib import Path
 
 from spinemets.errors import OutputError
 
-__all__ = ["atomic_folder", "atomic_write_bytes", "atomic_write_text", "remove_leftovers"]
+__all__ = ["atomic_folder", "atomic_write_bytes", "atomic_write_text", "flush_names", "remove_leftovers"]
 
 _SIBLING = re.compile(r"\.(.+)\.[0-9a-f]{12}\.part")
 
@@ -93,7 +93,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if path.exists():
                 path.rename(previous)
             temporary.rename(path)
-            _flush_entry(path.parent)
+            flush_names(path.parent)
         except OSError as error:
             if previous.exists() and not path.exists():
                 previous.rename(path)
@@ -104,6 +104,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(previous, ignore_errors=True)
 
 
+def flush_names(folder: Path) -> None:
+    """Have the disk hold the names in a folder, of files renamed into it, too; Windows needs no telling."""
+    if os.name == "nt":
+        return
+    entry = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(entry)
+    finally:
+        os.close(entry)
+
+
 def _flush(folder: Path) -> None:
     """Have the disk hold everything in a folder."""
     for path in folder.rglob("*"):
@@ -112,18 +123,7 @@ def _flush(folder: Path) -> None:
             with path.open("rb+" if os.name == "nt" else "rb") as file:
                 os.fsync(file.fileno())
     for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        _flush_entry(path)
-
-
-def _flush_entry(folder: Path) -> None:
-    """Have the disk hold the names in a folder; Windows needs no telling."""
-    if os.name == "nt":
-        return
-    entry = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(entry)
-    finally:
-        os.close(entry)
+        flush_names(path)
 
 
 def _sibling(path: Path) -> Path:

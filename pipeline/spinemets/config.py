@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,8 +28,10 @@ __all__ = [
     "load_config",
     "parse_anchor",
     "parse_formats",
-    "settings_problems",
+    "read_settings",
 ]
+
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 class _Settings(BaseModel):
@@ -235,6 +237,22 @@ def load_config(path: Path) -> DetectionConfig:
     ConfigError
         The file cannot be read, is not YAML, or holds an unknown key or a bad value.
     """
+    return read_settings(path, DetectionConfig)
+
+
+def read_settings(path: Path, settings: type[_Kind], context: Mapping[str, Any] | None = None) -> _Kind:
+    """Read settings of a kind from a YAML file; absent keys take their defaults.
+
+    Parameters
+    ----------
+    context
+        For the settings' own validators.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, is not YAML, or holds an unknown key or a bad value.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -242,12 +260,12 @@ def load_config(path: Path) -> DetectionConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not YAML: {error}") from error
     try:
-        return DetectionConfig.model_validate(values or {})
+        return settings.model_validate(values or {}, context=context)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {settings_problems(error, DetectionConfig)}") from error
+        raise ConfigError(f"{path}: {_problems(error, settings)}") from error
 
 
-def settings_problems(error: ValidationError, settings: type[BaseModel]) -> str:
+def _problems(error: ValidationError, settings: type[BaseModel]) -> str:
     """What is wrong with the settings of a file, key by key; a misspelt key with what is meant.
 
     Parameters
@@ -260,7 +278,7 @@ def settings_problems(error: ValidationError, settings: type[BaseModel]) -> str:
     >>> try:
     ...     DetectionConfig.model_validate({"lesions": {"treshold": 0.3}})
     ... except ValidationError as error:
-    ...     print(settings_problems(error, DetectionConfig))
+    ...     print(_problems(error, DetectionConfig))
     lesions.treshold: there is no such setting; did you mean threshold?
     """
     return "; ".join(_problem(one["type"], one["loc"], one["msg"], settings) for one in error.errors())

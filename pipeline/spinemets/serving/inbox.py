@@ -7,7 +7,6 @@ it are on the disk. The names of files and folders tell nothing of the patient.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import struct
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import pydicom
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import UID
 
-from spinemets.atomic import atomic_write_bytes, remove_leftovers
+from spinemets.atomic import atomic_write_bytes, flush_names, remove_leftovers
 from spinemets.errors import OutOfRoomError, UnreadableFileError
 from spinemets.io.dicom_headers import DAMAGE_ERRORS, lenient_headers
 from spinemets.serving.settings import LimitSettings
@@ -134,9 +133,9 @@ class Inbox:
             return
         is_new_study = not path.parent.is_dir()
         atomic_write_bytes(path, content)
-        _sync(path.parent)
+        flush_names(path.parent)
         if is_new_study:
-            _sync(path.parent.parent)
+            flush_names(path.parent.parent)
         self._queue.add(number, identity.name, identity.checksum, identity.is_image)
 
     def _identify(self, content: bytes) -> _Identity:
@@ -203,14 +202,3 @@ def _transfer_syntax(content: bytes) -> str:
 def _unsound(error: Exception) -> UnreadableFileError:
     # The error's own text may quote a patient's data.
     return UnreadableFileError(f"an instance that arrived has no sound DICOM header ({type(error).__name__})")
-
-
-def _sync(folder: Path) -> None:
-    """Let the disk have the names in a folder."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

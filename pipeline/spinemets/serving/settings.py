@@ -6,18 +6,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
 
-from spinemets.config import DetectionConfig, Format, load_config, settings_problems
+from spinemets.config import DetectionConfig, Format, load_config, read_settings
 from spinemets.errors import ConfigError
 
 __all__ = [
@@ -252,13 +250,4 @@ def load_settings(path: Path) -> ServeSettings:
     ConfigError
         The file cannot be read, is not YAML, or holds an unknown key or a bad value.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); pass a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not YAML: {error}") from error
-    try:
-        return ServeSettings.model_validate(values or {}, context={"folder": path.resolve().parent})
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {settings_problems(error, ServeSettings)}") from error
+    return read_settings(path, ServeSettings, {"folder": path.resolve().parent})

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from spinemets.config import settings_problems
-from spinemets.errors import ConfigError
+from spinemets.config import read_settings
 
 __all__ = ["DatasetSettings", "NetworkSettings", "Recipe", "SourceSettings", "load_recipe"]
 
@@ -96,16 +94,7 @@ def load_recipe(path: Path) -> Recipe:
     ConfigError
         The file cannot be read, or holds an unknown key or a bad value.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); pass a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not YAML: {error}") from error
-    try:
-        recipe = Recipe.model_validate(values or {})
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {settings_problems(error, Recipe)}") from error
+    recipe = read_settings(path, Recipe)
     return recipe.model_copy(update={"sources": _resolved(recipe.sources, path.parent)})
 
 
