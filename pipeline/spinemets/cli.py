@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import click
 
 from spinemets import __version__
+from spinemets.command_options import output_folder
 from spinemets.deidentify_command import DETECT_OPTIONS, deidentify, keep_quiet
 from spinemets.errors import ConfigError, SpinemetsError
 from spinemets.exit_codes import DONE, EPILOG, INTERRUPTED, PARTIAL, USAGE, code_of, common_code
@@ -108,15 +109,7 @@ _common = _options(
 )
 
 _analysis = _options(
-    click.option(
-        "-o",
-        "--output",
-        "out",
-        required=True,
-        metavar="OUT",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Folder for the results; each study gets a folder of its own in it.",
-    ),
+    output_folder("Folder for the results; each study gets a folder of its own in it."),
     click.option(
         "-d",
         "--device",
@@ -342,15 +335,7 @@ def plan(
 @click.argument(
     "folders", nargs=-1, required=True, metavar="FOLDER...", type=click.Path(exists=True, path_type=Path)
 )
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    required=True,
-    metavar="OUT",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for all results; may be one of FOLDER, to make its tables anew.",
-)
+@output_folder("Folder for all results; may be one of FOLDER, to make its tables anew.")
 def merge(folders: tuple[Path, ...], out: Path) -> int:
     """Join the results of several output folders, such as those of shards, into OUT."""
     _set_up_logging(0, False)

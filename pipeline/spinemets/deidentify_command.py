@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spinemets.command_options import output_folder
 from spinemets.errors import NoUsableInputError, OutputError, SpinemetsError
 from spinemets.exit_codes import DONE, EPILOG, PARTIAL, code_of, common_code
 
@@ -50,15 +51,7 @@ def keep_quiet() -> None:
 @click.argument(
     "inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path(exists=True, path_type=Path)
 )
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    required=True,
-    metavar="OUT",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the copies; each study gets a folder of its own in it.",
-)
+@output_folder("Folder for the copies; each study gets a folder of its own in it.")
 @click.option("--retain", multiple=True, type=_RETAIN, help=_RETAIN_HELP)
 @click.option("--key", "key_file", metavar="FILE", type=_FILE, help=_KEY_HELP)
 @click.option("--linkage", metavar="CSV", type=_FILE, help=_LINKAGE_HELP)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spinemets.anatomy import Compartment
+from spinemets.command_options import output_folder
 from spinemets.errors import OutputError
 from spinemets.exit_codes import DONE, EPILOG
 
@@ -24,15 +25,7 @@ __all__ = ["COMMANDS"]
 _WEIGHTINGS = {"T1": "T1", "T2": "T2", "STIR": "T2_FS", "T1Gd": "T1_GD", "T1fsGd": "T1_FS_GD"}
 _SCAN_WEIGHTINGS = ("T1", "T2", "STIR")
 _LABELS = ("anatomy", "spider", "spider-joined", "totalspineseg", "mrspineseg")
-_OUT = click.option(
-    "-o",
-    "--output",
-    "out",
-    required=True,
-    metavar="OUT",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for OUT/studies and OUT/truth.",
-)
+_OUT = output_folder("Folder for OUT/studies and OUT/truth.")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
