@@ -14,7 +14,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ _SAME = 0.05
 class CudaRecording:
     """One run as a CUDA graph, with inputs and logits at fixed places.
 
-    Recordings share the memory they work in, and so must not be replayed at the same time.
+    Recordings on one GPU share the memory they work in, and so must not be replayed at the same time.
 
     Parameters
     ----------
@@ -49,24 +49,14 @@ class CudaRecording:
         The run cannot be recorded, or there is no memory for it.
     """
 
-    _pool: Any = None  # of all recordings; PyTorch's type of it is private
+    # Of all recordings on one GPU: their memory, whose type is private to PyTorch, and the stream that
+    # they are made on. A stream records only what runs on its own GPU.
+    _places: ClassVar[dict[torch.device, tuple[Any, torch.cuda.Stream]]] = {}
 
     def __init__(self, run: Run, image: Tensor, condition: Tensor) -> None:
         self._image, self._condition = image.clone(), condition.clone()
-        aside = torch.cuda.Stream(image.device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream(image.device))
-        with torch.cuda.stream(aside):
-            # Libraries choose kernels and take workspaces on a first run, which cannot be recorded.
-            run(self._image, self._condition)
-        torch.cuda.current_stream(image.device).wait_stream(aside)
-        if CudaRecording._pool is None:
-            CudaRecording._pool = torch.cuda.graph_pool_handle()
-        self._graph = torch.cuda.CUDAGraph()
-        recording: AbstractContextManager[None] = torch.cuda.graph(
-            self._graph, pool=CudaRecording._pool, capture_error_mode="thread_local"
-        )
-        with recording:
-            self._logits = run(self._image, self._condition)
+        with torch.cuda.device(image.device):
+            self._record(run)
 
     def __call__(self, image: Tensor, condition: Tensor) -> Tensor:
         """Logits of another image of the same shape."""
@@ -75,6 +65,24 @@ class CudaRecording:
         self._graph.replay()
         # The next replay of any recording may write where these logits lie.
         return self._logits.clone()
+
+    def _record(self, run: Run) -> None:
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            # Libraries choose kernels and take workspaces on a first run, which cannot be recorded.
+            run(self._image, self._condition)
+        torch.cuda.current_stream().wait_stream(aside)
+        place = self._image.device
+        if place not in self._places:
+            self._places[place] = torch.cuda.graph_pool_handle(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        pool, stream = self._places[place]
+        self._graph = torch.cuda.CUDAGraph()
+        recording: AbstractContextManager[None] = torch.cuda.graph(
+            self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+        )
+        with recording:
+            self._logits = run(self._image, self._condition)
 
 
 class ReplayedNetwork:
@@ -124,7 +132,9 @@ class ReplayedNetwork:
         while len(self._recordings) >= _KEPT:
             self._recordings.popitem(last=False)
         try:
-            recording = self._record(self._run, image.to(logits.device), condition.to(logits.device))
+            # Of another image: what gives back what it gave while it was recorded would pass for sound.
+            blank = [torch.zeros_like(one.to(logits.device)) for one in (image, condition)]
+            recording = self._record(self._run, *blank)
             replayed = recording(image, condition)
             difference = float((replayed - logits).abs().max())
         except RuntimeError as error:
