@@ -12,6 +12,7 @@ from spinemets.config import ClassificationConfig, LesionConfig, LevelConfig
 from spinemets.findings import ReviewTopic, SequenceSignal
 from spinemets.lesions import find_lesions
 from spinemets.levels import label_levels
+from spinemets.volume import Series, Volume
 
 HIDDEN = [None, Structure.BACKGROUND, Structure.CORD, Structure.THECAL_SAC]
 SPINES = {
@@ -261,6 +262,21 @@ def test_a_lesion_brighter_than_marrow_on_t1_needs_review(weighting, appearance,
         ClassificationConfig(),
     )
     assert any("brighter than marrow" in reason for reason in found.review_reasons) is doubted
+
+
+@pytest.mark.parametrize(("empty_mm", "seen_by_another", "doubted"), [(0, 0, 0), (2, 0, 1), (2, 1, 0)])
+def test_a_lesion_where_no_series_has_values_needs_review(empty_mm, seen_by_another, doubted):
+    phantom = spine_of("L3")
+    centre = phantom.point("L3", phantom.body_front_mm("L3"))
+    segmentation = add_lesion(phantom.segmentation, centre, (7, 7, 7))
+    grid = segmentation.grid
+    heights = grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1))[..., 2]
+    image = np.where(heights < centre[2] + empty_mm, 0 if empty_mm else 50, 100).astype(np.float32)
+    images = [image, np.full_like(image, 70)] if seen_by_another else [image]
+    series = [Series("study", str(number)) for number in range(len(images))]
+    volumes = tuple(Volume(one, grid, of) for one, of in zip(images, series, strict=True))
+    found = finding(phantom, replace(segmentation, volumes=volumes))
+    assert any("nothing but 0" in reason for reason in found.review_reasons) == doubted
 
 
 def test_a_lesion_far_from_every_vertebra_has_no_level_and_needs_review():

@@ -26,6 +26,7 @@ _WINDOW_MM = 70.0  # of the column above and below a lesion that it is judged by
 _LESION_PROBABILITY = 0.5  # voxels of other lesions, which no outline may be fitted to
 _NEAR_CANAL_MM = 25.0
 _OUTSIDE = 0.8  # of a lesion's voxels and of those around it, in no structure
+_EMPTY = 0.5  # of a lesion's voxels, where every series is exactly 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +52,7 @@ def classify(
     LesionFinding
         ``needs_review`` where the compartment is a near tie, the level's name or the lesion
         itself is unsure, no vertebra or no canal is near, the image's border cuts the lesion, it
-        seems to lie outside the spine, or is bright on T1.
+        seems to lie outside the spine or in an empty part of the images, or is bright on T1.
     """
     scene = _look(lesion, segmentation)
     opinion, levels = BASE_RATES, LevelsTouched((), None)
@@ -195,6 +196,9 @@ def _unlike_metastases(lesion: Lesion, segmentation: SpineSegmentation) -> list[
     if _is_outside(lesion, segmentation):
         outside = "Hardly any vertebra, disc or canal is in or around it; it may lie outside the spine."
         doubts.append((ReviewTopic.EVIDENCE, outside))
+    if _is_empty(lesion, segmentation):
+        empty = "Most of it lies where the images hold nothing but 0, as in an empty rim; it may be made up."
+        doubts.append((ReviewTopic.EVIDENCE, empty))
     t1 = [signal for signal in lesion.signals if signal.weighting == Weighting.T1.value]
     if any(signal.appearance == "bright" and signal.reference == "marrow" for signal in t1):
         bright = (
@@ -208,6 +212,12 @@ def _is_outside(lesion: Lesion, segmentation: SpineSegmentation) -> bool:
     """Whether it lies in no structure and in nothing's place: what surrounds it is none either."""
     parts = labels_about(lesion, segmentation)
     return all((part == Structure.BACKGROUND).mean() > _OUTSIDE for part in parts if len(part))
+
+
+def _is_empty(lesion: Lesion, segmentation: SpineSegmentation) -> bool:
+    """Whether no series has values there: distortion correction and composing fill rims with 0."""
+    shown = [volume.intensities[tuple(lesion.voxels.T)] != 0 for volume in segmentation.volumes]
+    return bool(shown) and bool((~np.any(shown, axis=0)).mean() > _EMPTY)
 
 
 def _is_cut(lesion: Lesion) -> bool:
