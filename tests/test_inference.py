@@ -110,10 +110,14 @@ def test_the_cpu_computes_in_bfloat16_only_where_it_has_it(monkeypatch, supporte
     assert choose_precision("auto", CPU) is expected
 
 
-@pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_an_old_gpu_computes_in_float16(monkeypatch, supported, expected):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
-    assert choose_precision("auto", torch.device("cuda")) is expected
+@pytest.mark.parametrize(("place", "expected"), [("cuda:0", torch.bfloat16), ("cuda:1", torch.float16)])
+def test_an_old_gpu_computes_in_float16(monkeypatch, place, expected):
+    generations = {"cuda:0": (8, 6), "cuda:1": (7, 5)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: generations[str(device)])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    # PyTorch says yes of a GPU that emulates it.
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert choose_precision("auto", torch.device(place)) is expected
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 24), (5, 17, 23), (1, 9, 30)])

@@ -26,6 +26,7 @@ __all__ = ["Engine", "EngineReport", "choose_device", "choose_precision"]
 
 _log = logging.getLogger(__name__)
 
+_AMPERE = 8  # NVIDIA's first generation that computes in bfloat16; AMD's number theirs from 9
 _USABLE = 0.9  # of the free memory: the rest is for libraries
 # What the C library holds for a pass, against what is in use at its peak: 1.1 to 2.2 were measured, for
 # freed memory lies in pieces.
@@ -66,7 +67,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Older ones have bfloat16 too, but emulate it, and convolve in it without their libraries.
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= _AMPERE else torch.float16
     if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
         return torch.bfloat16
     return torch.float32
