@@ -274,6 +274,19 @@ def test_a_small_overlap_is_said():
     assert "only 38% of its extent" in alignment.cautions[0]
 
 
+def test_beyond_its_extent_a_standardised_series_is_as_dark_as_air():
+    below = scan(shifted(SAGITTAL, (0, 0, -90)), T2, series="b", frame="1")
+    values = below.intensities
+    standardised = Volume((values - values.mean()) / values.std(), below.grid, below.series)
+    reference = scan(SAGITTAL, T1, series="a", frame="1")
+    usual, other = (align(study(reference, one), AUTO).volumes[1] for one in (below, standardised))
+    empty = ~coverage(below.grid, SAGITTAL)
+    assert empty.any()
+    assert not usual.intensities[empty].any()
+    assert not other.intensities[empty].any()
+    assert other.intensities.min() == 0
+
+
 ORDERS = st.sampled_from(list(itertools.permutations(range(3))))
 FLIPS = st.sets(st.integers(0, 2)).map(tuple)
 

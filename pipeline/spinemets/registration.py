@@ -47,6 +47,7 @@ NOTABLE_SHIFT_MM = 4.0
 _COARSE_MM = 4.0
 _FINE_MM = 2.0
 _SURROUNDINGS_MM = 12.0
+_BELOW_ZERO_PERCENT = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +110,7 @@ def align(study: Study, config: SegmentationConfig) -> Alignment:
     reference = study.reference
     volumes, transforms, cautions = [reference], [RigidTransform.identity()], list[str]()
     sources = [reference.grid]
-    for volume in study.volumes[1:]:
+    for volume in map(_from_zero, study.volumes[1:]):
         transform, said = _place(reference, volume, config)
         cautions.extend(said)
         if transform is not None:
@@ -117,6 +118,16 @@ def align(study: Study, config: SegmentationConfig) -> Alignment:
             transforms.append(transform)
             sources.append(volume.grid)
     return Alignment(tuple(volumes), tuple(transforms), tuple(sources), tuple(cautions))
+
+
+def _from_zero(volume: Volume) -> Volume:
+    """A series whose darkest value is 0: beyond its extent it will be 0, which must look like air.
+
+    Only one that was standardised, to a mean of 0 say, is changed; a few values below 0 do no harm.
+    """
+    if np.percentile(volume.intensities, _BELOW_ZERO_PERCENT) >= 0:
+        return volume
+    return Volume(volume.intensities - volume.intensities.min(), volume.grid, volume.series)
 
 
 def _place(
