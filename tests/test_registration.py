@@ -247,6 +247,15 @@ def test_a_series_that_cannot_be_registered_is_kept_and_flagged():
     assert "series (someone else) could not be aligned" in alignment.cautions[0]
 
 
+@pytest.mark.parametrize("config", [AUTO, NEVER])
+def test_a_series_that_matches_nowhere_near_its_coordinates_is_said(config):
+    turned = scan(SAGITTAL, T2, series="turned", frame="1", transform=rigid((0, 0, 0), (0, 0, 180)))
+    alignment = align(study(scan(SAGITTAL, T1, series="a", frame="1"), turned), config)
+    assert alignment.transforms[1].is_identity
+    (caution,) = alignment.cautions
+    assert caution.startswith("series (turned) hardly matches the reference series")
+
+
 def test_series_without_common_coordinates_are_aligned_by_content_and_flagged():
     truth = rigid((0, 400, 900), (4, 0, 0))
     far = shifted(SAGITTAL, (0, 400, 900))

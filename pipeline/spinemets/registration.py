@@ -217,7 +217,7 @@ def _moved(name: str, shift_mm: float, turn_degrees: float, headers_overlap: boo
 
 
 def _movement(reference: Volume, volume: Volume) -> tuple[str, ...]:
-    """A caution where a shift within the slices matches the edges clearly better than none does."""
+    """A caution where a shift within the slices matches the edges clearly better, or nothing does."""
     fixed = block_mean(reference, _FINE_MM)
     other = resample(block_mean(volume, _FINE_MM), fixed.grid)
     mask = coverage(volume.grid, fixed.grid) & _foreground(fixed) & _foreground(other)
@@ -233,6 +233,11 @@ def _movement(reference: Volume, volume: Volume) -> tuple[str, ...]:
             if agreements[i, j] > best:
                 best = float(agreements[i, j])
                 best_mm = float(np.hypot(i * spacing[rows], j * spacing[columns]))
+    if mask.any() and best < MINIMUM_AGREEMENT:
+        return (
+            f"{volume.series.name} hardly matches the reference series where its coordinates put it (edge "
+            f"agreement {here:.2f}, expected at least {MINIMUM_AGREEMENT}): check its place in the images.",
+        )
     if best_mm < NOTABLE_SHIFT_MM or best < max(here + 5 * CLEAR_GAIN, MINIMUM_AGREEMENT):
         return ()
     return (
