@@ -116,7 +116,7 @@ def test_an_old_gpu_computes_in_float16(monkeypatch, place, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: generations[str(device)])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     # PyTorch says yes of a GPU that emulates it.
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert choose_precision("auto", torch.device(place)) is expected
 
 

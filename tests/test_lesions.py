@@ -112,6 +112,12 @@ def test_parts_that_touch_by_a_corner_are_one_lesion():
     assert len(find_lesions(with_probability(blank(), (first, 0.9), (second, 0.9)), CONFIG)) == 1
 
 
+def test_two_voxels_in_a_line_and_nothing_else_are_two_lesions():
+    near = [((slice(7, 8), slice(9, 10), slice(column, column + 1)), 0.9) for column in (5, 7)]
+    config = CONFIG.model_copy(update={"minimum_volume_mm3": 0.0})
+    assert [len(lesion.voxels) for lesion in find_lesions(with_probability(blank(), *near), config)] == [1, 1]
+
+
 def test_a_blurred_rim_does_not_lower_the_confidence():
     rim = (slice(2, 8), slice(5, 15), slice(5, 15))
     core = (slice(3, 7), slice(6, 14), slice(6, 14))

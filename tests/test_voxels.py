@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from spinemets.voxels import bounding_box, grown, thin_out, voxels_of
+from spinemets.voxels import bounding_box, grown, islands_of, thin_out, voxels_of
 
 
 @st.composite
@@ -40,6 +40,24 @@ def test_the_box_is_the_smallest_that_holds_everything(mask):
 def test_growing_is_dilation_by_a_box(mask, reach):
     expected = ndimage.maximum_filter(mask.astype(np.uint8), size=[2 * far + 1 for far in reach]) > 0
     assert np.array_equal(grown(mask, reach), expected)
+
+
+@settings(deadline=None)
+@given(masks())
+def test_islands_join_across_corners_and_are_counted_in_order(mask):
+    islands = islands_of(mask)
+    expected, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    assert islands.shape == mask.shape
+    assert np.array_equal(islands > 0, mask)
+    assert len(np.unique(np.stack([islands, expected]).reshape(2, -1)[:, mask.ravel()], axis=1).T) == count
+    assert int(islands.max(initial=0)) == count
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (9, 1, 1), (1, 8, 1), (3, 3, 1), (1, 9, 151)])
+def test_islands_that_lie_as_close_as_they_can_are_counted(shape):
+    mask = np.zeros(shape, dtype=bool)
+    mask[::2, ::2, ::2] = True
+    assert int(islands_of(mask).max()) == mask.sum()
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (4, 0, 2)])

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import cc3d
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -24,7 +23,7 @@ from spinemets.config import LesionConfig
 from spinemets.findings import Lesion, SequenceSignal, SpineSegmentation
 from spinemets.surroundings import labels_about
 from spinemets.volume import Grid, Mask, Volume
-from spinemets.voxels import Box, bounding_box, corner, voxels_of, widened
+from spinemets.voxels import Box, bounding_box, corner, islands_of, voxels_of, widened
 
 __all__ = ["find_lesions"]
 
@@ -61,7 +60,7 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
     around = bounding_box(mask)
     if around is None:
         return ()
-    components = cc3d.connected_components(np.ascontiguousarray(mask[around]), connectivity=26)
+    components = islands_of(mask[around])
     lesions = []
     # The smaller ones first: what lies in the hole of one in another one's hole is the inner one's.
     for label, box in sorted(enumerate(ndimage.find_objects(components), start=1), key=_box_size):

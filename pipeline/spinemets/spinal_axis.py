@@ -11,14 +11,13 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import cc3d
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from spinemets.anatomy import Structure
 from spinemets.volume import Grid
-from spinemets.voxels import SAMPLED_VOXELS, bounding_box, corner, thin_out
+from spinemets.voxels import SAMPLED_VOXELS, bounding_box, corner, islands_of, thin_out
 
 __all__ = ["SpinalAxis", "fit_spinal_axis"]
 
@@ -125,7 +124,7 @@ def _bin_centres(
     box = bounding_box(mask)
     if box is None:
         return {}
-    pieces = cc3d.connected_components(np.ascontiguousarray(mask[box]), connectivity=26)
+    pieces = islands_of(mask[box])
     sizes = np.bincount(pieces.ravel()).astype(np.float64)
     places = thin_out(np.flatnonzero(pieces), SAMPLED_VOXELS)
     points = grid.to_world(np.stack(np.unravel_index(places, pieces.shape)).T + corner(box))

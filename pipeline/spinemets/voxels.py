@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import cc3d
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +22,7 @@ __all__ = [
     "box_around",
     "corner",
     "grown",
+    "islands_of",
     "shell_of",
     "thin_out",
     "voxels_of",
@@ -136,6 +138,18 @@ def grown(mask: Mask, reach: Sequence[int]) -> Mask:
             done += step
     result[room] = part
     return result
+
+
+def islands_of(mask: Mask) -> npt.NDArray[np.integer]:
+    """The islands of a 3-D mask, joined across faces, edges and corners: 0, or numbers from 1.
+
+    >>> islands_of(np.array([[[True, False, True]]])).tolist()
+    [[[1, 0, 2]]]
+    """
+    # Of odd sizes, cc3d 4.1.1 fails where every block of 2×2×2 voxels holds an island of its own.
+    even = np.pad(mask, [(0, size % 2) for size in mask.shape])
+    numbered = cc3d.connected_components(np.ascontiguousarray(even), connectivity=26)
+    return np.asarray(numbered[tuple(slice(size) for size in mask.shape)])
 
 
 def shell_of(
