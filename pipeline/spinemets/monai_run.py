@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 from spinemets.batch import (
+    SUMMARY_NAME,
     BatchRecord,
     ModelSource,
     PlannedStudy,
@@ -22,7 +24,7 @@ from spinemets.batch.redaction import redacted_logs
 from spinemets.bundles import load_bundle
 from spinemets.config import DetectionConfig, SegmentationConfig
 from spinemets.detection import load_models
-from spinemets.errors import ConfigError
+from spinemets.errors import ConfigError, SpinemetsError
 
 __all__ = ["BundleDetector", "BundleTrainer"]
 
@@ -30,13 +32,15 @@ _log = logging.getLogger(__name__)
 
 
 class _LoggingWatcher:
-    """Tells the log, which MONAI's runner shows, how the batch proceeds."""
+    """Tells the log how the batch proceeds; what is not done as a warning, which MONAI's runner shows."""
 
     def moved(self, study: PlannedStudy, stage: Stage) -> None:
         _log.info("%s: %s", study.key, stage.value)
 
     def ended(self, record: BatchRecord, lines: tuple[str, ...]) -> None:
-        _log.info("%s: %s %s", record.study, record.state.value, record.reason or "; ".join(lines))
+        level = logging.INFO if record.state is State.DONE else logging.WARNING
+        told = record.reason or "; ".join(lines)
+        _log.log(level, "%s: %s: %s", record.study, record.state.value, told)
 
 
 class BundleDetector:
@@ -61,6 +65,8 @@ class BundleDetector:
         ------
         ConfigError
             No input was named.
+        SpinemetsError
+            A study failed, or none could be used; those that are done are written.
         """
         if not source:
             raise ConfigError("no input; add --input PATH")
@@ -77,7 +83,11 @@ class BundleDetector:
                 "all",
             )
             records = run_batch(todo, book, model, self._config, _LoggingWatcher())
-        return sum(record.state is State.DONE for record in records)
+        count = Counter(record.state for record in records)
+        if count[State.FAILED] or not count[State.DONE]:
+            missing = ", ".join(f"{count[state]} {state.value}" for state in State if count[state])
+            raise SpinemetsError(f"{len(records)} studies: {missing}; {Path(output) / SUMMARY_NAME} says why")
+        return count[State.DONE]
 
 
 class BundleTrainer:
