@@ -113,3 +113,31 @@ def test_an_image_that_cannot_be_read_is_refused_and_the_next_is_served(lesions,
         lesions({"image": str(tmp_path / "gone.nii")})
     (tmp_path / "image.nii").write_text("next")
     assert lesions({"image": str(tmp_path / "image.nii")})[1]["summary"] == ["next"]
+
+
+def test_an_image_that_failed_is_tried_again(lesions, tmp_path):
+    """As spinemets does: what failed before is taken up with --retry-failed alone."""
+    program = tmp_path / "program"
+    done = program.read_text().partition("\n")[2]
+    program.write_text(
+        '#!/bin/sh\nif [ ! -e "$4/failed" ]; then touch "$4/failed"; echo no memory >&2; exit 6; fi\n'
+        'case " $* " in *" --retry-failed "*) ;; *) echo failed before >&2; exit 6 ;; esac\n' + done
+    )
+    (tmp_path / "image.nii").write_text("same")
+    with pytest.raises(Refusal, match="no memory"):
+        lesions({"image": str(tmp_path / "image.nii")})
+    assert lesions({"image": str(tmp_path / "image.nii")})[1]["summary"] == ["same"]
+
+
+def test_a_run_that_does_not_end_is_refused_and_the_next_request_is_served(
+    app, lesions, tmp_path, monkeypatch
+):
+    program = tmp_path / "program"
+    done = program.read_text()
+    program.write_text("#!/bin/sh\nexec sleep 30\n")
+    (tmp_path / "image.nii").write_text("same")
+    monkeypatch.setattr(app, "_TIMEOUT_S", 0.5)
+    with pytest.raises(Refusal, match="no result within"):
+        lesions({"image": str(tmp_path / "image.nii")})
+    program.write_text(done)
+    assert lesions({"image": str(tmp_path / "image.nii")})[1]["summary"] == ["same"]

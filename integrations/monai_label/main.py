@@ -69,11 +69,19 @@ class Detector:
         command = [
             *(self.program, "detect", str(image), "-o", str(self._results)),
             *("--device", self._device, "--formats", "json,nifti", "--workers", "0", "-q"),
+            # What failed for want of memory may go well now.
+            "--retry-failed",
         ]
         with self._lock:
             self._keep_only(image)
             # The same image again, unchanged, is known to spinemets by its content.
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+                )
+            except subprocess.TimeoutExpired as error:
+                reason = f"no result within {_TIMEOUT_S} s"
+                raise MONAILabelException(MONAILabelError.INFERENCE_ERROR, reason) from error
             reports = list(self._results.glob("*/report.json"))
             if done.returncode or len(reports) != 1:
                 reason = done.stderr.strip() or f"{len(reports)} studies were found where one is needed"
