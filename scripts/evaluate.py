@@ -198,7 +198,7 @@ def _score_mask(results: Path, mask: Path, values: Sequence[Structure]) -> Row:
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="One kind only; may be repeated."
 )
-@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--model", metavar="NAME|PATH", help="A model bundle.  [default: the one that is included]")
 @click.option("--trust-model", metavar="SHA256", help="Checksum of a bundle that is not registered.")
 @click.option("-d", "--device", default="auto", show_default=True)
@@ -215,9 +215,12 @@ def phantoms(
     from spinemets.bundles import load_bundle
     from spinemets.config import DetectionConfig, SegmentationConfig
     from spinemets.detection import detect, load_models
+    from spinemets.inference import choose_device
 
     try:
-        config = DetectionConfig(segmentation=SegmentationConfig(device=options["device"] or "auto"))
+        device = options["device"] or "auto"
+        choose_device(device)
+        config = DetectionConfig(segmentation=SegmentationConfig(device=device))
         models = load_models(load_bundle(options["model"], options["trust_model"]), config.segmentation)
         verdicts = []
         for study in all_studies(number, kinds or KINDS, seed):

@@ -50,6 +50,8 @@ def main() -> int:
     parser.set_defaults(kind="disease")
     parser.add_argument("--seed", type=int, default=9)
     arguments = parser.parse_args()
+    if arguments.copies < 1 or arguments.seed < 0:
+        parser.error("--copies must be 1 or more, and --seed 0 or more")
     try:
         for number, subject in enumerate(arguments.subjects):
             image, labels = (arguments.spider / f"sub-{subject}_{kind}.nii.gz" for kind in ("T2w", "dseg"))

@@ -107,3 +107,11 @@ def test_the_command_writes_json_and_markdown(tmp_path, monkeypatch):
     rows = json.loads((tmp_path / "levels.json").read_text())["kinds"]
     assert [(row["kind"], row["all right"]) for row in rows] == [(kind, 1.0) for kind in KINDS]
     assert "| sacrum | 1 | 1.000 |" in (tmp_path / "levels.md").read_text()
+
+
+@pytest.mark.parametrize(("option", "value"), [("--seed", "-1"), ("--device", "nothing")])
+def test_what_means_nothing_is_refused_by_name(option, value):
+    result = CliRunner().invoke(evaluate.main, ["phantoms", "-n", "1", option, value])
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert option.strip("-") in result.output
+    assert value in result.output

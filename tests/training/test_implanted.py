@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import make_implanted
 from spinemets.anatomy import Compartment, Structure
 from spinemets.channels import Channel
 from spinemets.simulation.lesion_places import LesionPlan, PlannedLesion
@@ -142,3 +143,13 @@ def test_the_region_is_told_where_the_labels_tell_it(scan, tmp_path, channels, r
         for lesion in facts:
             if (structures[masks == lesion["lesion"]] == Structure.VERTEBRAL_BODY).mean() > 0.5:
                 assert lesion["region"] == region
+
+
+@pytest.mark.parametrize("option", [("--copies", "0"), ("--seed", "-3")])
+def test_the_script_refuses_numbers_that_write_nothing(option, tmp_path, monkeypatch, capsys):
+    command = ["make_implanted.py", str(tmp_path), "011", "--output", str(tmp_path / "out"), *option]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as ended:
+        make_implanted.main()
+    assert ended.value.code == 2
+    assert option[0] in capsys.readouterr().err
