@@ -221,7 +221,7 @@ def test_the_script_scores_folders_and_writes_json(tmp_path):
     write(tmp_path / "truth" / "s1", "truth.json", truth_result())
     done = run("results", tmp_path / "out", tmp_path / "truth", "-o", tmp_path / "scores.json")
     assert done.returncode == 0, done.stderr
-    assert "| extradural | 1 | 1.000 | 1.000 | 1.000 |" in done.stdout
+    assert "| extradural | 1 | 1.000 | – | – |" in done.stdout
     scores = json.loads((tmp_path / "scores.json").read_text())
     (tmp_path / "truth" / "s1").rename(tmp_path / "truth" / "s2")
     only = run("results", tmp_path / "out", tmp_path / "truth")

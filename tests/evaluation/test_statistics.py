@@ -51,7 +51,7 @@ def test_froc_without_lesions_is_refused():
 
 
 def test_the_bootstrap_draws_patients_and_not_exams():
-    same = [exam("a", (0.9,)), exam("a", (), missed=1)]
+    same = [exam(name, scores, missed) for name in "ab" for scores, missed in (((0.9,), 0), ((), 1))]
     apart = [exam("a", (0.9,)), exam("b", (), missed=1)]
     assert bootstrap_interval(same, sensitivity, repeats=50) == (0.5, 0.5)
     assert bootstrap_interval(apart, sensitivity, repeats=50) == (0.0, 1.0)
@@ -64,6 +64,13 @@ def test_the_bootstrap_repeats_and_narrows_with_more_patients():
     assert bootstrap_interval(few, sensitivity, repeats=200) == (low, high)
     narrow_low, narrow_high = bootstrap_interval(many, sensitivity, repeats=200)
     assert low < narrow_low < 0.5 < narrow_high < high
+
+
+def test_one_patient_alone_has_no_interval():
+    alone = [exam("a", (0.9,)), exam("a", (), missed=1)]
+    assert bootstrap_interval(alone, sensitivity) is None
+    assert bootstrap_interval([*alone, exam("b", ())], sensitivity) is None
+    assert bootstrap_interval([*alone, exam("b", (), missed=1)], sensitivity) == (0.0, 0.5)
 
 
 def test_the_bootstrap_of_nothing_has_no_interval():

@@ -180,6 +180,14 @@ def test_what_was_not_scored_is_not_drawn(tmp_path):
     assert {path.stem for path in save_plots([anatomy], tmp_path)} == {"calibration", "dice"}
 
 
+def test_one_patient_alone_has_no_interval_in_tables_and_plots(tmp_path):
+    alone = [exam(0, (30.0, 12.0)), exam(1, (8.0,), found=False, false=(0.6,))]
+    tables = summarise(alone)
+    for name in ("means", "lesions", "froc", "diameters"):
+        assert {(one["low"], one["high"]) for one in tables[name]} == {(None, None)}, name
+    assert "froc" in {path.stem for path in save_plots(alone, tmp_path)}
+
+
 def test_tables_are_json(tables):
     from spinemets.evaluation.tables import to_json
 

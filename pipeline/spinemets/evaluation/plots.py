@@ -72,15 +72,10 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list
 def _froc_figure(exams: Sequence[ExamOutcome]) -> Figure:
     figure, (axes,) = _figure(5.2, 4.0)
     patients = sorted({exam.patient for exam in exams})
-    random = np.random.default_rng(0)
-    drawn = []
-    for _ in range(_DRAWS):
-        chosen = [patients[i] for i in random.integers(len(patients), size=len(patients))]
-        sample = [exam for patient in chosen for exam in exams if exam.patient == patient]
-        if any(exam.lesions for exam in sample):
-            drawn.append(_sensitivities(froc(sample)))
-    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-    axes.fill_between(_RATES, low, high, color=_BLUE, alpha=0.2, linewidth=0, label="95 % interval")
+    # As in the tables, one patient alone has no interval.
+    if len({exam.patient for exam in exams if exam.lesions}) > 1:
+        low, high = np.quantile(_drawn_again(exams, patients), (0.025, 0.975), axis=0)
+        axes.fill_between(_RATES, low, high, color=_BLUE, alpha=0.2, linewidth=0, label="95 % interval")
     axes.plot(_RATES, _sensitivities(froc(exams)), color=_BLUE, drawstyle="steps-post", label="sensitivity")
     axes.set(xscale="log", xlim=(_RATES[0], _RATES[-1]), ylim=(0, 1.02))
     axes.set(xlabel="false positives per exam", ylabel="sensitivity")
@@ -89,6 +84,18 @@ def _froc_figure(exams: Sequence[ExamOutcome]) -> Figure:
     axes.set_title(f"FROC: {count} lesions, {len(exams)} exams, {len(patients)} patients", fontsize=10)
     axes.legend(frameon=False, loc="lower right")
     return figure
+
+
+def _drawn_again(exams: Sequence[ExamOutcome], patients: Sequence[str]) -> list[Any]:
+    """The curve of every draw of the patients with replacement that has a lesion."""
+    random = np.random.default_rng(0)
+    drawn = []
+    for _ in range(_DRAWS):
+        chosen = [patients[i] for i in random.integers(len(patients), size=len(patients))]
+        sample = [exam for patient in chosen for exam in exams if exam.patient == patient]
+        if any(exam.lesions for exam in sample):
+            drawn.append(_sensitivities(froc(sample)))
+    return drawn
 
 
 def _sensitivities(curve: FrocCurve) -> Any:
@@ -103,10 +110,11 @@ def _diameter_figure(exams: Sequence[ExamOutcome]) -> Figure:
     places = np.arange(len(rows))
     values = np.array([float(row["found"] or 0) for row in rows])
     axes.bar(places, values, color=_BLUE, width=0.6)
-    lows = np.array([float(row["low"] or 0) for row in rows])
-    highs = np.array([float(row["high"] or 0) for row in rows])
-    errors = np.abs(np.stack([values - np.minimum(lows, values), np.maximum(highs, values) - values]))
-    axes.errorbar(places, values, yerr=errors, fmt="none", ecolor="black", capsize=4)
+    for place, row in enumerate(rows):
+        low, high = row["low"], row["high"]
+        if isinstance(low, float) and isinstance(high, float):
+            middle, half = (low + high) / 2, (high - low) / 2
+            axes.errorbar(place, middle, yerr=half, fmt="none", ecolor="black", capsize=4)
     axes.set_xticks(places, [f"{row['diameter']}\n{row['of']} lesions" for row in rows])
     axes.set(ylim=(0, 1.05), ylabel="sensitivity", title="by diameter of the sphere of equal volume")
     return figure

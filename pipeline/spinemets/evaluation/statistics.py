@@ -77,16 +77,18 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """The percentile interval of a statistic when patients are drawn again with replacement.
 
-    All exams of a patient are drawn together, as they are not independent. None where no
-    draw has a value.
+    All exams of a patient are drawn together, as they are not independent. None where fewer than
+    two patients have a value: one alone tells nothing of how patients differ.
     """
     by_patient: dict[str, list[_Exam]] = {}
     for exam in exams:
         by_patient.setdefault(exam.patient, []).append(exam)
     patients = list(by_patient.values())
+    if sum(statistic(own) is not None for own in patients) < 2:
+        return None
     random = np.random.default_rng(seed)
     values = []
-    for _ in range(repeats if patients else 0):
+    for _ in range(repeats):
         drawn = random.integers(len(patients), size=len(patients))
         value = statistic([exam for index in drawn for exam in patients[index]])
         if value is not None:
