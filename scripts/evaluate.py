@@ -181,6 +181,8 @@ def structure(
 
 def _score_mask(results: Path, mask: Path, values: Sequence[Structure]) -> Row:
     name = mask.name.removesuffix(".nii.gz").rpartition("_")[0]
+    if not name:
+        raise ConfigError(f"{mask}: does not tell its study; name it as in case1_cord.nii.gz")
     folder = folder_beginning(results, name)
     truth, grid = read_label_map(mask)
     anatomy, found_grid = read_label_map(folder / "anatomy.nii.gz")

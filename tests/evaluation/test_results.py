@@ -1,6 +1,7 @@
 """Whole result folders against truths: from files to tables, and the script around it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -284,6 +285,10 @@ def test_the_script_scores_masks_of_studies_whose_names_begin_alike(tmp_path):
     done = run("structure", tmp_path / "out", *masks, "--structure", "thecal_sac")
     assert done.returncode == 0, done.stderr
     assert "| case1 | 1.000 | 1.000 |" in done.stdout
+    shutil.rmtree(tmp_path / "out" / "case10")
+    masks[0].rename(tmp_path / "sac.nii.gz")
+    done = run("structure", tmp_path / "out", tmp_path / "sac.nii.gz", "--structure", "thecal_sac")
+    assert (done.returncode, "does not tell its study" in done.stderr) == (1, True), done.stdout
 
 
 def test_tables_show_absent_values_as_dashes_and_leave_them_out_of_means():
