@@ -102,6 +102,11 @@ def test_a_patient_s_exams_are_taken_together(tables):
     assert row(tables["patients"], patient="p3")["sensitivity"] is None
 
 
+def test_a_patient_whose_lesions_no_truth_tells_has_no_number_of_them(scores):
+    (unknown,) = summarise([replace(scores[0], lesions=None)])["patients"]
+    assert (unknown["lesions"], unknown["false positives per exam"]) == (None, None)
+
+
 def test_false_positives_of_healthy_exams_are_told_apart(tables):
     assert row(tables["lesions"], lesions="false positives per exam")["found"] == pytest.approx(3 / 8)
     healthy = row(tables["lesions"], lesions="false positives per healthy exam")

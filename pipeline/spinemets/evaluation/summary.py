@@ -61,7 +61,7 @@ def patient_rows(scores: Sequence[ExamScore]) -> tuple[Row, ...]:
         row: dict[str, str | int | float | None] = {"patient": patient, "exams": len(exams)}
         row["mean Dice"] = _mean([value for one in exams for value in one.dice.values()])
         row["levels right"] = sum(one.is_right for one in levels) / len(levels) if levels else None
-        row["lesions"] = sum(len(exam.lesions) for exam in lesions)
+        row["lesions"] = sum(len(exam.lesions) for exam in lesions) if lesions else None
         row["sensitivity"] = sensitivity(lesions)
         row["false positives per exam"] = false_positives_per_exam(lesions) if lesions else None
         rows.append(row)
