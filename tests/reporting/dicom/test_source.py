@@ -106,6 +106,22 @@ def test_dates_and_times_are_kept_where_they_can_be(tmp_path, report_of, keyword
     assert {str(header[keyword].value) for header in source.headers} == {kept}
 
 
+@pytest.mark.parametrize("date", ["20050504", ""])
+def test_objects_of_a_deidentified_source_do_not_tell_when_they_were_written(tmp_path, report_of, date):
+    said = {"PatientIdentityRemoved": "YES", "LongitudinalTemporalInformationModified": "MODIFIED"}
+    tags = {**said, "StudyDate": date, "StudyTime": "101112" if date else ""}
+    write_classic(tmp_path / "source", voxels(), SAGITTAL, tags=tags)
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.7")
+    formats = ("dicom-seg", "dicom-sr", "dicom-sc", "dicom-pdf", "dicom-rtstruct")
+    report = report_of(tmp_path / "source")
+    for path in write_dicom(report, tmp_path, ReportConfig(formats=formats), tmp_path / "report.pdf"):
+        elements = pydicom.dcmread(path).iterall()
+        told = {element.keyword: str(element.value) for element in elements if element.VR in ("DA", "DT")}
+        assert "InstanceCreationDate" in told
+        other = {name: value for name, value in told.items() if value[:8] not in ("", date or "19000101")}
+        assert other == {}, path.name
+
+
 def test_frame_of_reference_is_made_where_the_source_has_none(tmp_path, report_of):
     write_classic(tmp_path / "source", voxels(), SAGITTAL, tags=jittered)
     report = report_of(tmp_path / "source")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 
 __all__ = ["STATEMENTS", "follow_deidentification"]
 
@@ -14,7 +15,8 @@ STATEMENTS = (
 )
 """What a source says of its de-identification, and all objects made from it."""
 _OF_WRITING = (
-    "InstanceCreation", "Content", "Series", "StructureSet", "PresentationCreation",
+    "InstanceCreation{}", "Content{}", "Series{}", "StructureSet{}", "PresentationCreation{}",
+    "{}OfSecondaryCapture",
 )  # fmt: skip
 _NO_DATE, _NO_TIME = "19000101", "000000"
 
@@ -38,9 +40,13 @@ def follow_deidentification(dataset: Dataset, source: Dataset) -> None:
         return
     date, time = source.get("StudyDate") or _NO_DATE, source.get("StudyTime") or _NO_TIME
     for event in _OF_WRITING:
-        if dataset.get(f"{event}Date"):
-            setattr(dataset, f"{event}Date", date)
-        if dataset.get(f"{event}Time"):
-            setattr(dataset, f"{event}Time", time)
+        for keyword, value in ((event.format("Date"), date), (event.format("Time"), time)):
+            if dataset.get(keyword):
+                setattr(dataset, keyword, value)
     if dataset.get("ObservationDateTime"):
         dataset.ObservationDateTime = date + time
+    for equipment in dataset.get("ContributingEquipmentSequence", ()):
+        # The scanner's own, where it is told, is the acquisition's, as the copy of the source has it.
+        (purpose,) = equipment.PurposeOfReferenceCodeSequence
+        if purpose.CodeValue == codes.DCM.ProcessingEquipment.value:
+            equipment.ContributionDateTime = date + time
