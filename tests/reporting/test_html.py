@@ -224,3 +224,13 @@ def test_the_vendored_viewer_is_the_file_whose_checksum_is_noted():
 def test_the_viewers_licence_travels_with_the_page(source):
     assert "BSD 2-Clause License" in source
     assert "Copyright (c) 2021, Niivue" in source
+
+
+def test_links_to_lesions_in_the_column_are_named_and_in_nothing_that_is_one_picture(source):
+    """A picture's parts are not told to those who hear the page."""
+    (column,) = re.findall(r'<svg class="column-map".*?</svg>', source, flags=re.DOTALL)
+    page = Page(column)
+    assert page.of("svg")[0]["role"] == "group"
+    links = page.of("a")
+    assert [link["href"] for link in links] == ["#lesion-1", "#lesion-2", "#lesion-3", "#lesion-4"]
+    assert all(link["aria-label"].startswith("lesion ") for link in links)
