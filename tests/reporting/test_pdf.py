@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import zlib
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -109,6 +111,19 @@ def test_text_says_what_the_report_says(pdf, report):
         assert volume_text(finding.volume_mm3) in text
         assert finding.compartment.value in text
     assert "PATIENT-4711" not in text
+
+
+def test_every_figure_has_an_alternative_text_as_pdf_ua_asks(pdf):
+    content = pdf.read_bytes()
+    for packed in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL):
+        with suppress(zlib.error):
+            # A last byte that reads like the end of a line may be cut off.
+            content += zlib.decompressobj().decompress(packed)
+    elements = content.split(b"/Type /StructElem")[1:]
+    figures = [element for element in elements if element.startswith(b"/S /Figure")]
+    # A bar and a picture of each lesion, the overview, and the colours of three compartments.
+    assert len(figures) == 8
+    assert [figure for figure in figures if b"/Alt" not in figure] == []
 
 
 def test_pictures_are_in_it(pdf):
