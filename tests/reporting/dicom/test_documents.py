@@ -27,6 +27,22 @@ def test_document_gives_the_pdf_back(case, tmp_path, size):
     assert str(dataset.PatientName) == "Müller^Änne"
 
 
+@pytest.mark.parametrize("kind", ["sagittal", "enhanced"])
+def test_document_names_the_images_it_is_made_from(case, tmp_path, kind):
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.7")
+    made = case(kind, "dicom-seg")
+    (path,) = write_dicom(
+        made.report, tmp_path, ReportConfig(formats=("dicom-pdf",)), tmp_path / "report.pdf"
+    )
+    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in made.source.rglob("*.dcm")]
+    named = pydicom.dcmread(path).SourceInstanceSequence
+    assert {(item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID) for item in named} == {
+        (header.SOPClassUID, header.SOPInstanceUID) for header in headers
+    }
+    assert len(named) == len(headers)
+    assert {item.PurposeOfReferenceCodeSequence[0].CodeMeaning for item in named} == {"Source image"}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_key_images_tell_where_their_rows_and_columns_lead(case, kind):
     made = case(kind, "dicom-sc")

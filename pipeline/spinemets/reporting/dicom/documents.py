@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.uid import EncapsulatedPDFStorage
 
 from spinemets.reporting.dicom.equipment import new_object
@@ -14,7 +15,7 @@ __all__ = ["make_document"]
 
 
 def make_document(pdf: bytes, study: str, source: SourceSeries, identifiers: Identifiers) -> Dataset:
-    """The report's PDF as an Encapsulated PDF of the source's study.
+    """The report's PDF as an Encapsulated PDF of the source's study, which names the reference's images.
 
     Parameters
     ----------
@@ -27,7 +28,8 @@ def make_document(pdf: bytes, study: str, source: SourceSeries, identifiers: Ide
     dataset.AcquisitionDateTime = ""
     dataset.DocumentTitle = "Spine MRI lesion report, research use only"
     title = codes.cid7021.ImagingMeasurementReport
-    dataset.ConceptNameCodeSequence = [_code_item(title.value, title.scheme_designator, title.meaning)]
+    dataset.ConceptNameCodeSequence = [_code_item(title)]
+    dataset.SourceInstanceSequence = [_source_item(header) for header in source.headers]
     dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
     dataset.EncapsulatedDocumentLength = len(pdf)
     # The value must have an even length; the attribute above says where the document ends.
@@ -35,7 +37,15 @@ def make_document(pdf: bytes, study: str, source: SourceSeries, identifiers: Ide
     return dataset
 
 
-def _code_item(value: str, scheme: str, meaning: str) -> Dataset:
+def _source_item(header: Dataset) -> Dataset:
     item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    item.PurposeOfReferenceCodeSequence = [_code_item(codes.cid7060.SourceImage)]
+    return item
+
+
+def _code_item(code: Code) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = code.value, code.scheme_designator
+    item.CodeMeaning = code.meaning
     return item
