@@ -121,7 +121,11 @@ def test_dates_are_written_as_far_as_they_are_known(report, date, written):
 def test_hashed_identifiers_name_no_day_and_no_series(resources):
     (study,) = only(resources, "ImagingStudy")
     assert (study.started, study.series) == (None, None)
-    assert study.numberOfSeries == 2
+
+
+def test_the_series_of_the_study_are_not_counted_since_not_all_are_used(report, resources):
+    assert report.study.rejected
+    assert only(resources, "ImagingStudy")[0].numberOfSeries is None
 
 
 def test_study_without_a_lesion_has_no_observation(make_report):

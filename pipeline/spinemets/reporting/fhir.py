@@ -89,7 +89,6 @@ def _study(document: ReportDocument) -> Resource:
         "status": "available",
         "modality": [_MR],
         "subject": _subject(document),
-        "numberOfSeries": len(document.study.series),
         **_date(document, "started"),
     }
     if kept:
