@@ -31,6 +31,7 @@ COLOURS = ((236, 160, 30), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 
 LARGEST_BYTES = 60_000
 HEIGHT = 430
 SHOWN_PAGES = 3
+SHOWN_LESIONS = 2
 SHOWN_KEY_IMAGES = 4
 
 
@@ -156,19 +157,21 @@ def _validator(root: Path) -> str:
 
 
 def fhir_picture(result: Path) -> Image.Image:
-    """The bundle's resources as fhir.resources reads them."""
+    """The bundle's first resources as fhir.resources reads them."""
     from fhir.resources.R4B.bundle import Bundle
 
     bundle = Bundle.model_validate_json((result / "report.fhir.json").read_text())
     lines = []
     resources: list[Any] = [entry.resource for entry in bundle.entry or []]
-    for resource in resources:
+    # The report and the study come before the lesions.
+    for resource in resources[: 2 + SHOWN_LESIONS]:
         lines.append(type(resource).__name__)
         for component in getattr(resource, "component", None) or []:
             quantity = component.valueQuantity
             concept = component.valueCodeableConcept
             value = f"{quantity.value} {quantity.unit}" if quantity else concept and concept.text
-            value = value or component.valueString or component.valueBoolean
+            plain = (component.valueString, component.valueInteger, component.valueBoolean)
+            value = value or next(one for one in plain if one is not None)
             lines.append(f"    {component.code.text}: {value}")
         if getattr(resource, "bodySite", None):
             coding = resource.bodySite.coding[0]
@@ -205,14 +208,14 @@ def segmentation_picture(result: Path, source: Path, work: Path) -> Image.Image:
 
 
 def structured_report_picture(result: Path, work: Path) -> Image.Image:
-    """The measurements of the first lesion as dcmqi reads them."""
+    """The measurements of the first lesions as dcmqi reads them."""
     tool(
         "tid1500reader", "--inputDICOM", result / "dicom/findings.sr.dcm",
         "--outputMetadata", work / "sr.json",
     )  # fmt: skip
     told = json.loads((work / "sr.json").read_text())
     lines = [f"CompletionFlag {told['CompletionFlag']}, VerificationFlag {told['VerificationFlag']}"]
-    for group in told["Measurements"][:2]:
+    for group in told["Measurements"][:SHOWN_LESIONS]:
         lines += ["", f"{group['TrackingIdentifier']}: {group['Finding']['CodeMeaning']}"]
         lines.append(f"    finding site: {group['FindingSite']['CodeMeaning']}")
         lines.append(f"    referenced segment: {group['ReferencedSegment']}")
