@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,15 @@ def test_interruption_writes_what_the_network_has_seen_and_drops_the_rest(scans,
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as a terminal has it: what is started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interruption_side_by_side_begins_nothing_any_more(scans, tmp_path, truth):
     class Interrupting(Silent):
         def ended(self, record, lines):
