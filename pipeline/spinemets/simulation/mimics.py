@@ -38,6 +38,8 @@ Labels = npt.NDArray[np.uint8]
 _Change = Literal["oedema", "fat", "sclerosis"]
 _MODIC: dict[int, _Change] = {1: "oedema", 2: "fat", 3: "sclerosis"}
 _RIM_CHANCE = 0.4
+# Far below that of bright lesions: on T2 alone, what is bright and round would be learnt to be benign.
+_HAEMANGIOMA_CHANCE = 0.02
 _FAT_SUPPRESSED = (Weighting.T2_FS, Weighting.T1_FS_GD, Weighting.PD_FS, Weighting.DIXON_WATER)
 
 
@@ -201,7 +203,7 @@ def haemangioma(
     period = rng.uniform(2.5, 4.5)
     rows_mm = np.arange(body.shape[1])[box[1]] * spacing_mm[1]
     stripes = 0.5 + 0.5 * np.cos(2 * np.pi * rows_mm / period + rng.uniform(0, 2 * np.pi))
-    bright = 1 - rng.uniform(0.3, 0.8) * stripes
+    bright = 1 - rng.uniform(0.5, 0.9) * stripes
     changed = image.copy()
     changed[box] += weight * bright[None, :, None] * rng.uniform(2.5, 6) * references.spread
     return changed
@@ -305,7 +307,7 @@ _VARIANTS: tuple[tuple[float, _Variant], ...] = (
     (0.12, schmorl_node),
     (0.10, corner_change),
     (0.10, fatty_focus),
-    (0.05, haemangioma),
+    (_HAEMANGIOMA_CHANCE, haemangioma),
 )
 _CanalVariant = Callable[[Array, Labels, PointMm, References, np.random.Generator], Array]
 _CANAL_VARIANTS: tuple[tuple[float, _CanalVariant], ...] = (

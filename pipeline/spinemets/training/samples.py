@@ -40,7 +40,7 @@ _IMPLANTS = ImplantOptions(
     bone_weights=(0.4, 0.42, 0.18),
     whole_vertebra=0.15,
     epidural_extension=0.3,
-    sclerotic=0.3,
+    sclerotic=0.25,
 )
 
 
