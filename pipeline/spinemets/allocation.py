@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from spinemets.control_groups import group_room_bytes
+
 __all__ = [
     "as_usual",
     "available_bytes",
@@ -104,6 +106,10 @@ def _gnu_library() -> ctypes.CDLL | None:
 
 def available_bytes() -> float:
     """Memory that new arrays could have now; infinity where the system does not tell."""
+    return min(_machine_room_bytes(), group_room_bytes())
+
+
+def _machine_room_bytes() -> float:
     # Cached files count as free: the kernel gives them up, so look at MemAvailable first.
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
