@@ -164,6 +164,7 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch, free_bytes: int = 2**40) -> I
     for name, answer in {
         "is_available": True,
         "device_count": 1,
+        "is_bf16_supported": True,
         "get_device_capability": (9, 0),
         "mem_get_info": (free_bytes, free_bytes),
         "memory_reserved": 0,
