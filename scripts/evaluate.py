@@ -10,6 +10,7 @@ import numpy as np
 
 from spinemets.anatomy import Structure
 from spinemets.atomic import atomic_write_text
+from spinemets.command_options import device_option
 from spinemets.errors import (
     ConfigError,
     GeometryError,
@@ -203,7 +204,7 @@ def _score_mask(results: Path, mask: Path, values: Sequence[Structure]) -> Row:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--model", metavar="NAME|PATH", help="A model bundle.  [default: the one that is included]")
 @click.option("--trust-model", metavar="SHA256", help="Checksum of a bundle that is not registered.")
-@click.option("-d", "--device", default="auto", show_default=True)
+@device_option(default="auto")
 @OUTPUT
 def phantoms(
     number: int, kinds: tuple[str, ...], seed: int, output: Path | None, **options: str | None
@@ -217,12 +218,9 @@ def phantoms(
     from spinemets.bundles import load_bundle
     from spinemets.config import DetectionConfig, SegmentationConfig
     from spinemets.detection import detect, load_models
-    from spinemets.inference import choose_device
 
     try:
-        device = options["device"] or "auto"
-        choose_device(device)
-        config = DetectionConfig(segmentation=SegmentationConfig(device=device))
+        config = DetectionConfig(segmentation=SegmentationConfig(device=options["device"] or "auto"))
         models = load_models(load_bundle(options["model"], options["trust_model"]), config.segmentation)
         verdicts = []
         for study in all_studies(number, kinds or KINDS, seed):

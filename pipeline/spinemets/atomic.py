@@ -117,13 +117,13 @@ def flush_names(folder: Path) -> None:
 
 def _flush(folder: Path) -> None:
     """Have the disk hold everything in a folder."""
-    for path in folder.rglob("*"):
-        if path.is_file():
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            flush_names(path)
+        elif path.is_file():
             # Windows flushes only what may be written to.
             with path.open("rb+" if os.name == "nt" else "rb") as file:
                 os.fsync(file.fileno())
-    for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        flush_names(path)
 
 
 def _sibling(path: Path) -> Path:

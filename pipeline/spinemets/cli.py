@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import click
 
 from spinemets import __version__
-from spinemets.command_options import output_folder
+from spinemets.command_options import device_option, output_folder
 from spinemets.deidentify_command import DETECT_OPTIONS, deidentify, keep_quiet
 from spinemets.errors import ConfigError, SpinemetsError
 from spinemets.exit_codes import DONE, EPILOG, INTERRUPTED, PARTIAL, USAGE, code_of, common_code
@@ -78,12 +77,6 @@ def _set_up_logging(verbose: int, quiet: bool) -> None:
     logging.captureWarnings(True)
 
 
-def _checked_device(_context: click.Context, _parameter: click.Parameter, device: str | None) -> str | None:
-    if device is not None and not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise click.BadParameter(f"{device!r} is not one of auto, cpu, mps, cuda or cuda:N")
-    return device
-
-
 def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
     """Several options under one name, listed in this order."""
 
@@ -110,13 +103,7 @@ _common = _options(
 
 _analysis = _options(
     output_folder("Folder for the results; each study gets a folder of its own in it."),
-    click.option(
-        "-d",
-        "--device",
-        metavar="DEVICE",
-        callback=_checked_device,
-        help="auto, cpu, cuda, cuda:N or mps.  [default: auto]",
-    ),
+    device_option(),
     click.option(
         "--deterministic",
         is_flag=True,
@@ -348,14 +335,7 @@ def merge(folders: tuple[Path, ...], out: Path) -> int:
 
 @spinemets.command(epilog=EPILOG)
 @click.argument("studies", nargs=-1, metavar="[STUDY]...", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "-d",
-    "--device",
-    default="auto",
-    metavar="DEVICE",
-    callback=_checked_device,
-    help="auto, cpu, cuda, cuda:N or mps.  [default: auto]",
-)
+@device_option(default="auto")
 @click.option("--model", metavar="NAME|PATH", help="A model bundle.  [default: the one that is included]")
 @click.option("--trust-model", metavar="SHA256", help="Checksum of a bundle that is not registered.")
 @click.option(

@@ -1,17 +1,32 @@
-"""Options that several commands have."""
+"""Options that several commands have, of the command line and of scripts."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["output_folder"]
+__all__ = ["device_option", "output_folder"]
+
+_Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def output_folder(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def device_option(default: str | None = None) -> _Option:
+    """The option ``-d DEVICE``: a device's name, whether or not the device is there."""
+    return click.option(
+        "-d",
+        "--device",
+        default=default,
+        metavar="DEVICE",
+        callback=_checked_device,
+        help="auto, cpu, cuda, cuda:N or mps.  [default: auto]",
+    )
+
+
+def output_folder(what: str) -> _Option:
     """The option ``-o OUT``: a folder for what a command makes, in the words of its help."""
     return click.option(
         "-o",
@@ -22,3 +37,9 @@ def output_folder(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any
         type=click.Path(file_okay=False, path_type=Path),
         help=what,
     )
+
+
+def _checked_device(_context: click.Context, _parameter: click.Parameter, device: str | None) -> str | None:
+    if device is not None and not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise click.BadParameter(f"{device!r} is not one of auto, cpu, mps, cuda or cuda:N")
+    return device

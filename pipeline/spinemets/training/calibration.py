@@ -20,6 +20,7 @@ from spinemets.confidence import Evidence, confidence, confidence_terms, gather_
 from spinemets.config import LesionConfig
 from spinemets.evaluation.lesions import match_lesions
 from spinemets.volume import Mask
+from spinemets.voxels import islands_of
 
 __all__ = [
     "Candidate",
@@ -95,7 +96,7 @@ def find_candidates(
         Where the cord is, same shape; None where none is in view.
     """
     smallest, counts_from = minimum_volumes_mm3
-    labels = cc3d.connected_components(probability >= threshold, connectivity=26)
+    labels = islands_of(probability >= threshold)
     labels = cc3d.dust(labels, threshold=max(1.0, smallest / voxel_volume_mm3), connectivity=26)
     boxes = ndimage.find_objects(labels)
     outcome = match_lesions(

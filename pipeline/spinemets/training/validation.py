@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cc3d
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,6 +20,7 @@ from spinemets.simulation.lesion_places import ImplantOptions
 from spinemets.simulation.lesions import implant_lesions
 from spinemets.training.datasets.labels import BODIES
 from spinemets.training.scans import LabelledScan, bit
+from spinemets.voxels import islands_of
 
 __all__ = ["validate_anatomy", "validate_lesions"]
 
@@ -70,7 +70,7 @@ def validate_lesions(
     found, total, false_alarms = 0, 0, 0
     for index, scan in enumerate(scans):
         image, structures, _, spacing = _thick(scan)
-        components = cc3d.connected_components(_lesions(engines, image, scan, spacing) > 0.5)
+        components = islands_of(_lesions(engines, image, scan, spacing) > 0.5)
         outcome = match_lesions(
             ("", scan.subject),
             components,

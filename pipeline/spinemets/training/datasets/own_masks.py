@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cc3d
 import numpy as np
 import numpy.typing as npt
 
@@ -41,6 +40,7 @@ from spinemets.training.scans import (
     channels_of,
     to_bytes,
 )
+from spinemets.voxels import islands_of
 
 __all__ = ["LAYOUT", "number_lesions", "read_anatomy", "scan_of_lesions"]
 
@@ -177,7 +177,7 @@ def scan_of_lesions(
 
 def number_lesions(mask: npt.NDArray[np.bool_]) -> Labels:
     """Lesions by number from 1, of a mask in which they all have one value."""
-    numbered = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26)
+    numbered = islands_of(mask)
     return np.asarray(np.minimum(numbered, UNKNOWN_LESION - 1), dtype=np.uint8)
 
 
