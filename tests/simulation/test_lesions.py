@@ -9,7 +9,7 @@ from scipy import ndimage
 from phantoms import draw_phantom
 from spinemets.anatomy import Compartment, Structure
 from spinemets.simulation.lesion_places import ImplantOptions
-from spinemets.simulation.lesions import implant_lesions
+from spinemets.simulation.lesions import Look, implant_lesions
 from spinemets.simulation.references import measure_references
 from spinemets.volume import Weighting
 
@@ -29,6 +29,7 @@ GREY = {
     Weighting.T1_FS_GD: (60, 70, 70, 90, 40, 100, 70),
 }
 NOISE = 6.0
+CLEAR = Look()
 SEEDS = range(12)
 ONE_IN_ARCHES = ImplantOptions(
     mean_number=0.0,
@@ -50,12 +51,12 @@ def picture(structures, weighting):
     return np.maximum(grey + noise, 0).astype(np.float32)
 
 
-def implant(structures, compartment, weighting=Weighting.T1, seed=0, **options):
+def implant(structures, compartment, weighting=Weighting.T1, seed=0, look=CLEAR, **options):
     options = {"mean_number": 0.0, "epidural_extension": 0.0, **options}
     chosen = ImplantOptions(compartment_weights=WEIGHTS[compartment], **options)
     image = picture(structures, weighting)
     return image, implant_lesions(
-        image, structures, SPACING_MM, weighting, chosen, np.random.default_rng(seed)
+        image, structures, SPACING_MM, weighting, chosen, np.random.default_rng(seed), look
     )
 
 
@@ -174,6 +175,26 @@ def test_disease_of_arches_stands_out_from_how_arches_differ_among_themselves(st
             shifts.append(float(np.median(image[within]) - np.median(ill.image[within])))
     assert len(shifts) > len(SEEDS) / 3
     assert min(shifts) > 5 * NOISE
+
+
+def contrasts(structures, look):
+    drawn = each_implant(structures, Compartment.EXTRADURAL, look=look, sclerotic=0.0)
+    return [abs(np.median(ill.image[ill.lesions > 0]) - GREY[Weighting.T1][1]) for _, ill in drawn]
+
+
+def test_faint_disease_stands_out_by_less(structures):
+    clear, faint = contrasts(structures, CLEAR), contrasts(structures, Look(faintest=0.3))
+    assert NOISE / 2 < min(faint) < 0.8 * min(clear)
+
+
+def test_disease_without_texture_is_smoother(structures):
+    def roughness(look):
+        options = {"radius_mm": (10.0, 12.0), "sclerotic": 0.0}
+        drawn = each_implant(structures, Compartment.EXTRADURAL, look=look, **options)
+        cores = [ndimage.binary_erosion(ill.lesions > 0, np.ones((1, 3, 3))) for _, ill in drawn]
+        return np.median([ill.image[core].std() for (_, ill), core in zip(drawn, cores, strict=True)])
+
+    assert roughness(Look(untextured=1.0)) < 0.8 * roughness(CLEAR)
 
 
 @pytest.mark.parametrize("weighting", list(GREY))

@@ -21,7 +21,7 @@ from spinemets.simulation.references import BONE, References, measure_references
 from spinemets.simulation.shapes import log_uniform, smooth_noise
 from spinemets.volume import Weighting
 
-__all__ = ["Implanted", "implant_lesions", "render_lesions"]
+__all__ = ["Implanted", "Look", "implant_lesions", "render_lesions"]
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -37,6 +37,26 @@ _CLEAR_IN_CSF = 0.3  # of the contrast of CSF and marrow
 _FAINT_IN_CORD = 0.5  # of what disease of marrow stands out by
 _CLEAR = 2.5  # spreads of its host that a lesion stands out by
 _CLEAR_ON_T2 = 1.8  # and where disease may be hardly brighter or darker than marrow: of its local means
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How plain lesions are to see.
+
+    Attributes
+    ----------
+    faintest
+        The least contrast of a lesion is drawn between this share of the usual one and all of it.
+    untextured
+        Chance that a lesion adds no texture to that of its host. A network that sees none of these
+        learns the texture and overlooks lesions that are smooth.
+    """
+
+    faintest: float = 1.0
+    untextured: float = 0.0
+
+
+_CLEAR_LOOK = Look()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +86,7 @@ def implant_lesions(
     weighting: Weighting,
     options: ImplantOptions,
     rng: np.random.Generator,
+    look: Look = _CLEAR_LOOK,
 ) -> Implanted:
     """Put lesions into a labelled scan, where its anatomy allows them.
 
@@ -86,7 +107,7 @@ def implant_lesions(
         New arrays; the ones given are not changed.
     """
     plan = plan_lesions(structures, spacing_mm, options, rng)
-    return render_lesions(image, structures, spacing_mm, weighting, plan, rng)
+    return render_lesions(image, structures, spacing_mm, weighting, plan, rng, look)
 
 
 def render_lesions(
@@ -96,6 +117,7 @@ def render_lesions(
     weighting: Weighting,
     plan: LesionPlan,
     rng: np.random.Generator,
+    look: Look = _CLEAR_LOOK,
 ) -> Implanted:
     """Give planned lesions the signal that one weighting shows of them.
 
@@ -113,8 +135,14 @@ def render_lesions(
     references, spreads = measure_references(image, structures), spreads_of_bone(image, structures)
     for lesion in plan.lesions:
         host = _host_of(image[lesion.box], structures[lesion.box], lesion, references, spreads)
-        target = _target_signal(references, host, weighting, lesion.compartment, plan.sclerotic, rng)
-        image[lesion.box] = _blend(image[lesion.box], lesion.weight, target, references, spacing_mm, rng)
+        # Nothing is drawn where there is no choice: what a seed gave before, it gives still.
+        least = rng.uniform(look.faintest, 1.0) if look.faintest < 1 else 1.0
+        smooth = look.untextured > 0 and rng.random() < look.untextured
+        target = _target_signal(references, host, weighting, lesion.compartment, plan.sclerotic, least, rng)
+        texture = 0.0 if smooth else rng.uniform(0.2, 1.2) * references.spread
+        image[lesion.box] = _blend(
+            image[lesion.box], lesion.weight, target, texture, references, spacing_mm, rng
+        )
         if plan.sclerotic and lesion.compartment is Compartment.EXTRADURAL and _shows_fluid(weighting):
             _add_halo(image[lesion.box], structures[lesion.box], lesion.weight, references, spacing_mm, rng)
     compartments = tuple(lesion.compartment for lesion in plan.lesions)
@@ -162,9 +190,10 @@ def _target_signal(
     weighting: Weighting,
     compartment: Compartment,
     sclerotic: bool,
+    least: float,
     rng: np.random.Generator,
 ) -> float:
-    """The lesion's mean signal, at least 2.5 spreads of its host away from it.
+    """The lesion's mean signal, at least 2.5 spreads of its host away from it, times ``least``.
 
     Without fat suppression T2 shows disease of bone as little or much brighter or darker than marrow;
     there 1.8 spreads of what an eye takes in at once are enough.
@@ -186,7 +215,9 @@ def _target_signal(
         if either:
             floor = _CLEAR_ON_T2 * host.from_place_to_place
         # Brighter by little far more often than as bright as fluid.
-        share = rng.uniform(0.3 if either else 0.45, 1.05) if darker else log_uniform((0.1, 0.95), rng)
+        share = (
+            rng.uniform(least * (0.3 if either else 0.45), 1.05) if darker else log_uniform((0.1, 0.95), rng)
+        )
     elif compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:
         end = max(r.fat, r.marrow) if enhanced else r.cord
         share = rng.uniform(0.4, 1.1)
@@ -198,6 +229,7 @@ def _target_signal(
         floor = max(floor, _CLEAR_IN_CSF * abs(r.csf - r.marrow))
     elif compartment is Compartment.INTRAMEDULLARY:
         floor *= _FAINT_IN_CORD
+    floor *= least
     if abs(shift) < floor:
         shift = float(np.copysign(floor, shift))
     return usual + shift
@@ -247,6 +279,7 @@ def _blend(
     patch: Array,
     weight: Array,
     target: float,
+    texture: float,
     references: References,
     spacing_mm: PointMm,
     rng: np.random.Generator,
@@ -254,7 +287,6 @@ def _blend(
     """The patch with the lesion's signal, its texture, and the noise that was there before."""
     inside = weight > 0.5
     host = float(np.median(patch[inside]))
-    texture = rng.uniform(0.2, 1.2) * references.spread
     signal = target + texture * smooth_noise(patch.shape, spacing_mm, rng.uniform(2.0, 7.0), rng)
     if rng.random() < 0.2:
         depth = ndimage.distance_transform_edt(inside, sampling=spacing_mm)

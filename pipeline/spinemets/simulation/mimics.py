@@ -80,10 +80,15 @@ def marrow_variation(
     references: References,
     rng: np.random.Generator,
 ) -> Array:
-    """Patchy marrow: every vertebra a little different, and smooth islands within them."""
+    """Patchy marrow: every vertebra a little different, and islands within them, fine or smooth.
+
+    Some patients' marrow is even. Were it never, a lesion half as bright again would be learnt to
+    be within what is normal.
+    """
     count = int(bodies.max())
-    shift = np.concatenate(([0.0], rng.normal(0, 0.7, count))).astype(np.float32)
-    patches = smooth_noise(image.shape, spacing_mm, rng.uniform(6, 15), rng) * rng.uniform(0, 0.9)
+    uneven = rng.uniform(0, 0.7)
+    shift = np.concatenate(([0.0], rng.normal(0, uneven, count))).astype(np.float32)
+    patches = smooth_noise(image.shape, spacing_mm, log_uniform((2, 15), rng), rng) * rng.uniform(0, 0.9)
     labels = bodies.astype(np.int64)
     change = (shift[labels] + patches) * references.spread
     return np.asarray(image + change * (labels > 0), dtype=np.float32)

@@ -20,7 +20,7 @@ from spinemets.findings import PointMm
 from spinemets.intensity import normalise
 from spinemets.simulation.collapse import draw_collapse, moved_image, moved_labels
 from spinemets.simulation.lesion_places import ImplantOptions
-from spinemets.simulation.lesions import Implanted, implant_lesions
+from spinemets.simulation.lesions import Implanted, Look, implant_lesions
 from spinemets.simulation.mimics import add_mimics
 from spinemets.simulation.shapes import smooth_noise
 from spinemets.training.contrast import recontrast
@@ -42,6 +42,7 @@ _IMPLANTS = ImplantOptions(
     epidural_extension=0.3,
     sclerotic=0.25,
 )
+_LOOK = Look(faintest=0.4, untextured=0.4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def draw_sample(scan: LabelledScan, options: SampleOptions, rng: np.random.Gener
     if rng.random() < options.mimic_chance and has_hosts:
         image = np.where(_are_own(lesions), image, add_mimics(image, hosts, spacing, weighting, rng))
     if rng.random() < options.lesion_chance and has_hosts:
-        implanted = implant_lesions(image, hosts, spacing, weighting, _IMPLANTS, rng)
+        implanted = implant_lesions(image, hosts, spacing, weighting, _IMPLANTS, rng, _LOOK)
         allowed = _allowed_after(allowed, hosts, implanted)
         image, lesions = implanted.image, _joined(lesions, implanted.lesions)
     image = _acquire(image, spacing, rng)
