@@ -183,6 +183,27 @@ def test_movement_within_a_shared_frame_of_reference_is_said():
     assert "shifted by 6 mm" in alignment.cautions[0]
 
 
+def long_edges(volume):
+    """The image with edges along the patient, as skin and canal are: they match wherever it is shifted."""
+    ripples = 40 * np.cos(np.arange(volume.grid.shape[1]) * 1.3)
+    return Volume(volume.intensities + ripples[None, :, None], volume.grid, volume.series)
+
+
+@pytest.mark.parametrize("shift_mm", [-30, 20])
+def test_movement_by_a_vertebra_is_said_though_long_edges_still_match(shift_mm):
+    moved = scan(SAGITTAL, T2, series="b", frame="1", transform=rigid((0, 0, shift_mm), (0, 0, 0)))
+    reference = scan(SAGITTAL, T1, series="a", frame="1")
+    (caution,) = align(study(long_edges(reference), long_edges(moved)), AUTO).cautions
+    assert f"shifted by {abs(shift_mm)} mm" in caution
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_reference_of_a_few_millimetres_has_nowhere_to_be_shifted(size):
+    narrow = Grid((13, 96, size), SAGITTAL.affine)
+    pair = scan(narrow, T1, series="a", frame="1"), scan(SAGITTAL, T2, series="b", frame="1")
+    assert len(align(study(*pair), AUTO).volumes) == 2
+
+
 @pytest.mark.parametrize("axes", [(1, 2), (0, 2), (0, 1)])
 def test_the_agreement_for_every_shift_at_once_is_that_of_each(axes):
     random = np.random.default_rng(4)
