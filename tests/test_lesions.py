@@ -125,6 +125,18 @@ def test_a_blurred_rim_does_not_lower_the_confidence():
     assert lesion.confidence > 0.85
 
 
+@pytest.mark.parametrize(("rows", "series"), [((0, 40), 2), ((0, 11), 2), ((0, 9), 1), ((20, 40), 1)])
+def test_a_series_counts_where_it_covers_half_of_the_lesion(rows, series):
+    config = CONFIG.model_copy(update={"confidence_series": 1.0})
+    segmentation = with_probability(blank(), ((slice(2, 8), slice(5, 15), slice(5, 15)), 0.8))
+    for weighting in (Weighting.T2, Weighting.T1):
+        segmentation = with_volume(segmentation, np.ones(segmentation.grid.shape), weighting)
+    part = np.zeros(segmentation.grid.shape, bool)
+    part[:, slice(*rows)] = True
+    (lesion,) = find_lesions(replace(segmentation, covered=(np.ones_like(part), part)), config)
+    assert lesion.confidence == pytest.approx(4 * series / (1 + 4 * series), abs=1e-6)
+
+
 @pytest.fixture(scope="module")
 def scanned_spine():
     """T1-like and T2-like series with a coil that falls off towards the head."""

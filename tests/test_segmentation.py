@@ -266,6 +266,10 @@ def test_two_series_vote_where_both_see_and_one_decides_where_it_is_alone(spine)
     assert np.median(found.lesion_probability[low]) == pytest.approx(1 / (1 + np.exp(1.0)), abs=0.01)
     assert len(found.volumes) == 2
     assert found.volumes[0] is full
+    whole, part = found.covered
+    assert whole.all()
+    assert not part[:, :, : -half[2] - 1].any()
+    assert part[:, :, -half[2] :].all()
 
 
 @pytest.mark.parametrize("silent", [-4.0, -8.0])
@@ -280,6 +284,7 @@ def test_a_lesion_plain_on_one_series_outweighs_two_without_a_trace(spine, silen
     found = segmenter_of(Reader(), BrightOrByWeighting(odds)).segment(Study("s", (full, *others)))
     body = found.anatomy == Structure.VERTEBRAL_BODY
     assert np.median(found.lesion_probability[body]) > 0.9
+    assert found.covered == ()
     odds[Weighting.T2_FS] = silent
     found = segmenter_of(Reader(), BrightOrByWeighting(odds)).segment(Study("s", (full, *others)))
     assert np.median(found.lesion_probability[body]) == pytest.approx(1 / (1 + np.exp(-silent)), abs=0.01)

@@ -14,8 +14,8 @@ from spinemets.channels import STRUCTURE_OF_CHANNEL
 from spinemets.divided_axis import join_divided_axis
 from spinemets.findings import InstanceEvidence, NetworkMaps, SourceMaps, SpineSegmentation
 from spinemets.instances import clean_anatomy, split_vertebrae
-from spinemets.registration import Alignment
-from spinemets.volume import Grid, Study
+from spinemets.registration import Alignment, coverage
+from spinemets.volume import Grid, Mask, Study
 from spinemets.voxels import grown
 
 __all__ = ["NetworkSegmenter", "Segmenter", "assemble", "lesion_reach"]
@@ -64,7 +64,16 @@ def assemble(alignment: Alignment, seen: NetworkMaps) -> SpineSegmentation:
         volumes=alignment.volumes,
         cautions=(*alignment.cautions, *seen.cautions),
         execution=seen.execution,
+        covered=_covered(alignment),
     )
+
+
+def _covered(alignment: Alignment) -> tuple[Mask, ...]:
+    """Where each series has values; empty where all have them everywhere."""
+    grid = alignment.volumes[0].grid
+    pairs = zip(alignment.sources, alignment.transforms, strict=True)
+    masks = tuple(coverage(source, grid, transform) for source, transform in pairs)
+    return () if all(mask.all() for mask in masks) else masks
 
 
 def lesion_reach(grid: Grid) -> list[int]:

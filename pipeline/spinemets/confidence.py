@@ -1,7 +1,7 @@
 """How sure a lesion is: the share of candidates like it that are lesions.
 
 A logistic function of four things: what the network says of the candidate's voxels, how large
-it is (noise makes many small ones and few large ones), how many series were looked at (each is
+it is (noise makes many small ones and few large ones), how many series show its place (each is
 one more chance to make something up, or to see what is there), and whether it lies in the cord
 (whose disease is faint, and which when healthy looks ill far more seldom than marrow does). Its
 weights are fitted by ``scripts/calibrate.py``.
@@ -34,7 +34,7 @@ class Evidence:
     volume_mm3
         Of all its voxels.
     series
-        Number of series that the probabilities were fused from.
+        Number of series that show its place.
     in_cord
         Whether most of it lies in the cord.
     """

@@ -160,6 +160,9 @@ class SpineSegmentation:
         What went less than well: a doubtful registration, a fallback to the CPU, ...
     execution
         How the networks ran; None where no network did.
+    covered
+        One bool array for each volume, shape ``grid.shape``: where its series has values. Empty where
+        each has them everywhere.
 
     Raises
     ------
@@ -175,6 +178,7 @@ class SpineSegmentation:
     volumes: tuple[Volume, ...]
     cautions: tuple[str, ...] = ()
     execution: NetworkExecution | None = None
+    covered: tuple[Mask, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("anatomy", "vertebrae", "lesion_probability"):
@@ -184,6 +188,10 @@ class SpineSegmentation:
         for volume in self.volumes:
             if not volume.grid.is_close(self.grid):
                 raise GeometryError(f"{volume.series.name} is not on the segmentation's grid")
+        if self.covered and [mask.shape for mask in self.covered] != [self.grid.shape] * len(self.volumes):
+            raise GeometryError(
+                "every volume needs a mask of what it covers, of the grid's shape, or none does"
+            )
         if int(self.anatomy.max(initial=0)) > max(Structure):
             raise GeometryError(f"anatomy holds the unknown label {int(self.anatomy.max())}")
         labels = [entry.instance for entry in self.evidence]

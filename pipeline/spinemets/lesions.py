@@ -45,9 +45,9 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
     """Find the lesions of a segmentation, ordered from head to foot.
 
     Holes that a lesion encloses belong to it. Its confidence comes from the probabilities of its
-    voxels, its size, the number of series and whether it lies in the cord (``confidence``). Its
-    longest diameter is the longest distance between two points of its surface, taken through the
-    voxels' face centres.
+    voxels, its size, the number of series that cover it and whether it lies in the cord
+    (``confidence``). Its longest diameter is the longest distance between two points of its surface,
+    taken through the voxels' face centres.
 
     Returns
     -------
@@ -56,7 +56,6 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
     """
     grid = segmentation.grid
     mask = segmentation.lesion_probability >= config.threshold
-    series = max(1, len(segmentation.volumes))
     around = bounding_box(mask)
     if around is None:
         return ()
@@ -72,6 +71,7 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
         components[box][filled] = label
         voxels = np.argwhere(filled) + start
         in_cord = segmentation.anatomy[around][box][inside] == Structure.CORD
+        series = _series_at(voxels, segmentation)
         evidence = gather_evidence(probabilities, in_cord, grid.voxel_volume_mm3, series)
         sure = confidence(evidence, config)
         large = len(voxels) * grid.voxel_volume_mm3 >= config.minimum_volume_mm3
@@ -85,6 +85,14 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
         replace(lesion, number=number, signals=_signals(lesion, segmentation, references))
         for number, lesion in enumerate(lesions, start=1)
     )
+
+
+def _series_at(voxels: npt.NDArray[np.intp], segmentation: SpineSegmentation) -> int:
+    """How many series cover at least half of these voxels, (n, 3)."""
+    if not segmentation.covered:
+        return max(1, len(segmentation.volumes))
+    place = tuple(voxels.T)
+    return max(1, sum(bool(mask[place].mean() >= 0.5) for mask in segmentation.covered))
 
 
 def _box_size(labelled: tuple[int, Box]) -> int:

@@ -127,6 +127,7 @@ def _crop(lesion: Lesion, segmentation: SpineSegmentation) -> tuple[SpineSegment
         vertebrae=segmentation.vertebrae[tuple(box)],
         lesion_probability=segmentation.lesion_probability[tuple(box)],
         volumes=(),
+        covered=(),
     )
     return part, corner
 
