@@ -227,6 +227,22 @@ def test_a_lesion_cut_by_the_images_border_needs_review():
     assert ReviewTopic.EXTENT in found.review_topics
 
 
+@pytest.mark.parametrize(("axis", "cut"), [(0, False), (2, True)])
+def test_a_lesion_that_ends_at_an_empty_rim_is_cut(lumbar_spine, axis, cut):
+    centre = lumbar_spine.point("L2", lumbar_spine.body_front_mm("L2"))
+    segmentation = add_lesion(lumbar_spine.segmentation, centre, (8, 8, 8))
+    grid = segmentation.grid
+    (lesion,) = find_lesions(segmentation, LesionConfig())
+    shown = np.ones(grid.shape, bool)
+    direction = int(np.abs(grid.affine[axis, :3]).argmax())
+    np.moveaxis(shown, direction, 0)[: lesion.voxels[:, direction].min()] = False
+    volume = Volume(np.ones(grid.shape), grid, Series("study", "series"))
+    for covered, expected in (((shown,), cut), ((np.ones_like(shown),), False)):
+        one = replace(segmentation, volumes=(volume,), covered=covered)
+        reasons = finding(lumbar_spine, one).review_reasons
+        assert any("image's border" in reason for reason in reasons) == expected
+
+
 def test_a_lesion_cut_sideways_alone_is_as_usual():
     phantom = spine_of("L3")
     centre = phantom.point("L3", phantom.body_front_mm("L3"))

@@ -12,7 +12,9 @@ from spinemets.errors import ConfigError
 from spinemets.findings import InstanceEvidence
 from spinemets.instances import split_vertebrae
 from spinemets.levels import label_levels, level_cautions
+from spinemets.levels.measures import measure_spine
 from spinemets.levels.numbering import _step
+from spinemets.volume import Series, Volume
 
 CONFIG = LevelConfig()
 L = VertebralLevel
@@ -193,6 +195,30 @@ def test_only_a_vertebra_cut_at_the_edge_is_not_fully_visible():
     }
     assert seen["L2"]
     assert not seen["L3"]
+
+
+def test_an_empty_rim_ends_the_image():
+    phantom = draw_phantom(highest="L1", lowest="L3", seed=3)
+    whole = phantom.segmentation
+    grid = whole.grid
+    points = grid.to_world(np.indices(grid.shape).reshape(3, -1).T)
+    rim = (points[:, 2] < phantom.point("L3", 0.0)[2]).reshape(grid.shape)
+    blank = np.zeros(grid.shape, np.float32)
+    shown = replace(
+        whole,
+        anatomy=np.where(rim, 0, whole.anatomy).astype(np.uint8),
+        vertebrae=np.where(rim, 0, whole.vertebrae).astype(np.uint8),
+        volumes=(Volume(blank, grid, Series("s", "v")),),
+    )
+    told, untold = (measure_spine(one) for one in (replace(shown, covered=(~rim,)), shown))
+    assert [body.fully_visible for body in told.bodies] == [True, True, False]
+    assert all(body.fully_visible for body in untold.bodies)
+    assert told.bodies[-1].height_mm is None
+    assert told.room_below_mm < 5.0 < untold.room_below_mm
+    # A line or two of dark voxels beside a body cut nothing.
+    line = np.ones(grid.shape, bool)
+    line[grid.shape[0] // 2, grid.shape[1] // 2] = False
+    assert measure_spine(replace(shown, covered=(line,))).bodies == untold.bodies
 
 
 def test_centroids_are_those_of_the_bodies_in_ras_mm(lumbar_spine):

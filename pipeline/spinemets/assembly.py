@@ -14,7 +14,7 @@ from spinemets.channels import STRUCTURE_OF_CHANNEL
 from spinemets.divided_axis import join_divided_axis
 from spinemets.findings import InstanceEvidence, NetworkMaps, SourceMaps, SpineSegmentation
 from spinemets.instances import clean_anatomy, split_vertebrae
-from spinemets.registration import Alignment, coverage
+from spinemets.registration import Alignment, shown_by
 from spinemets.volume import Grid, Mask, Study
 from spinemets.voxels import grown
 
@@ -42,14 +42,22 @@ class NetworkSegmenter(Segmenter, Protocol):
 
 
 def assemble(alignment: Alignment, seen: NetworkMaps) -> SpineSegmentation:
-    """Name the structures, drop stray labels, part the vertebrae, and keep lesions near the spine."""
+    """Name the structures, drop stray labels, part the vertebrae, and keep lesions near the spine.
+
+    Nothing is where no series has values.
+    """
     maps, grid = seen.maps, alignment.volumes[0].grid
+    covered = _covered(alignment)
     anatomy = np.zeros(grid.shape, dtype=np.uint8)
     anatomy[maps.box] = np.take(STRUCTURE_OF_CHANNEL, maps.channels)
-    anatomy = clean_anatomy(anatomy, grid)
     bodies, lesion = (np.zeros(grid.shape, dtype=np.float32) for _ in range(2))
     bodies[maps.box] = maps.bodies
     lesion[maps.lesion_box] = maps.lesion
+    if covered:
+        unseen = ~np.logical_or.reduce(covered)
+        anatomy[unseen] = 0
+        lesion[unseen] = 0.0
+    anatomy = clean_anatomy(anatomy, grid)
     vertebrae = split_vertebrae(anatomy, bodies, grid)
     evidence = _level_evidence(vertebrae, maps)
     joined = join_divided_axis(vertebrae, anatomy, grid, evidence[0].c2 if evidence else 0.0)
@@ -64,15 +72,13 @@ def assemble(alignment: Alignment, seen: NetworkMaps) -> SpineSegmentation:
         volumes=alignment.volumes,
         cautions=(*alignment.cautions, *seen.cautions),
         execution=seen.execution,
-        covered=_covered(alignment),
+        covered=covered,
     )
 
 
 def _covered(alignment: Alignment) -> tuple[Mask, ...]:
     """Where each series has values; empty where all have them everywhere."""
-    grid = alignment.volumes[0].grid
-    pairs = zip(alignment.sources, alignment.transforms, strict=True)
-    masks = tuple(coverage(source, grid, transform) for source, transform in pairs)
+    masks = tuple(shown_by(alignment, rank) for rank in range(len(alignment.volumes)))
     return () if all(mask.all() for mask in masks) else masks
 
 

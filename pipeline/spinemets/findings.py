@@ -161,8 +161,8 @@ class SpineSegmentation:
     execution
         How the networks ran; None where no network did.
     covered
-        One bool array for each volume, shape ``grid.shape``: where its series has values. Empty where
-        each has them everywhere.
+        One bool array for each volume, shape ``grid.shape``: where its series has values, that is within
+        its extent and not in a rim of 0. Empty where each has them everywhere.
 
     Raises
     ------

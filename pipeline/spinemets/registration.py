@@ -24,13 +24,23 @@ from spinemets.resampling import (
     block_mean,
     box_mm,
     coverage,
+    empty_rim,
     extent_overlap,
     itk_image,
     resample,
 )
-from spinemets.volume import Grid, Mask, Plane, Study, Volume
+from spinemets.volume import Grid, Mask, Study, Volume
 
-__all__ = ["Alignment", "RigidTransform", "align", "coverage", "edge_agreement", "extent_overlap", "resample"]
+__all__ = [
+    "Alignment",
+    "RigidTransform",
+    "align",
+    "coverage",
+    "edge_agreement",
+    "extent_overlap",
+    "resample",
+    "shown_by",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +84,13 @@ class Alignment:
     transforms: tuple[RigidTransform, ...]
     sources: tuple[Grid, ...]
     cautions: tuple[str, ...] = ()
+
+
+def shown_by(alignment: Alignment, rank: int) -> Mask:
+    """Where one series has values, on the reference's grid: within its extent, and not in an empty rim."""
+    volume = alignment.volumes[rank]
+    shown = coverage(alignment.sources[rank], volume.grid, alignment.transforms[rank])
+    return shown & ~empty_rim(volume)
 
 
 def edge_agreement(first: Volume, second: Volume, mask: Mask) -> float:
@@ -225,7 +242,7 @@ def _movement(reference: Volume, volume: Volume) -> tuple[str, ...]:
     other = resample(block_mean(volume, _FINE_MM), fixed.grid)
     mask = coverage(volume.grid, fixed.grid) & _foreground(fixed) & _foreground(other)
     first, second = _edge_strength(fixed), _edge_strength(other)
-    across = _slice_axis(fixed.grid)
+    across = fixed.grid.slice_axis
     rows, columns = (axis for axis in range(3) if axis != across)
     spacing_mm = (fixed.grid.spacing_mm[rows], fixed.grid.spacing_mm[columns])
     agreements = _correlations_when_moved(first, second, mask, (rows, columns))
@@ -374,13 +391,6 @@ def _centre_mm(grid: Grid) -> npt.NDArray[np.float64]:
     return grid.to_world((np.array(grid.shape) - 1) / 2)
 
 
-def _slice_axis(grid: Grid) -> int:
-    """The array axis across the slices; the one nearest to left-right where spacings are equal."""
-    directions = np.abs(grid.affine[:3, :3] / np.array(grid.spacing_mm))
-    normal = list(Plane).index(grid.plane)
-    return int(directions[normal].argmax())
-
-
 def _edge_strength(volume: Volume) -> npt.NDArray[np.float64]:
     """Logarithm of the gradient magnitude within the slices, relative to its surroundings.
 
@@ -390,7 +400,7 @@ def _edge_strength(volume: Volume) -> npt.NDArray[np.float64]:
     spacing = volume.grid.spacing_mm
     low, high = np.percentile(volume.intensities, (1, 99))
     clipped = np.clip(volume.intensities.astype(np.float64), low, high)
-    axes = [k for k in range(3) if k != _slice_axis(volume.grid) and clipped.shape[k] > 1]
+    axes = [k for k in range(3) if k != volume.grid.slice_axis and clipped.shape[k] > 1]
     magnitude = np.sqrt(sum(np.square(np.gradient(clipped, spacing[k], axis=k)) for k in axes))
     logarithm = np.log(magnitude + 0.1 * float(magnitude.mean()) + 1e-12)
     sigma = [_SURROUNDINGS_MM / s for s in spacing]

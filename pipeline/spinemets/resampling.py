@@ -14,7 +14,16 @@ import SimpleITK as sitk
 from spinemets.errors import GeometryError
 from spinemets.volume import Grid, Mask, Volume
 
-__all__ = ["RigidTransform", "block_mean", "box_mm", "coverage", "extent_overlap", "itk_image", "resample"]
+__all__ = [
+    "RigidTransform",
+    "block_mean",
+    "box_mm",
+    "coverage",
+    "empty_rim",
+    "extent_overlap",
+    "itk_image",
+    "resample",
+]
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -158,6 +167,45 @@ def coverage(source: Grid, grid: Grid, transform: RigidTransform | None = None) 
         index = np.asarray(row[3] + sum(steps))
         inside &= (index >= -0.5 - 1e-6) & (index <= size - 0.5 + 1e-6)
     return inside
+
+
+def empty_rim(volume: Volume) -> Mask:
+    """Where a line within a slice, from the image's border on, has met nothing but 0.
+
+    Distortion correction, composing and resampling fill with 0 what was not measured. Air that is
+    exactly 0 counts too; dark tissue within the body does not, as skin lies before it.
+
+    Returns
+    -------
+    Mask
+        Shape of the volume's grid.
+
+    Examples
+    --------
+    >>> from spinemets.volume import Series
+    >>> one = np.array([[[0, 0, 0, 0], [0, 5, 5, 5], [0, 5, 0, 5], [0, 5, 5, 5]]])
+    >>> rim = empty_rim(Volume(one, Grid((1, 4, 4), np.diag([4.0, 1.0, 1.0, 1.0])), Series("s", "v")))
+    >>> rim.astype(int)[0].tolist()
+    [[1, 1, 1, 1], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
+    """
+    values = volume.intensities != 0
+    rim = np.zeros(values.shape, dtype=np.bool_)
+    for axis in range(3):
+        if axis == volume.grid.slice_axis:
+            continue
+        held = values.any(axis=axis)
+        if not held.all():
+            rim |= np.expand_dims(~held, axis)
+        for towards, away in ((values, rim), (np.flip(values, axis), np.flip(rim, axis))):
+            # In a line without values the first is at 0.
+            first = towards.argmax(axis=axis)
+            thickest = int(first.max())
+            if thickest > 0:
+                place = np.expand_dims(np.arange(thickest), [other for other in range(3) if other != axis])
+                part: list[slice] = [slice(None)] * 3
+                part[axis] = slice(thickest)
+                away[tuple(part)] |= place < np.expand_dims(first, axis)
+    return rim
 
 
 def extent_overlap(first: Grid, second: Grid) -> float:

@@ -30,7 +30,7 @@ from spinemets.inference import Engine, EngineReport, choose_device, choose_prec
 from spinemets.intensity import lesion_input, normalise
 from spinemets.interpolation import to_source
 from spinemets.network import NetworkDefinition
-from spinemets.registration import Alignment, align, coverage
+from spinemets.registration import Alignment, align, shown_by
 from spinemets.sampling import NetworkFrame, network_frame
 from spinemets.volume import Study, Volume
 
@@ -136,10 +136,8 @@ class CascadeSegmenter:
             return _Evidence(only.anatomy, torch.sigmoid(only.lesion))
         anatomy = total = torch.zeros(())
         lesion = torch.tensor(-torch.inf)
-        for volume, transform, source in zip(
-            alignment.volumes, alignment.transforms, alignment.sources, strict=True
-        ):
-            seen = coverage(source, volume.grid, transform)
+        for rank, volume in enumerate(alignment.volumes):
+            seen = shown_by(alignment, rank)
             weight = torch.ones(())
             if not seen.all():
                 weight = _to_network(seen.astype(np.float32), frame, self._anatomy.device)[0, 0]

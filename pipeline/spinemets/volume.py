@@ -117,6 +117,12 @@ class Grid:
         normal = np.abs(directions[:, int(spacing.argmax())])
         return (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)[int(normal.argmax())]
 
+    @property
+    def slice_axis(self) -> int:
+        """The array axis across the slices; the one nearest to left-right where spacings are equal."""
+        normal = (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL).index(self.plane)
+        return int((np.abs(self.affine[normal, :3]) / self.spacing_mm).argmax())
+
     def to_world(self, indices: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Voxel indices, shape (..., 3), to RAS+ mm of the same shape."""
         points = np.asarray(indices, dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from spinemets.config import ClassificationConfig
 from spinemets.findings import Lesion, LesionFinding, ReviewTopic, SpineSegmentation, Vertebra
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.surroundings import labels_about
-from spinemets.volume import Grid, Weighting
+from spinemets.volume import Grid, Mask, Weighting
 from spinemets.voxels import voxels_of
 
 __all__ = ["classify"]
@@ -62,7 +63,8 @@ def classify(
             opinion = judge_compartment(scene.lesion_mm, sac, cord, segmentation.grid, config)
         place = (scene.segmentation, scene.axis)
         levels = find_levels(scene.voxels, scene.lesion_mm, place, vertebrae, config)
-    doubts = _doubts(lesion, opinion, levels, config) + _unlike_metastases(lesion, segmentation)
+    doubts = _doubts(lesion, opinion, levels, config) + _cut_off(lesion, segmentation)
+    doubts += _unlike_metastases(lesion, segmentation)
     if opinion is BASE_RATES:
         guess = (
             "The thecal sac was not found beside this lesion, so its compartment is a guess: "
@@ -185,10 +187,14 @@ def _doubts(
     if lesion.confidence < config.review_lesion_confidence:
         weak = f"The evidence that this is a lesion is weak (confidence {lesion.confidence:.2f})."
         doubts.append((ReviewTopic.EVIDENCE, weak))
-    if _is_cut(lesion):
-        cut = "The lesion reaches the image's border, so its size is a lower limit."
-        doubts.append((ReviewTopic.EXTENT, cut))
     return doubts
+
+
+def _cut_off(lesion: Lesion, segmentation: SpineSegmentation) -> list[tuple[ReviewTopic, str]]:
+    """That its size is a lower limit, where the image's border cuts it."""
+    if not _is_cut(lesion, segmentation.covered):
+        return []
+    return [(ReviewTopic.EXTENT, "The lesion reaches the image's border, so its size is a lower limit.")]
 
 
 def _unlike_metastases(lesion: Lesion, segmentation: SpineSegmentation) -> list[tuple[ReviewTopic, str]]:
@@ -221,13 +227,18 @@ def _is_empty(lesion: Lesion, segmentation: SpineSegmentation) -> bool:
     return bool(shown) and bool((~np.any(shown, axis=0)).mean() > _EMPTY)
 
 
-def _is_cut(lesion: Lesion) -> bool:
-    """Whether it touches the image's border at the head, foot, front or back.
+def _is_cut(lesion: Lesion, covered: Sequence[Mask]) -> bool:
+    """Whether it touches the image's border, or a part without values, at the head, foot, front or back.
 
     Sagittal series often end within the vertebrae, so that sideways most large lesions do.
     """
     grid = lesion.grid
     at_border = (lesion.voxels == 0) | (lesion.voxels == np.array(grid.shape) - 1)
     directions = grid.affine[:3, :3] / np.array(grid.spacing_mm)
-    at_border[:, int(np.argmax(np.abs(directions[0])))] = False
-    return bool(at_border.any())
+    sideways = int(np.argmax(np.abs(directions[0])))
+    at_border[:, sideways] = False
+    if at_border.any() or not covered:
+        return bool(at_border.any())
+    steps = np.delete(np.concatenate([np.eye(3), -np.eye(3)]), (sideways, sideways + 3), axis=0)
+    beside = (lesion.voxels[:, None] + steps.astype(np.int32)).reshape(-1, 3)
+    return not np.any([mask[tuple(beside.T)] for mask in covered], axis=0).all()

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from spinemets.anatomy import Structure
 from spinemets.findings import SpineSegmentation
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
+from spinemets.surroundings import unseen_part
 from spinemets.volume import Grid, Mask
 from spinemets.voxels import SAMPLED_VOXELS, thin_out, voxels_of
 
@@ -21,6 +22,8 @@ _MINIMUM_CORD_MM3 = 300.0
 _MINIMUM_CANAL_MM = 60.0  # of visible sac without cord, before that says anything of the conus
 _CONUS_MARGIN_MM = 15.0  # cord that ends this near the last seen sac is taken to go on
 _PROFILE_MM = 3.0
+_RIM_MM = 2.0  # of a rim without values, what is labelled may end as far as this
+_CUT_FACE_MM2 = 50.0  # of such a rim beside a body, before it is cut: a twentieth of an endplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,10 @@ def measure_spine(segmentation: SpineSegmentation) -> SpineMeasures:
     instance = segmentation.vertebrae[index]
     is_sacral = segmentation.anatomy[index] == Structure.SACRUM
     where = axis.project(grid.to_world(voxels))
+    unseen = unseen_part(segmentation)
     cut = _cut_directions(segmentation.vertebrae, bony, grid)
+    if unseen is not None:
+        cut |= _cut_by_rim(segmentation.vertebrae, bony, unseen, grid)
     order = np.argsort(instance, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(instance[order])) + 1)
     bodies = [
@@ -88,7 +94,7 @@ def measure_spine(segmentation: SpineSegmentation) -> SpineMeasures:
         for rows in groups
     ]
     bodies.sort(key=lambda body: body.instance)
-    room = [_room_mm(axis, grid, bodies[0], -1), _room_mm(axis, grid, bodies[-1], 1)]
+    room = [_room_mm(axis, grid, unseen, *end) for end in ((bodies[0], -1), (bodies[-1], 1))]
     return SpineMeasures(tuple(bodies), _find_conus(segmentation, axis), *room)
 
 
@@ -101,6 +107,23 @@ def _cut_directions(vertebrae: npt.NDArray[np.uint8], bony: Mask, grid: Grid) ->
         for end in (0, -1):
             face = np.take(vertebrae, end, axis=axis)[np.take(bony, end, axis=axis)]
             cut[np.unique(face), direction] = True
+    return cut
+
+
+def _cut_by_rim(vertebrae: npt.NDArray[np.uint8], bony: Mask, unseen: Mask, grid: Grid) -> Mask:
+    """The same for the part of the image that holds no values; single voxels of it do not count."""
+    directions = np.abs(grid.affine[:3, :3] / np.array(grid.spacing_mm))
+    cut = np.zeros((256, 3), dtype=np.bool_)
+    for axis, spacing_mm in enumerate(grid.spacing_mm):
+        direction = int(directions[:, axis].argmax())
+        step = max(1, round(_RIM_MM / spacing_mm))
+        enough = _CUT_FACE_MM2 * spacing_mm / grid.voxel_volume_mm3
+        low: list[slice] = [slice(None)] * 3
+        high = low.copy()
+        low[axis], high[axis] = slice(None, -step), slice(step, None)
+        for inner, outer in ((tuple(low), tuple(high)), (tuple(high), tuple(low))):
+            met = vertebrae[inner][bony[inner] & unseen[outer]]
+            cut[:, direction] |= np.bincount(met, minlength=256) > enough * step
     return cut
 
 
@@ -141,14 +164,16 @@ def _extent(values: Array, voxel_mm: float) -> tuple[float, float, float]:
     return float(low - margin), float(high + margin), float(high - low + 2 * margin)
 
 
-def _room_mm(axis: SpinalAxis, grid: Grid, body: BodyMeasures, step: int) -> float:
+def _room_mm(axis: SpinalAxis, grid: Grid, unseen: Mask | None, body: BodyMeasures, step: int) -> float:
     """Length of the column's continuation that lies inside the image, beyond an end body."""
     start = body.top_mm if step < 0 else body.bottom_mm
     front = axis.project([body.centroid_mm])[0, 1:]
     reach = np.arange(0.0, 80.0, 2.0)
     points = axis.to_world(np.column_stack([start + step * reach, np.tile(front, (len(reach), 1))]))
     index = grid.to_index(points)
-    inside = ((index >= 0) & (index <= np.array(grid.shape) - 1)).all(axis=1)
+    inside = np.asarray(((index >= 0) & (index <= np.array(grid.shape) - 1)).all(axis=1))
+    if unseen is not None:
+        inside[inside] = ~unseen[tuple(np.rint(index[inside]).astype(np.intp).T)]
     return float(reach[-1] if inside.all() else reach[int(np.argmin(inside))])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from spinemets.findings import Lesion, LesionFinding, LesionPlace, Side
 from spinemets.spinal_axis import SpinalAxis
-from spinemets.volume import Grid, Plane, Series
+from spinemets.volume import Grid, Series
 
 __all__ = ["lesion_places"]
 
@@ -44,8 +44,7 @@ def _slice_axis(series: Series, grid: Grid) -> int:
     """The array axis that counts the slices: the first in DICOM, else the one across the grid's plane."""
     if len(series.files) > 1 or series.frames:
         return 0
-    normal = (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL).index(grid.plane)
-    return int((np.abs(grid.affine[normal, :3]) / grid.spacing_mm).argmax())
+    return grid.slice_axis
 
 
 def _side(rightward_mm: np.ndarray) -> Side:
