@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import permutations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from spinemets.reporting.overlays import plane_through
+from spinemets.reporting.places import counted_axis
 from spinemets.reporting.planes import body_axes, inside, native_slice, sample
-from spinemets.volume import Grid, Plane
+from spinemets.volume import Grid, Plane, Series
 
 ORIENTATIONS = list(product(permutations(range(3)), product((False, True), repeat=3)))
 
@@ -117,9 +119,20 @@ def test_an_acquired_slice_is_counted_as_the_grid_does_and_a_reformat_is_none(ma
     index[order.index(0)] = 3
     centre = grid.to_world(index)
     planes = {kind: plane_through(axes, kind, centre, (40, 40), 0.5) for kind in Plane}
-    assert native_slice(grid, planes[Plane.SAGITTAL]) == (4, 15)
-    assert native_slice(grid, planes[Plane.CORONAL]) is None
+    assert native_slice(grid, grid.slice_axis, planes[Plane.SAGITTAL]) == (4, 15)
+    assert native_slice(grid, grid.slice_axis, planes[Plane.CORONAL]) is None
     between = replace(
         planes[Plane.SAGITTAL], origin_mm=planes[Plane.SAGITTAL].origin_mm + 2.0 * axes.directions[0]
     )
-    assert native_slice(grid, between) is None
+    assert native_slice(grid, grid.slice_axis, between) is None
+
+
+def test_a_coronal_dicom_series_of_equal_spacings_counts_coronal_slices():
+    grid = Grid((20, 40, 30), np.array([[0, 0, 1.0, -15], [1.0, 0, 0, -10], [0, -1.0, 0, 20], [0, 0, 0, 1]]))
+    files = tuple(Path(f"{number}.dcm") for number in range(20))
+    axis = counted_axis(Series("study", "series", files=files), grid)
+    planes = {kind: plane_through(body_axes(grid), kind, (0.0, -4.0, 0.0), (20, 20), 0.5) for kind in Plane}
+    assert native_slice(grid, axis, planes[Plane.CORONAL]) == (7, 20)
+    assert native_slice(grid, axis, planes[Plane.SAGITTAL]) is None
+    # In an image file nothing tells how it was acquired: it is read as spines are.
+    assert counted_axis(Series("study", "series"), grid) == 2

@@ -34,6 +34,7 @@ from spinemets.reporting.palette import (
     SAC_COLOUR,
     UNCERTAIN_COLOUR,
 )
+from spinemets.reporting.places import counted_axis
 from spinemets.reporting.planes import ORIENTATION_LETTERS, PicturePlane, inside, native_slice, sample
 from spinemets.reporting.scene import LesionPatch, Scene, has_doubtful_evidence, lesion_patch
 from spinemets.volume import Plane
@@ -205,7 +206,8 @@ def _write_number(sheet: Sheet, patch: LesionPatch) -> None:
 
 def slice_words(scene: Scene, plane: PicturePlane) -> str:
     """Which slice a picture shows, for its caption: ", slice 7 of 13", or " reformat"."""
-    found = native_slice(scene.report.segmentation.grid, plane)
+    grid = scene.report.segmentation.grid
+    found = native_slice(grid, counted_axis(scene.report.study.reference.series, grid), plane)
     return " reformat" if found is None else f", slice {found[0]} of {found[1]}"
 
 

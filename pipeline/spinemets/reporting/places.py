@@ -12,7 +12,7 @@ from spinemets.findings import Lesion, LesionFinding, LesionPlace, Side
 from spinemets.spinal_axis import SpinalAxis
 from spinemets.volume import Grid, Series
 
-__all__ = ["lesion_places"]
+__all__ = ["counted_axis", "lesion_places"]
 
 _MIDLINE_MM = 3.0  # less than a sagittal slice is thick
 _BESIDE_MM = 5.0  # half a canal's width: a lesion of the cord alone is on neither side
@@ -27,8 +27,13 @@ def lesion_places(
     return {lesion.number: _place(lesion, grid, series, axis) for lesion in lesions}
 
 
+def counted_axis(series: Series, grid: Grid) -> int:
+    """The array axis that counts a series' slices: the first in DICOM, else the one across its plane."""
+    return 0 if len(series.files) > 1 or series.frames else grid.slice_axis
+
+
 def _place(lesion: Lesion, grid: Grid, series: Series, axis: SpinalAxis | None) -> LesionPlace:
-    along = _slice_axis(series, grid)
+    along = counted_axis(series, grid)
     slices = lesion.voxels[:, along]
     fullest = int(np.bincount(slices).argmax())
     return LesionPlace(
@@ -38,13 +43,6 @@ def _place(lesion: Lesion, grid: Grid, series: Series, axis: SpinalAxis | None) 
         _instance_number(series, fullest, grid.shape[along]),
         None if axis is None else _side(axis.project(grid.to_world(lesion.voxels))[:, 2]),
     )
-
-
-def _slice_axis(series: Series, grid: Grid) -> int:
-    """The array axis that counts the slices: the first in DICOM, else the one across the grid's plane."""
-    if len(series.files) > 1 or series.frames:
-        return 0
-    return grid.slice_axis
 
 
 def _side(rightward_mm: np.ndarray) -> Side:

@@ -132,14 +132,19 @@ def body_axes(grid: Grid) -> BodyAxes:
     return BodyAxes(directions, along.min(axis=0), along.max(axis=0), spacing[list(order)])
 
 
-def native_slice(grid: Grid, plane: PicturePlane) -> tuple[int, int] | None:
+def native_slice(grid: Grid, axis: int, plane: PicturePlane) -> tuple[int, int] | None:
     """Which acquired slice a picture shows, from 1 in the grid's order, and of how many.
 
     None where the picture is a reformat.
+
+    Parameters
+    ----------
+    axis
+        The array axis that counts the slices.
     """
-    if grid.plane is not plane.kind or plane.row_shift_mm is not None:
+    across = int(np.abs((grid.affine[:3, :3] / grid.spacing_mm).T @ plane.normal).argmax())
+    if across != axis or plane.row_shift_mm is not None:
         return None
-    axis = int(np.abs((grid.affine[:3, :3] / grid.spacing_mm).T @ plane.normal).argmax())
     middle = plane.points_mm()[plane.size[1] // 2, plane.size[0] // 2]
     place = float(grid.to_index(middle)[axis])
     if abs(place - round(place)) > _OFF_SLICE:
