@@ -218,7 +218,8 @@ def below_middle(grid):
 
 
 def test_nothing_is_found_in_an_empty_rim(spine):
-    rim = below_middle(spine.grid)
+    rim = below_middle(spine.grid).copy()
+    rim[-1] = False  # so that the networks see it
     half = Volume(np.where(rim, 0, GREY[spine.anatomy] + 10), spine.grid, series())
 
     class Fooled(Reader):
@@ -232,6 +233,23 @@ def test_nothing_is_found_in_an_empty_rim(spine):
     assert not found.vertebrae[rim].any()
     assert found.lesion_probability[~rim].max() > 0.9
     assert not found.lesion_probability[rim].any()
+
+
+@pytest.mark.parametrize(("axis", "margins"), [(1, (30, 12)), (2, (0, 25)), (0, (1, 2))])
+def test_zeros_around_an_image_change_nothing(random_segmenter, axis, margins):
+    rng = np.random.default_rng(2)
+    shape = (7, 40, 52)
+    plain = Volume(rng.gamma(2, 50, shape) + 1, Grid(shape, np.diag([4.0, 0.8, 0.9, 1.0])), series())
+    added = [margins if other == axis else (0, 0) for other in range(3)]
+    affine = np.array(plain.grid.affine)
+    affine[:3, 3] = plain.grid.to_world([-before for before, _ in added])
+    padded = np.pad(plain.intensities, added)
+    around = Volume(padded, Grid(padded.shape, affine), series())
+    first, second = (random_segmenter.segment(Study("study", (volume,))) for volume in (plain, around))
+    inner = tuple(slice(a, size - b) for (a, b), size in zip(added, padded.shape, strict=True))
+    for name in ("anatomy", "vertebrae", "lesion_probability"):
+        np.testing.assert_array_equal(getattr(second, name)[inner], getattr(first, name))
+        assert np.count_nonzero(getattr(second, name)) == np.count_nonzero(getattr(first, name))
 
 
 def test_a_series_has_no_vote_in_its_empty_rim(spine):

@@ -9,7 +9,7 @@ series shows plainly is not lost among others that show nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -25,14 +25,15 @@ from spinemets.channels import Channel, condition_vector
 from spinemets.config import SegmentationConfig
 from spinemets.errors import ModelIncompatibleError
 from spinemets.execution import NetworkWeights, parameter_shapes
-from spinemets.findings import NetworkMaps, Provenance, SpineSegmentation
+from spinemets.findings import NetworkMaps, Provenance, SourceMaps, SpineSegmentation
 from spinemets.inference import Engine, EngineReport, choose_device, choose_precision
 from spinemets.intensity import lesion_input, normalise
 from spinemets.interpolation import to_source
 from spinemets.network import NetworkDefinition
 from spinemets.registration import Alignment, align, shown_by
 from spinemets.sampling import NetworkFrame, network_frame
-from spinemets.volume import Study, Volume
+from spinemets.volume import Grid, Study, Volume
+from spinemets.voxels import Box, bounding_box, corner
 
 __all__ = ["CascadeSegmenter", "load_segmenter", "read_networks"]
 
@@ -42,6 +43,7 @@ _NETWORKS = ("anatomy", "lesion")
 # are those of no lesion.
 _LESION_MARGIN = 32
 _NO_LESION = -10.0
+_LEAST_EMPTY = 0.05  # of an axis; what less does is next to nothing, and the networks learnt with it
 # Log odds of several series: the mean of their exponentials at a third, between mean and maximum.
 _SOFTNESS = 3.0
 
@@ -115,6 +117,8 @@ class CascadeSegmenter:
         OutOfMemoryError
             Neither the device nor the CPU has room for the study.
         """
+        box = _shown_box(alignment.volumes)
+        alignment = _part(alignment, box)
         grid = alignment.volumes[0].grid
         frame = network_frame(
             grid, self._spacing.in_plane, self._spacing.slice_min, self._spacing.slice_target
@@ -123,7 +127,7 @@ class CascadeSegmenter:
         with torch.inference_mode():
             evidence = self._fused(alignment, frame, report)
             maps = to_source(evidence.anatomy, evidence.lesion, frame, lesion_reach(grid))
-        return NetworkMaps(maps, tuple(dict.fromkeys(report.cautions)), report.told())
+        return NetworkMaps(_moved(maps, box), tuple(dict.fromkeys(report.cautions)), report.told())
 
     def _fused(self, alignment: Alignment, frame: NetworkFrame, report: EngineReport) -> _Evidence:
         """Anatomy's mean and a soft maximum of lesion, over the series that have values there.
@@ -161,6 +165,45 @@ class CascadeSegmenter:
         logits = torch.full_like(anatomy[0, 0], _NO_LESION)
         logits[part] = self._lesion.run(stacked, condition, report)[0, 0].to(anatomy.device)
         return _Evidence(anatomy[0], logits)
+
+
+def _shown_box(volumes: Sequence[Volume]) -> Box:
+    """Where any series has a value, along each axis; the whole axis where hardly any of it is empty.
+
+    Zeros around an image, as scanners fill a rectangular field of view to a square, would otherwise
+    count as air in its normalisation, and its edges as those of the body.
+    """
+    shape = volumes[0].grid.shape
+    boxes = [box for volume in volumes if (box := bounding_box(volume.intensities != 0)) is not None]
+    edges = []
+    for axis, size in enumerate(shape):
+        start = min((box[axis].start for box in boxes), default=0)
+        stop = max((box[axis].stop for box in boxes), default=size)
+        edges.append(slice(start, stop) if size - (stop - start) > _LEAST_EMPTY * size else slice(0, size))
+    return tuple(edges)
+
+
+def _part(alignment: Alignment, box: Box) -> Alignment:
+    """The same series within a box of the reference's grid."""
+    whole = alignment.volumes[0].grid
+    i, j, k = (edge.stop - edge.start for edge in box)
+    if (i, j, k) == whole.shape:
+        return alignment
+    affine = np.array(whole.affine)
+    affine[:3, 3] = whole.to_world(corner(box))
+    grid = Grid((i, j, k), affine)
+    volumes = tuple(Volume(volume.intensities[box], grid, volume.series) for volume in alignment.volumes)
+    return replace(alignment, volumes=volumes)
+
+
+def _moved(maps: SourceMaps, box: Box) -> SourceMaps:
+    """Maps of a part of a grid as maps of the whole."""
+    start = corner(box)
+    box, lesion_box = (
+        tuple(slice(int(edge.start + by), int(edge.stop + by)) for edge, by in zip(one, start, strict=True))
+        for one in (maps.box, maps.lesion_box)
+    )
+    return replace(maps, box=box, lesion_box=lesion_box)
 
 
 def load_segmenter(
