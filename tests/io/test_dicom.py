@@ -251,6 +251,26 @@ def test_monochrome1_is_inverted(tmp_path, dicom):
 
 
 @pytest.mark.parametrize(
+    ("photometric", "value"), [("MONOCHROME2", -2000), ("MONOCHROME1", -2000), ("MONOCHROME1", 9000)]
+)
+def test_what_the_header_calls_padding_is_zero(tmp_path, dicom, photometric, value):
+    voxels = dicom.noise().astype(np.int16) + 100
+    voxels[:, :, :3] = value
+    tags = {"PixelRepresentation": 1, "PhotometricInterpretation": photometric, "RescaleIntercept": 50}
+    dicom.classic(tmp_path, voxels, tags=tags | {"PixelPaddingValue": value})
+    intensities = only_volume(tmp_path).intensities
+    assert not intensities[:, :, :3].any()
+    assert (intensities[:, :, 3:] != 0).mean() > 0.99
+
+
+def test_a_padding_value_among_the_others_is_none(tmp_path, dicom):
+    voxels = dicom.noise()
+    common = int(np.median(voxels))
+    dicom.classic(tmp_path, voxels, tags={"PixelPaddingValue": common})
+    np.testing.assert_allclose(only_volume(tmp_path).intensities, voxels)
+
+
+@pytest.mark.parametrize(
     "syntax", [ExplicitVRLittleEndian, RLELossless, JPEGLosslessSV1], ids=lambda uid: uid.keyword
 )
 def test_truncated_pixels_are_reported_with_the_file(tmp_path, dicom, syntax):

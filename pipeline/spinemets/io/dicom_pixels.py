@@ -22,7 +22,8 @@ def read_stack(stack: SliceStack) -> tuple[npt.NDArray[np.float32], tuple[str, .
     """Read the images of a stack.
 
     Rescale slope and intercept are applied, image by image. MONOCHROME1 (low is bright) is
-    inverted. Missing slices are interpolated linearly between their neighbours.
+    inverted. What the header calls padding is 0. Missing slices are interpolated linearly between
+    their neighbours.
 
     Returns
     -------
@@ -44,6 +45,7 @@ def read_stack(stack: SliceStack) -> tuple[npt.NDArray[np.float32], tuple[str, .
         if header is not None:
             files.setdefault(header.path, []).append((place, header))
     inverted = False
+    padding: dict[int, npt.NDArray[np.bool_]] = {}
     for path, wanted in files.items():
         dataset, frames = _decode(path)
         inverted = str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1"
@@ -55,9 +57,15 @@ def read_stack(stack: SliceStack) -> tuple[npt.NDArray[np.float32], tuple[str, .
                 )
             slope, intercept = _rescale(dataset, header.frame)
             array[place] = frames[frame].astype(np.float32) * np.float32(slope) + np.float32(intercept)
+            padded = _padding(dataset, frames[frame], inverted)
+            if padded is not None:
+                array[place][padded] = 0.0
+                padding[place] = padded
     cautions = _fill_missing(array, stack)
     if inverted:
         array = array.max() + array.min() - array
+        for place, padded in padding.items():
+            array[place][padded] = 0.0
     return array, cautions
 
 
@@ -105,6 +113,24 @@ def _rescale(dataset: pydicom.Dataset, frame: int | None) -> tuple[float, float]
     slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
     # A slope of 0 would blank the image; it is written by tools that mean "none".
     return float(slope or 1.0), float(intercept or 0.0)
+
+
+def _padding(
+    dataset: pydicom.Dataset, stored: npt.NDArray[Any], inverted: bool
+) -> npt.NDArray[np.bool_] | None:
+    """Which pixels hold PixelPaddingValue, up to its limit; None without one that lies beyond all others."""
+    try:
+        ends = [int(dataset.PixelPaddingValue)]
+        ends.append(int(dataset.get("PixelPaddingRangeLimit", ends[0])))
+    except (AttributeError, TypeError, ValueError):
+        return None
+    if np.issubdtype(stored.dtype, np.signedinteger):
+        # Often written as if pixels were unsigned.
+        ends = [end - 2**16 if end >= 2**15 else end for end in ends]
+    low, high = min(ends), max(ends)
+    if low <= stored.min() <= high or (inverted and low <= stored.max() <= high):
+        return np.asarray((stored >= low) & (stored <= high))
+    return None
 
 
 def _fill_missing(array: npt.NDArray[np.float32], stack: SliceStack) -> tuple[str, ...]:
