@@ -252,6 +252,27 @@ def test_zeros_around_an_image_change_nothing(random_segmenter, axis, margins):
         assert np.count_nonzero(getattr(second, name)) == np.count_nonzero(getattr(first, name))
 
 
+def test_a_series_that_covers_a_part_is_seen_as_if_it_were_alone(spine):
+    full = Volume(GREY[spine.anatomy] + 10, spine.grid, series())
+    half = spine.grid.shape[2] // 2
+    part = Volume(full.intensities[:, :, :half], Grid((*spine.grid.shape[:2], half), spine.grid.affine),
+                  series(Weighting.T1, "2"))  # fmt: skip
+    images = []
+
+    class Watched(Reader):
+        def run(self, image, condition, report):
+            images.append(image)
+            return super().run(image, condition, report)
+
+    segmenter = segmenter_of(Watched(), BrightOrByWeighting({Weighting.T2: -1.0, Weighting.T1: 3.0}))
+    segmenter.segment(Study("s", (part,)))
+    segmenter.segment(Study("s", (full, part)))
+    alone, _, among = images
+    assert among.shape[-1] == pytest.approx(alone.shape[-1], abs=1)
+    rows = min(among.shape[-1], alone.shape[-1]) - 2
+    assert (among[..., :rows] - alone[..., :rows]).abs().mean() < 0.05
+
+
 def test_a_series_has_no_vote_in_its_empty_rim(spine):
     rim = below_middle(spine.grid)
     full = GREY[spine.anatomy] + 10

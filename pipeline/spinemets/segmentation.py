@@ -142,11 +142,12 @@ class CascadeSegmenter:
         lesion = torch.tensor(-torch.inf)
         for rank, volume in enumerate(alignment.volumes):
             seen = shown_by(alignment, rank)
-            weight = torch.ones(())
+            weight, box = torch.ones(()), None
             if not seen.all():
                 weight = _to_network(seen.astype(np.float32), frame, self._anatomy.device)[0, 0]
+                box = _worth_cutting((bounding_box((weight > 0.5).cpu().numpy()),), tuple(weight.shape))
             weight = weight + 1e-3
-            one = self._one_series(volume, frame, report)
+            one = self._one_series(volume, frame, report, box)
             device = one.anatomy.device
             weight = weight.to(device)
             anatomy = anatomy.to(device) + one.anatomy * weight
@@ -154,9 +155,25 @@ class CascadeSegmenter:
             total = total.to(device) + weight
         return _Evidence(anatomy / total, torch.sigmoid(_SOFTNESS * (lesion - total.log())))
 
-    def _one_series(self, volume: Volume, frame: NetworkFrame, report: EngineReport) -> _Evidence:
-        """Anatomy probabilities and lesion log odds of one series."""
-        image = normalise(_to_network(volume.intensities, frame, self._anatomy.device))
+    def _one_series(
+        self, volume: Volume, frame: NetworkFrame, report: EngineReport, box: Box | None = None
+    ) -> _Evidence:
+        """Anatomy probabilities and lesion log odds of one series, nothing outside of a box it lies in."""
+        image = _to_network(volume.intensities, frame, self._anatomy.device)
+        if box is not None and image[0, 0][box].shape != image.shape[2:]:
+            slices, rows, columns = box
+            inner = self._seen(image[..., slices, rows, columns], volume, frame, report)
+            anatomy = inner.anatomy.new_zeros((len(inner.anatomy), *image.shape[2:]))
+            anatomy[Channel.BACKGROUND] = 1.0
+            logits = torch.full_like(anatomy[0], _NO_LESION)
+            anatomy[:, slices, rows, columns] = inner.anatomy
+            logits[box] = inner.lesion
+            return _Evidence(anatomy, logits)
+        return self._seen(image, volume, frame, report)
+
+    def _seen(self, image: Tensor, volume: Volume, frame: NetworkFrame, report: EngineReport) -> _Evidence:
+        """What the networks say of an image of a series, or of a part of it; (1, 1, ...)."""
+        image = normalise(image)
         condition = torch.from_numpy(condition_vector(volume.series.weighting))[None]
         anatomy = torch.softmax(self._anatomy.run(image, condition, report), dim=1)
         rows, columns = _spine_box(anatomy)
@@ -173,12 +190,16 @@ def _shown_box(volumes: Sequence[Volume]) -> Box:
     Zeros around an image, as scanners fill a rectangular field of view to a square, would otherwise
     count as air in its normalisation, and its edges as those of the body.
     """
-    shape = volumes[0].grid.shape
-    boxes = [box for volume in volumes if (box := bounding_box(volume.intensities != 0)) is not None]
+    boxes = [bounding_box(volume.intensities != 0) for volume in volumes]
+    return _worth_cutting(boxes, volumes[0].grid.shape)
+
+
+def _worth_cutting(boxes: Sequence[Box | None], shape: Sequence[int]) -> Box:
+    """What holds all boxes that there are, along each axis; the whole axis where hardly any is outside."""
     edges = []
     for axis, size in enumerate(shape):
-        start = min((box[axis].start for box in boxes), default=0)
-        stop = max((box[axis].stop for box in boxes), default=size)
+        start = min((box[axis].start for box in boxes if box is not None), default=0)
+        stop = max((box[axis].stop for box in boxes if box is not None), default=size)
         edges.append(slice(start, stop) if size - (stop - start) > _LEAST_EMPTY * size else slice(0, size))
     return tuple(edges)
 
