@@ -20,6 +20,10 @@ def test_the_published_schema_is_current():
     assert SCHEMA.read_text(encoding="utf-8") == json_schema_text(), "run scripts/write_report_schema.py"
 
 
+def test_the_published_schema_names_its_draft():
+    assert json.loads(json_schema_text())["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
 def test_a_document_survives_writing_and_reading(report):
     document = report_document(report)
     assert ReportDocument.model_validate_json(document.model_dump_json()) == document

@@ -9,6 +9,7 @@ import json
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic.json_schema import GenerateJsonSchema
 
 from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
 from spinemets.findings import ReviewTopic, Side
@@ -187,4 +188,6 @@ class ReportDocument(_Record):
 def json_schema_text() -> str:
     """The JSON Schema of ``report.json``, as committed in ``docs/report.schema.json``."""
     schema = ReportDocument.model_json_schema(mode="serialization")
+    # pydantic leaves out which draft of JSON Schema it writes.
+    schema = {"$schema": GenerateJsonSchema.schema_dialect, **schema}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
