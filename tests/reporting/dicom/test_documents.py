@@ -62,6 +62,7 @@ def test_key_images_show_each_lesion_in_two_planes(case):
     assert [capture.ImageComments.split(";")[0] for capture in captures] == [
         f"lesion {number}, {plane.value}" for number in (1, 2) for plane in (Plane.SAGITTAL, Plane.AXIAL)
     ]
+    assert {capture.ConversionType for capture in captures} == {"WSD"}
     assert len({capture.SeriesInstanceUID for capture in captures}) == 1
     assert len({capture.SOPInstanceUID for capture in captures}) == 4
 

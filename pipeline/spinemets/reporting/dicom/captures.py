@@ -60,6 +60,8 @@ def _capture(
     )
     dataset.copy_patient_and_study_information(source.headers[0])
     dataset.ImageComments = f"{lesion_name(lesion)}, {kind.value}; found by software, research use only"
+    # Drawn by software; highdicom says DI, for a frame that came over a digital interface (PS3.3 C.8.6.1).
+    dataset.ConversionType = "WSD"
     # The spine has no side, so that none need be given.
     dataset.BodyPartExamined = "SPINE"
     dataset.BurnedInAnnotation = "NO"
