@@ -100,8 +100,14 @@ def test_what_is_no_device_of_ours_is_refused(name):
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
-def test_a_named_precision_is_taken_at_its_word(name):
+def test_a_named_precision_is_taken_at_its_word(name, caplog):
     assert choose_precision(name, CPU) == getattr(torch, name)
+    assert ("float16 is very slow" in caplog.text) == (name == "float16")
+
+
+def test_float16_is_not_warned_of_on_a_gpu(caplog):
+    assert choose_precision("float16", torch.device("cuda:0")) is torch.float16
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
