@@ -11,8 +11,10 @@ from click.testing import CliRunner
 
 import dataset_files as files
 from spinemets.cli import main, spinemets
+from spinemets.errors import OutputError
 from spinemets.evaluation.files import find_studies, read_study_result
 from spinemets.io import discover
+from spinemets.training.study_files import write_nifti
 
 
 def run(*arguments):
@@ -55,6 +57,13 @@ def test_a_folder_that_cannot_be_written_to_exits_with_9(labelled, capsys):
             main(["simulate", *command, "-o", str(labelled / "out")])
         assert ended.value.code == 9
         assert "cannot be written (File exists)" in capsys.readouterr().err
+
+
+def test_an_image_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OutputError, match="No space left"):
+        write_nifti(tmp_path / "a_T2w.nii.gz", np.ones((3, 4, 5), dtype=np.int16), np.eye(4))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,9 +10,13 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from spinemets.atomic import atomic_write_bytes
 from spinemets.volume import Weighting
 
 __all__ = ["SUFFIXES", "write_nifti"]
+
+# Higher ones make noise hardly smaller.
+_GZIP_LEVEL = 1
 
 SUFFIXES: Mapping[Weighting, str] = {
     Weighting.T1: "T1w",
@@ -24,8 +29,19 @@ SUFFIXES: Mapping[Weighting, str] = {
 
 
 def write_nifti(path: Path, array: npt.NDArray[np.generic], affine: npt.NDArray[np.float64]) -> None:
-    """Write an array in a scanner's coordinates, by both of NIfTI's forms."""
+    """Write an array in a scanner's coordinates, by both of NIfTI's forms, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.nii.gz``. The same array gives the same bytes.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
     file = nib.Nifti1Image(array, affine)
     file.set_sform(affine, code=1)
     file.set_qform(affine, code=1)
-    nib.save(file, path)
+    atomic_write_bytes(path, gzip.compress(file.to_bytes(), _GZIP_LEVEL, mtime=0))
