@@ -11,7 +11,7 @@ from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.anatomy import VertebralLevel as Level
 from spinemets.evaluation.lesions import ExamOutcome, LesionOutcome, LesionTruth, diameter_group
 from spinemets.evaluation.levels import LevelOutcome
-from spinemets.evaluation.plots import save_plots
+from spinemets.evaluation.plots import _froc_figure, save_plots
 from spinemets.evaluation.results import ExamScore, summarise
 from spinemets.evaluation.statistics import reliability, wilson_interval
 
@@ -178,6 +178,15 @@ def test_every_plot_is_drawn_and_shows_something(scores, tmp_path):
         with Image.open(path) as picture:
             assert min(picture.size) > 150
             assert len(picture.getcolors(1 << 20) or [()] * 999) > 20
+
+
+def test_the_froc_curve_rises_where_a_threshold_says_and_nowhere_else():
+    scores = [exam(0, (30.0,), false=(0.95, 0.95)), exam(1, false=(0.95, 0.5)), exam(2)]
+    figure = _froc_figure([one.lesions for one in scores])
+    (line,) = figure.axes[0].lines
+    assert line.get_drawstyle() == "steps-post"
+    # At 0.95 there are three false positives in three exams, at 0.9 the lesion for the same price.
+    assert line.get_xydata().tolist() == [[0.02, 0.0], [1.0, 1.0], [4 / 3, 1.0], [8.0, 1.0]]
 
 
 def test_what_was_not_scored_is_not_drawn(tmp_path):

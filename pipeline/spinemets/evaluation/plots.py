@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from spinemets.anatomy import Compartment, SpineRegion
 from spinemets.evaluation.lesions import ExamOutcome
@@ -22,7 +23,7 @@ __all__ = ["save_plots"]
 
 _BLUE, _ORANGE, _GREY = "#2166ac", "#d6604d", "#999999"
 _DRAWS = 200
-_RATES = np.geomspace(0.02, 8, 60)
+_LOWEST_RATE, _HIGHEST_RATE = 0.02, 8.0
 
 
 def save_plots(scores: Sequence[ExamScore], folder: Path) -> list[Path]:
@@ -74,10 +75,16 @@ def _froc_figure(exams: Sequence[ExamOutcome]) -> Figure:
     patients = sorted({exam.patient for exam in exams})
     # As in the tables, one patient alone has no interval.
     if len({exam.patient for exam in exams if exam.lesions}) > 1:
-        low, high = np.quantile(_drawn_again(exams, patients), (0.025, 0.975), axis=0)
-        axes.fill_between(_RATES, low, high, color=_BLUE, alpha=0.2, linewidth=0, label="95 % interval")
-    axes.plot(_RATES, _sensitivities(froc(exams)), color=_BLUE, drawstyle="steps-post", label="sensitivity")
-    axes.set(xscale="log", xlim=(_RATES[0], _RATES[-1]), ylim=(0, 1.02))
+        drawn = _drawn_again(exams, patients)
+        rates = _rates_of_steps(drawn)
+        low, high = np.quantile([_sensitivities(curve, rates) for curve in drawn], (0.025, 0.975), axis=0)
+        axes.fill_between(
+            rates, low, high, step="post", color=_BLUE, alpha=0.2, linewidth=0, label="95 % interval"
+        )
+    curve = froc(exams)
+    rates = _rates_of_steps([curve])
+    axes.plot(rates, _sensitivities(curve, rates), color=_BLUE, drawstyle="steps-post", label="sensitivity")
+    axes.set(xscale="log", xlim=(_LOWEST_RATE, _HIGHEST_RATE), ylim=(0, 1.02))
     axes.set(xlabel="false positives per exam", ylabel="sensitivity")
     axes.set_xticks([0.03, 0.125, 0.5, 2, 8], ["0.03", "0.125", "0.5", "2", "8"])
     count = sum(len(exam.lesions) for exam in exams)
@@ -86,7 +93,7 @@ def _froc_figure(exams: Sequence[ExamOutcome]) -> Figure:
     return figure
 
 
-def _drawn_again(exams: Sequence[ExamOutcome], patients: Sequence[str]) -> list[Any]:
+def _drawn_again(exams: Sequence[ExamOutcome], patients: Sequence[str]) -> list[FrocCurve]:
     """The curve of every draw of the patients with replacement that has a lesion."""
     random = np.random.default_rng(0)
     drawn = []
@@ -94,14 +101,22 @@ def _drawn_again(exams: Sequence[ExamOutcome], patients: Sequence[str]) -> list[
         chosen = [patients[i] for i in random.integers(len(patients), size=len(patients))]
         sample = [exam for patient in chosen for exam in exams if exam.patient == patient]
         if any(exam.lesions for exam in sample):
-            drawn.append(_sensitivities(froc(sample)))
+            drawn.append(froc(sample))
     return drawn
 
 
-def _sensitivities(curve: FrocCurve) -> Any:
-    """The best sensitivity at every rate that is drawn."""
-    affordable = curve.false_positives_per_exam[None, :] <= _RATES[:, None]
-    return np.where(affordable, curve.sensitivities[None, :], 0.0).max(axis=1)
+def _rates_of_steps(curves: Sequence[FrocCurve]) -> npt.NDArray[np.float64]:
+    """Every rate in view at which one of the curves rises, between both ends of the view."""
+    rates = np.unique(np.concatenate([curve.false_positives_per_exam for curve in curves]))
+    within = rates[(rates > _LOWEST_RATE) & (rates < _HIGHEST_RATE)]
+    return np.concatenate(([_LOWEST_RATE], within, [_HIGHEST_RATE]))
+
+
+def _sensitivities(curve: FrocCurve, rates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The best sensitivity at every rate."""
+    # Of a lower threshold neither figure is lower.
+    affordable = np.searchsorted(curve.false_positives_per_exam, rates, side="right")
+    return np.concatenate(([0.0], curve.sensitivities))[affordable]
 
 
 def _diameter_figure(exams: Sequence[ExamOutcome]) -> Figure:
