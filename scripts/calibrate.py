@@ -2,8 +2,9 @@
 
 `lesions` fits the weights of a lesion's confidence, as `lesions:` of a detection's configuration,
 and shows operating points: RESULTS come from `spinemets detect --save-probabilities`, TRUTHS from
-make_implanted.py; a result without a truth counts as a healthy exam. `anatomy` fits offsets of
-the anatomy network's logits on a recipe's validation subjects, for export_bundle.py.
+make_implanted.py. A result without a truth counts as a healthy exam; a single result is that of a
+single truth, whatever their names. `anatomy` fits offsets of the anatomy network's logits on a
+recipe's validation subjects, for export_bundle.py.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +72,8 @@ def _lesions(arguments: argparse.Namespace) -> None:
     if len(arguments.pairs) % 2:
         raise ValueError("every folder of results needs its folder of truths")
     folders = zip(arguments.pairs[::2], arguments.pairs[1::2], strict=True)
-    maps = [_read(path, truths) for results, truths in folders for path in _maps(results, truths)]
-    spines = [_read(path, arguments.cord[1]) for path in _maps(*arguments.cord)] if arguments.cord else []
+    maps = [one for results, truths in folders for one in _read_all(results, truths)]
+    spines = _read_all(*arguments.cord) if arguments.cord else []
     for threshold in arguments.thresholds:
         studies = [one.candidates(threshold) for one in maps]
         config = fit_confidence(studies, LesionConfig(threshold=threshold))
@@ -111,22 +113,29 @@ class _Map:
         )
 
 
-def _maps(results: Path, truths: Path) -> list[Path]:
+def _read_all(results: Path, truths: Path) -> list[_Map]:
+    """Every result of a folder with its truth.
+
+    A single result is that of a single truth, whatever their names: a lone study of several
+    sequences is called by its folder.
+    """
     if not truths.is_dir():
         raise ValueError(f"{truths}: no such folder; without it every result would count as healthy")
     paths = sorted(results.glob("*/lesion_probability.nii.gz"))
     if not paths:
         raise ValueError(f"{results}: no lesion_probability.nii.gz; detect with --save-probabilities")
-    return paths
+    known = {path.name.removesuffix("_lesions.nii.gz"): path for path in truths.glob("*_lesions.nii.gz")}
+    if len(paths) == len(known) == 1:
+        return [_read(paths[0], *known.values())]
+    return [_read(path, _truth_of(path.parent.name, known)) for path in paths]
 
 
-def _read(path: Path, truths: Path) -> _Map:
+def _read(path: Path, own: Path | None) -> _Map:
     image = nibabel.load(path)
     probability = np.asarray(image.dataobj, dtype=np.float32)
     report = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
     series = len(report["study"]["series"])
     truth: npt.NDArray[np.integer] = np.zeros(probability.shape, dtype=np.int32)
-    own = _truth_of(path.parent.name, truths)
     if own is not None:
         truth, grid = read_label_map(own)
         if not grid.is_close(Grid(probability.shape, np.asarray(image.affine, dtype=np.float64))):
@@ -136,11 +145,10 @@ def _read(path: Path, truths: Path) -> _Map:
     return _Map(probability, truth, float(np.prod(image.header.get_zooms()[:3])), series, cord)
 
 
-def _truth_of(name: str, truths: Path) -> Path | None:
+def _truth_of(name: str, known: Mapping[str, Path]) -> Path | None:
     """The lesions of a result, where there are any."""
-    paths = {path.name.removesuffix("_lesions.nii.gz"): path for path in truths.glob("*_lesions.nii.gz")}
-    fitting = [study for study in paths if belongs_to(name, study)]
-    return paths[max(fitting, key=len)] if fitting else None
+    fitting = [study for study in known if belongs_to(name, study)]
+    return known[max(fitting, key=len)] if fitting else None
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 import calibrate
 from spinemets.confidence import Evidence, confidence
 from spinemets.config import LesionConfig
+from spinemets.io import write_label_map
 from spinemets.training.calibration import (
     Candidate,
     StudyCandidates,
@@ -18,6 +19,7 @@ from spinemets.training.calibration import (
     fit_cord,
     operating_points,
 )
+from spinemets.volume import Grid
 
 
 def test_candidates_are_told_true_false_or_neither():
@@ -128,5 +130,31 @@ def test_a_folder_of_truths_that_is_not_there_is_refused_not_taken_for_healthy(t
     (tmp_path / "s1").mkdir()
     (tmp_path / "s1/lesion_probability.nii.gz").touch()
     with pytest.raises(ValueError, match="trut: no such folder"):
-        calibrate._maps(tmp_path, tmp_path / "trut")
-    assert calibrate._maps(tmp_path, tmp_path) == [tmp_path / "s1/lesion_probability.nii.gz"]
+        calibrate._read_all(tmp_path, tmp_path / "trut")
+
+
+@pytest.mark.parametrize(
+    ("results", "truths", "ill"),
+    [
+        (["studies"], ["phantom0"], ["studies"]),
+        (["studies", "a_1"], ["phantom0"], []),
+        (["a_1", "a_10", "b_1"], ["a_1", "a_10"], ["a_1", "a_10"]),
+    ],
+)
+def test_a_result_has_the_truth_of_its_name_and_a_single_one_that_of_a_single_truth(
+    tmp_path, results, truths, ill
+):
+    grid = Grid((4, 6, 6), np.diag([4.0, 1.0, 1.0, 1.0]))
+    for place, name in enumerate(results, start=1):
+        folder = tmp_path / "results" / name
+        nothing = np.zeros(grid.shape, dtype=np.uint8)
+        nothing[0, 0, :place] = 1
+        for kind in ("lesion_probability", "anatomy"):
+            write_label_map(folder / f"{kind}.nii.gz", nothing, grid, {1: "any"})
+        (folder / "report.json").write_text('{"study": {"series": [{}, {}]}}')
+    lesion = np.ones(grid.shape, dtype=np.uint8)
+    for name in truths:
+        write_label_map(tmp_path / "truths" / f"{name}_lesions.nii.gz", lesion, grid, {1: "lesion 1"})
+    read = calibrate._read_all(tmp_path / "results", tmp_path / "truths")
+    assert {results[int(one.probability.sum()) - 1] for one in read if one.truth.any()} == set(ill)
+    assert (len(read), {one.series for one in read}) == (len(results), {2})
