@@ -50,6 +50,10 @@ def main() -> None:
     compare.add_argument("spinemets", type=Path)
     compare.add_argument("nnunet", type=Path)
     options = parser.parse_args()
+    needed = [options.output.parent] if options.command == "nnunet" else [options.spinemets, options.nnunet]
+    for path in needed:
+        if not path.exists():
+            parser.error(f"{path}: no such file or folder")
     if options.command == "nnunet":
         measured = measure_nnunet(options.threads, mirroring=options.mirroring)
         options.output.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")

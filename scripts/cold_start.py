@@ -88,6 +88,8 @@ def main() -> int:
     parser.add_argument("study", type=Path, help="a file or folder of one study")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
+    if not arguments.study.exists():
+        parser.error(f"{arguments.study}: no such file or folder")
     try:
         runs = [cold_start(arguments.study) for _ in range(arguments.repeats)]
     except RuntimeError as error:

@@ -43,6 +43,9 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="folder for the pictures")
     arguments = parser.parse_args()
     result, source, images = arguments.result, arguments.source, arguments.images
+    for needed in (result, source, images):
+        if not needed.is_dir():
+            parser.error(f"{needed}: no such folder")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         save(images / "format-nifti.webp", nifti_picture(result, source))

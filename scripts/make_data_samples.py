@@ -22,6 +22,8 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from spinemets.anatomy import Compartment, VertebralLevel
+from spinemets.atomic import atomic_write_bytes
+from spinemets.errors import OutputError
 from spinemets.findings import PointMm
 from spinemets.io.label_values import ANATOMY_LABELS, LEVEL_LABELS
 from spinemets.simulation.acquisition import AcquisitionOptions, acquire
@@ -99,9 +101,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("data_samples"))
     folder = parser.parse_args().folder
     for path, content in make_samples():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
+        try:
+            atomic_write_bytes(folder / path, content)
+        except OutputError as error:
+            parser.error(str(error))
 
 
 def make_samples() -> Iterator[tuple[str, bytes]]:

@@ -58,11 +58,11 @@ def main() -> int:
             {"train": arguments.train, "validation": arguments.validation, "test": arguments.test},
             arguments.seed,
         )
+        note = f"{arguments.kind}, by scripts/make_splits.py with seed {arguments.seed}"
+        atomic_write_text(arguments.output, split_document(split, note))
     except SpinemetsError as error:
         print(f"make_splits: {error}", file=sys.stderr)
         return 2
-    note = f"{arguments.kind}, by scripts/make_splits.py with seed {arguments.seed}"
-    atomic_write_text(arguments.output, split_document(split, note))
     print(f"{len(split.train)} to train on, {len(split.validation)} to validate, {len(split.test)} to test")
     return 0
 

@@ -13,7 +13,9 @@ import click
 import yaml
 from pydantic import BaseModel
 
+from spinemets.atomic import atomic_write_text
 from spinemets.config import DetectionConfig
+from spinemets.errors import OutputError
 
 DEFAULT_PATH = Path(__file__).resolve().parents[1] / "configs" / "detect.yaml"
 
@@ -48,7 +50,10 @@ def _branch(name: str, settings: BaseModel) -> Iterator[str]:
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path), default=DEFAULT_PATH)
 def main(path: Path) -> None:
     """Write the default configuration to PATH."""
-    path.write_text(configuration_text(), encoding="utf-8")
+    try:
+        atomic_write_text(path, configuration_text())
+    except OutputError as error:
+        raise click.UsageError(str(error)) from error
 
 
 if __name__ == "__main__":

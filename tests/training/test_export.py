@@ -12,7 +12,7 @@ import torch
 
 from spinemets.bundles import load_bundle, reading_checksum, register_bundle
 from spinemets.channels import Channel
-from spinemets.errors import ModelIncompatibleError
+from spinemets.errors import ModelIncompatibleError, ModelNotFoundError
 from spinemets.network import build_network
 from spinemets.segmentation import read_networks
 from spinemets.training import export
@@ -111,6 +111,17 @@ def test_metadata_without_networks_are_refused(bundle):
     (bundle / "configs/metadata.json").write_text(json.dumps(OTHER_KEYS))
     with pytest.raises(ModelIncompatibleError, match="describes no networks"):
         store_footprint(bundle)
+
+
+def test_a_bundle_that_is_not_there_is_refused_before_anything_is_written(bundle, tmp_path):
+    nowhere = bundle.parent / "nowhere"
+    for work in (
+        lambda: store_footprint(nowhere),
+        lambda: export_bundle(nowhere, RECIPES, (tmp_path / "anatomy.pt", tmp_path / "lesion.pt")),
+    ):
+        with pytest.raises(ModelNotFoundError, match="name a bundle's folder"):
+            work()
+    assert not nowhere.exists()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux and the GNU C library")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -106,6 +107,12 @@ def test_the_script_says_what_is_wrong(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "verse", tmp_path, "-o", tmp_path / "x.json") == 2
     assert "seg-vert_msk" in capsys.readouterr().err
     assert not (tmp_path / "x.json").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_told_in_a_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    assert run(monkeypatch, "spider", "--patients", "1..9", "-o", tmp_path / "file/split.json") == 2
+    assert re.fullmatch("make_splits: .*cannot be written .*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

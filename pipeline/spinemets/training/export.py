@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
 
 from spinemets.atomic import atomic_write_bytes, atomic_write_text
 from spinemets.channels import Channel
-from spinemets.errors import ModelIncompatibleError
+from spinemets.errors import ModelIncompatibleError, ModelNotFoundError
 from spinemets.network import NetworkDefinition
 from spinemets.training.footprint import measure_footprints
 from spinemets.training.loop import network_definition
@@ -67,7 +68,10 @@ def export_bundle(
     ------
     ModelIncompatibleError
         A checkpoint does not belong to its recipe.
+    ModelNotFoundError
+        The folder holds no description that could be renewed.
     """
+    values = _read(bundle / _METADATA)
     weights: dict[str, Tensor] = {}
     definitions: dict[str, NetworkDefinition] = {}
     steps: dict[str, int | None] = {}
@@ -82,7 +86,7 @@ def export_bundle(
         definitions[recipe.task] = trained.weights.definition
         steps[recipe.task] = trained.step
     atomic_write_bytes(bundle / "models" / "model.safetensors", save(weights))
-    _describe(bundle / _METADATA, definitions)
+    _describe(bundle / _METADATA, values, definitions)
     return steps
 
 
@@ -99,9 +103,11 @@ def store_footprint(bundle: Path) -> dict[str, dict[str, float]]:
     ------
     ModelIncompatibleError
         The bundle's metadata describe no networks.
+    ModelNotFoundError
+        There is no such bundle.
     """
     metadata = bundle / _METADATA
-    values = json.loads(metadata.read_text(encoding="utf-8"))
+    values = _read(metadata)
     try:
         described = {name: values["spinemets"]["network"][name] for name in ("anatomy", "lesion")}
     except (KeyError, TypeError) as error:
@@ -115,10 +121,9 @@ def store_footprint(bundle: Path) -> dict[str, dict[str, float]]:
     return footprints
 
 
-def _describe(metadata: Path, definitions: Mapping[str, NetworkDefinition]) -> None:
+def _describe(metadata: Path, values: dict[str, Any], definitions: Mapping[str, NetworkDefinition]) -> None:
     shapes = {name: asdict(definition) for name, definition in definitions.items()}
     footprints = measure_footprints(definitions)
-    values = json.loads(metadata.read_text(encoding="utf-8"))
     values["spinemets"] = {
         "format": 1,
         "network": {"type": "spinemets-cascade", **shapes},
@@ -128,6 +133,18 @@ def _describe(metadata: Path, definitions: Mapping[str, NetworkDefinition]) -> N
         **({_FOOTPRINT: footprints} if footprints else {}),
     }
     _write(metadata, values)
+
+
+def _read(metadata: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(metadata.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"{metadata}: cannot be read ({error.strerror}); name a bundle's folder"
+        ) from error
+    except ValueError as error:
+        raise ModelIncompatibleError(f"{metadata}: is not JSON ({error})") from error
+    return values
 
 
 def _write(metadata: Path, values: Mapping[str, object]) -> None:
