@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -89,6 +88,24 @@ class FaultySegmenter(TruthSegmenter):
         return super().segment(study)
 
 
+class Crowded(TruthSegmenter):
+    """Has no memory for any study as long as others are being done beside it."""
+
+    def __init__(self, truth, folder: Path) -> None:
+        super().__init__(truth)
+        self._folder = folder
+
+    def segment(self, study):
+        mine = self._folder / study.reference.series.source.name
+        mine.touch()
+        time.sleep(0.3)
+        crowd = len(list(self._folder.iterdir()))
+        mine.unlink()
+        if crowd > 1:
+            raise OutOfMemoryError("neither the device nor the CPU has room")
+        return super().segment(study)
+
+
 class LoadsOnce:
     """Loads a faulty model the first time; then the device is gone."""
 
@@ -151,7 +168,8 @@ def run_planned(
         return run_batch(todo, book, source, config, watcher or Silent(), limits or Limits(0))
 
 
-if __name__ == "__main__":
-    scans, results = map(Path, sys.argv[1:3])
-    limits = Limits(2, side_by_side=SideBySide(2) if sys.argv[3:] == ["side by side"] else None)
-    run_planned(plan_batch([scans]), results, SlowSegmenter(lumbar_truth()), limits=limits)
+def run_slowly(scans: Path, out: Path, beside: SideBySide | None) -> None:
+    """A run that can be killed in the middle."""
+    run_planned(
+        plan_batch([scans]), out, SlowSegmenter(lumbar_truth()), limits=Limits(2, side_by_side=beside)
+    )

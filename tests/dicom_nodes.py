@@ -157,7 +157,7 @@ def answering(
         port = int(server.server_address[1])
         if context is not None:
             server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
             yield port

@@ -81,6 +81,26 @@ def run(monkeypatch, truth, lean):
     logging.getLogger("spinemets").setLevel(own)
 
 
+@pytest.fixture
+def call(capsys, tmp_path, monkeypatch):
+    """Any command line in this process, as the installed command would answer it."""
+    root = logging.getLogger()
+    handlers, level, own = root.handlers[:], root.level, logging.getLogger("spinemets").level
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, ended.value.code, printed.out, printed.err)
+
+    yield call
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("spinemets").setLevel(own)
+
+
 class Raises:
     """A segmenter that cannot."""
 
@@ -157,11 +177,11 @@ def test_version_is_the_packages():
     assert spinemets("--version").stdout == f"spinemets {__version__}\n"
 
 
-def test_help_and_readme_name_every_exit_code():
+def test_help_and_readme_name_every_exit_code(call):
     codes = {DONE, INTERNAL, USAGE, PARTIAL, INTERRUPTED} | {code for _, code in EXIT_CODES}
     readme = (TESTS.parent / "README.md").read_text()
     for arguments in (["--help"], ["detect", "--help"], ["inspect", "--help"]):
-        text = spinemets(*arguments).stdout
+        text = call(*arguments).stdout
         assert all(f"\n    {code} " in text for code in codes), arguments
     assert all(f"\n| {code} |" in readme for code in codes)
 
@@ -227,19 +247,19 @@ def test_inspect_lists_series_with_reasons(scan, tmp_path):
     assert "Studies: 2, series: 2, kept: 1, other files ignored: 0" in done.stdout
 
 
-def test_inspect_lists_what_it_can_and_exits_with_7(scan, tmp_path):
+def test_inspect_lists_what_it_can_and_exits_with_7(scan, tmp_path, call):
     junk = tmp_path / "notes.txt"
     junk.write_text("nothing")
-    done = spinemets("inspect", junk, scan)
+    done = call("inspect", junk, scan)
     assert done.returncode == 7
     assert "anna" in done.stdout
     assert "notes.txt" in done.stderr
 
 
-def test_inspect_json_hides_identifiers_unless_asked(tmp_path):
+def test_inspect_json_hides_identifiers_unless_asked(tmp_path, call):
     folder = write_dicom(tmp_path / "exam", [4.0 * n for n in range(9)])
-    hidden, kept = (spinemets("inspect", folder, "--json", "--identifiers", how) for how in ("hash", "keep"))
-    usual = json.loads(spinemets("inspect", folder, "--json").stdout)["studies"]
+    hidden, kept = (call("inspect", folder, "--json", "--identifiers", how) for how in ("hash", "keep"))
+    usual = json.loads(call("inspect", folder, "--json").stdout)["studies"]
     assert usual[0]["patient_id"].startswith("hmac-sha256:")
     (study,) = json.loads(hidden.stdout)["studies"]
     assert study["series"][0]["kept"] is True
@@ -261,13 +281,13 @@ def test_log_names_no_patient_and_no_uid(run, tmp_path, capsys):
         assert secret not in printed.err + printed.out
 
 
-def test_header_text_cannot_command_the_terminal(tmp_path):
+def test_header_text_cannot_command_the_terminal(tmp_path, call):
     folder = write_dicom(tmp_path / "exam", [4.0 * n for n in range(9)])
     for file in folder.iterdir():
         image = pydicom.dcmread(file)
         image.SeriesDescription = "T2 [red]\x1b]0;owned\x07"
         image.save_as(file)
-    done = spinemets("inspect", folder)
+    done = call("inspect", folder)
     assert "[red]" in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
@@ -474,8 +494,8 @@ def test_unexpected_error_exits_with_1(run, scan, tmp_path, capsys):
     ],
     ids=lambda arguments: " ".join(arguments),
 )
-def test_wrong_arguments_exit_with_2(arguments, scan):
-    done = spinemets(*[scan if argument == "SCAN" else argument for argument in arguments])
+def test_wrong_arguments_exit_with_2(arguments, scan, call):
+    done = call(*[scan if argument == "SCAN" else argument for argument in arguments])
     assert done.returncode == 2
     assert done.stderr
     assert "Traceback" not in done.stderr
@@ -527,20 +547,20 @@ def test_missing_slice_exits_with_4_unless_allowed(tmp_path, run, capsys):
 
 
 @pytest.mark.parametrize("model", ["no-such-model", "EMPTY"])
-def test_model_that_is_not_there_exits_with_5(scan, tmp_path, model):
+def test_model_that_is_not_there_exits_with_5(scan, tmp_path, model, call):
     (tmp_path / "EMPTY").mkdir()
     given = tmp_path / model if model == "EMPTY" else model
-    done = spinemets("detect", scan, "-o", tmp_path / "out", "--model", given)
+    done = call("detect", scan, "-o", tmp_path / "out", "--model", given)
     assert done.returncode == 5
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_unregistered_model_exits_with_5_and_tells_how_to_trust_it(scan, tmp_path):
+def test_unregistered_model_exits_with_5_and_tells_how_to_trust_it(scan, tmp_path, call):
     from test_bundles import make_bundle
 
     bundle = make_bundle(tmp_path / "mine")
-    done = spinemets("detect", scan, "-o", tmp_path / "out", "--model", bundle)
+    done = call("detect", scan, "-o", tmp_path / "out", "--model", bundle)
     assert done.returncode == 5
     assert "--trust-model" in done.stderr
 
@@ -684,7 +704,7 @@ def test_studies_in_workers_are_printed_as_in_turn(run, scan, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["plan"], ["detect", "--dry-run"]])
-def test_plan_tells_what_would_be_done_and_writes_nothing(scan, tmp_path, lean, arguments):
+def test_plan_tells_what_would_be_done_and_writes_nothing(scan, tmp_path, lean, arguments, call):
     from spinemets.bundles import reading_checksum
     from test_bundles import make_bundle
 
@@ -692,7 +712,7 @@ def test_plan_tells_what_would_be_done_and_writes_nothing(scan, tmp_path, lean, 
     model = ["--model", bundle, "--trust-model", reading_checksum(bundle), "--config", lean]
     junk = tmp_path / "notes.txt"
     junk.write_text("nothing")
-    done = spinemets(*arguments, scan, junk, "-o", tmp_path / "out", *model)
+    done = call(*arguments, scan, junk, "-o", tmp_path / "out", *model)
     assert done.returncode == 0, done.stderr
     assert f"anna: new: 1 of 1 series, {scan}" in done.stdout
     assert "notes.txt: will fail: " in done.stdout

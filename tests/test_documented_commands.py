@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import runpy
 import shlex
 import shutil
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,7 +46,7 @@ def commands(document: str, first_word: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, capsys):
     root = logging.getLogger()
     handlers, level, own = root.handlers[:], root.level, logging.getLogger("spinemets").level
     monkeypatch.chdir(tmp_path)
@@ -57,10 +56,12 @@ def run(tmp_path, monkeypatch):
 
     def run(command: list[str]) -> str:
         if command[0] == "python":
-            script = [sys.executable, str(ROOT / command[1]), *command[2:]]
-            done = subprocess.run(script, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-            return done.stdout
+            monkeypatch.setattr("sys.argv", command[1:])
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(ROOT / command[1]), run_name="__main__")
+            printed = capsys.readouterr()
+            assert not ended.value.code, printed.err
+            return printed.out
         assert command[0] == "spinemets"
         done = CliRunner().invoke(spinemets, command[1:], standalone_mode=False)
         assert done.exception is None, done.output

@@ -756,7 +756,7 @@ def test_orthanc_behind_https_is_sent_to_by_stow_with_our_certificate(tmp_path, 
     with running_orthanc(tmp_path) as orthanc, ThreadingTCPServer(("127.0.0.1", 0), _Forwarder) as front:
         front.behind = orthanc.http_port
         front.socket = context.wrap_socket(front.socket, server_side=True)
-        thread = Thread(target=front.serve_forever)
+        thread = Thread(target=front.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
             url = f"https://localhost:{front.server_address[1]}/dicom-web"

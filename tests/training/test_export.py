@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+import export_bundle as export_script
 from spinemets.bundles import load_bundle, reading_checksum, register_bundle
 from spinemets.channels import Channel
 from spinemets.errors import ModelIncompatibleError, ModelNotFoundError
 from spinemets.network import build_network
 from spinemets.segmentation import read_networks
-from spinemets.training import export
+from spinemets.training import export, footprint
 from spinemets.training.export import export_bundle, store_footprint
 from spinemets.training.loop import network_definition
 from spinemets.training.recipe import NetworkSettings, Recipe, SourceSettings
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPES = tuple(
     Recipe(task=task, steps=1, network=NetworkSettings(filters=(4, 6, 8)), sources=SourceSettings(phantoms=1))
     for task in ("anatomy", "lesion")
@@ -125,12 +123,14 @@ def test_a_bundle_that_is_not_there_is_refused_before_anything_is_written(bundle
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux and the GNU C library")
-def test_the_script_measures_stores_and_registers(bundle):
+def test_the_script_measures_stores_and_registers(bundle, monkeypatch, capsys):
     without_footprint(bundle)
-    command = [REPOSITORY / "scripts/export_bundle.py", "--bundle", bundle, "--footprint-only"]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+    monkeypatch.setattr(export, "measure_footprints", footprint.measure_footprints)
+    monkeypatch.setattr(footprint, "_SIZES", ((12, 128, 128), (12, 192, 192)))
+    monkeypatch.setattr("sys.argv", ["export_bundle.py", "--bundle", str(bundle), "--footprint-only"])
+    assert export_script.main() == 0
     footprints = facts_of(bundle).footprint_bytes_per_voxel
-    assert str(footprints) in done.stdout
+    assert str(footprints) in capsys.readouterr().out
     assert all(20 < footprints[name]["float32"] < 400 for name in ("anatomy", "lesion"))
     registered = json.loads((bundle.parent / "registry.json").read_text())["bundles"]["small"]
     assert "configs/metadata.json" in registered["files"]

@@ -11,27 +11,44 @@ from spinemets.network import NetworkDefinition
 from spinemets.training import footprint
 from spinemets.training.footprint import measure_footprints, peak_growth_bytes
 
+# Fewer filters would meet the unfolding of small volumes that ``footprint._SIZES`` tells of.
 DEFINITIONS = {
-    "anatomy": NetworkDefinition(image_channels=1, conditions=4, outputs=10, filters=(24, 24, 24)),
-    "lesion": NetworkDefinition(image_channels=8, conditions=4, outputs=1, filters=(24, 24, 24)),
+    "anatomy": NetworkDefinition(image_channels=1, conditions=4, outputs=10, filters=(12, 12, 12)),
+    "lesion": NetworkDefinition(image_channels=8, conditions=4, outputs=1, filters=(12, 12, 12)),
 }
 PRECISIONS = ("float32", "bfloat16") if torch.cpu._is_avx512_bf16_supported() else ("float32",)
-OTHER_SIZE = (15, 320, 320)
+OTHER_SIZE = (15, 256, 288)
 CASES = [(name, precision) for name in DEFINITIONS for precision in PRECISIONS]
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux and the GNU C library")
 
 
 @pytest.fixture(scope="module")
-def measured():
-    return measure_footprints(DEFINITIONS)
+def growth():
+    """Growth in one process, case by case: at the sizes measured at, then twice at another one."""
+    sizes = [*footprint._SIZES, OTHER_SIZE, OTHER_SIZE]
+    found = peak_growth_bytes([(DEFINITIONS[name], p) for name, p in CASES], sizes)
+    return dict(zip(CASES, found, strict=True))
 
 
 @pytest.fixture(scope="module")
-def peaks():
-    """Growth over two passes at a size that the footprint was not measured at, case by case."""
-    found = peak_growth_bytes([(DEFINITIONS[name], p) for name, p in CASES], [OTHER_SIZE] * 2)
-    return dict(zip(CASES, found, strict=True))
+def measured(growth):
+    """The footprints that follow from the growth at the sizes measured at."""
+
+    def asked_for(networks, sizes):
+        assert [*networks] == [(DEFINITIONS[name], precision) for name, precision in CASES]
+        assert sizes == footprint._SIZES
+        return [growth[case][: len(sizes)] for case in CASES]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(footprint, "peak_growth_bytes", asked_for)
+        return measure_footprints(DEFINITIONS)
+
+
+@pytest.fixture(scope="module")
+def peaks(growth):
+    """Growth over two passes at a size that the footprint was not measured at."""
+    return {case: found[len(footprint._SIZES) :] for case, found in growth.items()}
 
 
 @on_linux
