@@ -7,15 +7,12 @@ import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 import signal
 import stat
 import subprocess
-import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +22,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from killed_commands import command_and_be_killed, copy_and_be_killed, exit_code_of
 from planted import (
     DATES,
     FOLDER,
@@ -44,7 +42,7 @@ from spinemets.batch.folders import remove_scratch
 from spinemets.cli import main
 from spinemets.config import DeidentificationConfig
 from spinemets.exit_codes import INTERRUPTED
-from spinemets.io import deidentification, sources
+from spinemets.io import deidentification
 from spinemets.io.deidentification import dicom_copy, header, image_copy, listing
 from spinemets.reporting.document import hash_identifier
 
@@ -402,29 +400,12 @@ def test_archive_that_fails_after_it_was_planned_is_not_named(
         assert bool(record["log"]) == (record["state"] == "failed")
 
 
-def copy_and_be_killed(path: Path, out: Path) -> None:
-    """Copy the study of an archive as a worker does that the system kills at its third file."""
-    genuine, count = listing.copy_dicom, iter(range(1, 100))
-
-    def fatal(*arguments):
-        if next(count) == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return genuine(*arguments)
-
-    listing.copy_dicom = fatal
-    (study,) = plan_batch([path])
-    deidentified.copied_study(study.found, out, "study-1", DeidentificationConfig(enabled=True))
-
-
 def test_process_killed_while_it_copies_an_archive_leaves_only_what_is_removed(inputs, tmp_path, monkeypatch):
     monkeypatch.setenv("SPINEMETS_DEID_KEY", KEY)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     path, out = write_planted_archive(tmp_path / "in/Kowalczyk.zip", inputs.study), tmp_path / "out"
-    process = get_context("spawn").Process(target=copy_and_be_killed, args=(path, out))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert exit_code_of(copy_and_be_killed, path, out) == -signal.SIGKILL
     assert list((tmp_path / "temporary").iterdir()) == []
     assert leaks([out], identifiers()) != {}, "it was killed when the archive was unpacked"
     remove_scratch(out, "study-1")
@@ -439,24 +420,6 @@ def test_archive_lies_unpacked_no_longer_than_it_is_copied(inputs, tmp_path, mon
     files = [file for entry in copy.series for file in entry.series.files]
     assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(files) != []
     assert leaks([out], identifiers()) == {}
-
-
-def command_and_be_killed(arguments: list[str], number: int, copying: bool) -> None:
-    """Run a command that gets a signal at the third copy, or when an archive is unpacked to be listed."""
-    # A process in the background of a shell inherits an interrupt that is ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    module, name = (listing, "copy_dicom") if copying else (sources, "_walk")
-    genuine, count = getattr(module, name), iter(range(1, 100))
-
-    def fatal(*given):
-        if next(count) == (3 if copying else 1):
-            os.kill(os.getpid(), number)
-            time.sleep(10)
-        return genuine(*given)
-
-    setattr(module, name, fatal)
-    main(arguments)
 
 
 @pytest.mark.parametrize(
@@ -479,18 +442,13 @@ def test_command_that_is_killed_leaves_nothing_or_the_next_one_removes_it(
     temporary.mkdir()
     path = write_planted_archive(tmp_path / "in/Kowalczyk.zip", inputs.study)
     arguments = [command, str(path), *(["-o", str(out)] if command == "deidentify" else [])]
-    process = get_context("spawn").Process(target=command_and_be_killed, args=(arguments, number, copying))
-    process.start()
-    process.join()
-    assert process.exitcode == (-signal.SIGKILL if number == signal.SIGKILL else INTERRUPTED)
+    ended = exit_code_of(command_and_be_killed, arguments, number, copying)
+    assert ended == (-signal.SIGKILL if number == signal.SIGKILL else INTERRUPTED)
     if number == signal.SIGKILL:
         assert leaks([temporary], identifiers()) != {}, "it was killed when the archive was unpacked"
         # A copy of the same study removes what was left, also where it lies in no archive.
         again = ["deidentify", str(inputs.study), "-o", str(out)] if copying else arguments
-        process = get_context("spawn").Process(target=main, args=(again,))
-        process.start()
-        process.join()
-        assert process.exitcode == 0
+        assert exit_code_of(main, again) == 0
     assert list(temporary.iterdir()) == []
     assert list(out.glob(".*")) == []
 

@@ -139,32 +139,26 @@ def ends(within_s: float = 20.0) -> bool:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(
-    "said",
-    [b"", b"\1\0\0", b"\1\0\0\0\0\xc8", b"\1\0\0\0\0\xc8" + bytes(50), b"\1\0\xff\xff\xff\xff" + bytes(50)],
-    ids=["nothing", "half a head", "a head", "half a request", "a request of 4 GiB"],
-)
-def test_callers_that_stay_and_are_silent_are_not_in_the_way_and_are_ended(tmp_path, said):
-    with (
-        listening(tmp_path, associations=1) as node,
-        socket.create_connection(("127.0.0.1", node.port)) as caller,
-    ):
-        caller.sendall(said)
+def test_callers_that_stay_and_are_silent_are_not_in_the_way_and_are_ended(tmp_path):
+    half_a_request = b"\1\0\0\0\0\xc8" + bytes(50)
+    request_of_4_gib = b"\1\0\xff\xff\xff\xff" + bytes(50)
+    with listening(tmp_path, associations=1) as node, ExitStack() as stack:
+        for said in (b"", b"\1\0\0", b"\1\0\0\0\0\xc8", half_a_request, request_of_4_gib):
+            caller = stack.enter_context(socket.create_connection(("127.0.0.1", node.port)))
+            caller.sendall(said)
         time.sleep(0.3)
         assert echo(node.port, "MODALITY")
         assert ends()
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("said", [b"", b"\4\0\0\0\x10\0" + bytes(20)], ids=["nothing", "half a PDU"])
-def test_association_that_falls_silent_is_ended(tmp_path, said):
+def test_associations_that_fall_silent_are_ended(tmp_path):
     context = build_context(Verification)
-    with (
-        listening(tmp_path, associations=1) as node,
-        association(node.port, context, "MODALITY", TITLE) as made,
-    ):
-        assert made.is_established
-        made.dul.socket.socket.sendall(said)
+    with listening(tmp_path, associations=2) as node, ExitStack() as stack:
+        for said in (b"", b"\4\0\0\0\x10\0" + bytes(20)):
+            made = stack.enter_context(association(node.port, context, "MODALITY", TITLE))
+            assert made.is_established
+            made.dul.socket.socket.sendall(said)
         assert not echo(node.port, "MODALITY")
         assert ends()
         assert echo(node.port, "MODALITY")
