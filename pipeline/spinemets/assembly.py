@@ -16,7 +16,7 @@ from spinemets.findings import InstanceEvidence, NetworkMaps, SourceMaps, SpineS
 from spinemets.instances import clean_anatomy, split_vertebrae
 from spinemets.registration import Alignment, shown_by
 from spinemets.volume import Grid, Mask, Study
-from spinemets.voxels import grown
+from spinemets.voxels import grown, unseen_part
 
 __all__ = ["NetworkSegmenter", "Segmenter", "assemble", "lesion_reach"]
 
@@ -53,8 +53,8 @@ def assemble(alignment: Alignment, seen: NetworkMaps) -> SpineSegmentation:
     bodies, lesion = (np.zeros(grid.shape, dtype=np.float32) for _ in range(2))
     bodies[maps.box] = maps.bodies
     lesion[maps.lesion_box] = maps.lesion
-    if covered:
-        unseen = ~np.logical_or.reduce(covered)
+    unseen = unseen_part(covered)
+    if unseen is not None:
         anatomy[unseen] = 0
         lesion[unseen] = 0.0
     anatomy = clean_anatomy(anatomy, grid)

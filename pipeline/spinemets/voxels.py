@@ -25,6 +25,7 @@ __all__ = [
     "islands_of",
     "shell_of",
     "thin_out",
+    "unseen_part",
     "voxels_of",
     "widened",
 ]
@@ -175,3 +176,11 @@ def shell_of(
     inside = np.zeros([part.stop - part.start for part in box], dtype=np.bool_)
     inside[tuple((voxels - corner(box)).T)] = True
     return box, grown(inside, reach) & ~inside
+
+
+def unseen_part(covered: Sequence[Mask]) -> Mask | None:
+    """Where none of several masks of one shape is true; None without masks, or without such a place."""
+    if not covered:
+        return None
+    unseen = ~np.logical_or.reduce(covered)
+    return unseen if unseen.any() else None

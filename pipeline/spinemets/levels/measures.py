@@ -10,9 +10,8 @@ import numpy.typing as npt
 from spinemets.anatomy import Structure
 from spinemets.findings import SpineSegmentation
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
-from spinemets.surroundings import unseen_part
 from spinemets.volume import Grid, Mask
-from spinemets.voxels import SAMPLED_VOXELS, thin_out, voxels_of
+from spinemets.voxels import SAMPLED_VOXELS, thin_out, unseen_part, voxels_of
 
 __all__ = ["BodyMeasures", "Conus", "SpineMeasures", "measure_spine"]
 
@@ -81,7 +80,7 @@ def measure_spine(segmentation: SpineSegmentation) -> SpineMeasures:
     instance = segmentation.vertebrae[index]
     is_sacral = segmentation.anatomy[index] == Structure.SACRUM
     where = axis.project(grid.to_world(voxels))
-    unseen = unseen_part(segmentation)
+    unseen = unseen_part(segmentation.covered)
     cut = _cut_directions(segmentation.vertebrae, bony, grid)
     if unseen is not None:
         cut |= _cut_by_rim(segmentation.vertebrae, bony, unseen, grid)
