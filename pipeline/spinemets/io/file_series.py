@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from spinemets.config import ReadingConfig
 from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
 from spinemets.io.dicom_series import too_few_reason
@@ -26,7 +24,7 @@ from spinemets.io.weighting import (
     underlying_contrast,
     weighting_from_header,
 )
-from spinemets.volume import Grid, Plane, Series
+from spinemets.volume import Grid, Series
 
 __all__ = ["list_file_studies"]
 
@@ -147,7 +145,7 @@ def _list_file(
         series=_placed(series, grid, header.cautions),
         shape=grid.shape,
         spacing_mm=grid.spacing_mm,
-        slices=_slice_count(grid),
+        slices=grid.shape[grid.slice_axis],
         extent_mm=head_foot_extent(grid),
         contrast=underlying_contrast(acquisition),
     )
@@ -158,13 +156,6 @@ def _list_file(
 
 def _placed(series: Series, grid: Grid, cautions: tuple[str, ...]) -> Series:
     return replace(series, plane=grid.plane, cautions=cautions)
-
-
-def _slice_count(grid: Grid) -> int:
-    """Voxels across the slices: along the axis nearest to the normal of the grid's plane."""
-    normal = (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL).index(grid.plane)
-    directions = np.abs(grid.affine[normal, :3]) / np.array(grid.spacing_mm)
-    return grid.shape[int(directions.argmax())]
 
 
 def _exclusion(acquisition: AcquisitionHeader) -> tuple[Rejection, str] | None:
