@@ -10,7 +10,7 @@ from phantoms import draw_phantom
 from spinemets.anatomy import Structure
 from spinemets.simulation import mimics
 from spinemets.simulation.mimics import add_mimics, marrow_variation
-from spinemets.simulation.references import measure_references
+from spinemets.simulation.references import measure_references, spread_about_trend
 from spinemets.volume import Weighting
 
 SPACING_MM = (4.0, 1.0, 1.0)
@@ -86,12 +86,29 @@ def test_a_scan_without_bodies_stays_as_it_is(image):
 
 def test_marrow_varies_between_vertebrae_and_within_them(structures, image):
     bodies, labels = bodies_of(structures)
-    references = measure_references(image, structures)
-    change = marrow_variation(image, bodies, SPACING_MM, references, np.random.default_rng(6)) - image
+    usual = spread_about_trend(image, bodies > 0)
+    change = marrow_variation(image, bodies, SPACING_MM, np.random.default_rng(6)) - image
     means = [change[bodies == label].mean() for label in labels]
-    assert np.ptp(means) > 0.2 * references.spread
-    assert change[bodies == labels[0]].std() > 0.05 * references.spread
-    assert np.abs(change).max() < 8 * references.spread
+    assert np.ptp(means) > 0.2 * usual
+    assert change[bodies == labels[0]].std() > 0.05 * usual
+    assert np.abs(change).max() < 8 * usual
+
+
+def test_coil_fall_off_makes_no_vertebra_vary_more(structures, image):
+    bodies, _ = bodies_of(structures)
+    even = spread_about_trend(image, bodies > 0)
+    falling = image * np.linspace(1.6, 0.4, image.shape[1], dtype=np.float32)[None, :, None]
+    marrow = structures == Structure.VERTEBRAL_BODY
+    assert falling[marrow].std() > 2 * image[marrow].std()
+    assert spread_about_trend(falling, bodies > 0) < 2 * even
+
+
+def test_patches_of_marrow_are_what_it_differs_by(structures, image):
+    bodies, _ = bodies_of(structures)
+    even = spread_about_trend(image, bodies > 0)
+    patchy = image + 40 * np.sin(np.indices(image.shape)[2] / 3.0).astype(np.float32)
+    assert spread_about_trend(patchy, bodies > 0) > 5 * even
+    assert spread_about_trend(image, bodies < 0) == 0
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda f: f.__name__)

@@ -7,7 +7,7 @@ import pytest
 
 from phantoms import draw_phantom
 from spinemets.anatomy import Structure
-from spinemets.training.contrast import recontrast, resemble
+from spinemets.training.contrast import recontrast, resemble, vary
 from spinemets.volume import Weighting
 
 # T2 grey values in the order of ``Structure``: background (fat), body, posterior, disc, sac, cord, sacrum.
@@ -58,3 +58,23 @@ def test_t1_and_stir_are_made_of_t2(structures):
         for seed in range(40)
     ]
     assert set(made) == {Weighting.T1, Weighting.T2_FS, Weighting.UNKNOWN, Weighting.T2}
+
+
+def test_another_patient_of_the_same_weighting_has_its_own_levels_in_the_same_order(structures):
+    image = T2[structures] + np.random.default_rng(1).normal(0, 6, structures.shape).astype(np.float32)
+    ratios = []
+    for seed in range(12):
+        varied = vary(image, structures, np.random.default_rng(seed))
+        assert varied.dtype == np.float32
+        assert varied.min() >= 0
+        assert varied.max() <= 1.2
+        level = {one: float(np.median(varied[structures == one])) for one in Structure}
+        assert level[Structure.THECAL_SAC] > level[Structure.VERTEBRAL_BODY]
+        ratios.append(level[Structure.VERTEBRAL_BODY] / level[Structure.THECAL_SAC])
+    assert max(ratios) > 1.5 * min(ratios)
+
+
+def test_a_scan_without_labels_can_be_varied(structures):
+    varied = vary(T2[structures], np.zeros_like(structures), np.random.default_rng(0))
+    assert np.isfinite(varied).all()
+    assert np.ptp(varied) > 0.5

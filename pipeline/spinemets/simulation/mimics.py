@@ -17,7 +17,7 @@ from scipy import ndimage
 from spinemets.anatomy import Structure
 from spinemets.findings import PointMm
 from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, nerve_roots
-from spinemets.simulation.references import References, measure_references
+from spinemets.simulation.references import References, measure_references, spread_about_trend
 from spinemets.simulation.shapes import Box, blob, log_uniform, smooth_noise, squared_distance
 from spinemets.volume import Mask, Weighting
 
@@ -59,7 +59,7 @@ def add_mimics(
             image = around_sac(image, structures, spacing_mm, references, rng)
     bodies = cc3d.connected_components(structures == Structure.VERTEBRAL_BODY, connectivity=6)
     boxes = [box for box in ndimage.find_objects(bodies.astype(np.int32)) if box is not None]
-    image = marrow_variation(image, bodies, spacing_mm, references, rng)
+    image = marrow_variation(image, bodies, spacing_mm, rng)
     if rng.random() < _RADIATION_CHANCE:
         image = radiation_change(image, bodies, spacing_mm, references, weighting, rng)
     for label, found in enumerate(boxes, start=1):
@@ -77,20 +77,20 @@ def marrow_variation(
     image: Array,
     bodies: npt.NDArray[np.generic],
     spacing_mm: PointMm,
-    references: References,
     rng: np.random.Generator,
 ) -> Array:
     """Patchy marrow: every vertebra a little different, and islands within them, fine or smooth.
 
-    Some patients' marrow is even. Were it never, a lesion half as bright again would be learnt to
-    be within what is normal.
+    Some patients' marrow is even. Were it never, or did vertebrae differ by more than they do in
+    patients, one half as bright again would be learnt to be normal.
     """
+    usual = spread_about_trend(image, bodies > 0)
     count = int(bodies.max())
     uneven = rng.uniform(0, 0.7)
     shift = np.concatenate(([0.0], rng.normal(0, uneven, count))).astype(np.float32)
     patches = smooth_noise(image.shape, spacing_mm, log_uniform((2, 15), rng), rng) * rng.uniform(0, 0.9)
     labels = bodies.astype(np.int64)
-    change = (shift[labels] + patches) * references.spread
+    change = (shift[labels] + patches) * usual
     return np.asarray(image + change * (labels > 0), dtype=np.float32)
 
 

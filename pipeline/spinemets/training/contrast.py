@@ -15,9 +15,10 @@ import torch.nn.functional as F
 
 from spinemets.anatomy import Structure
 from spinemets.errors import UnsupportedInputError
+from spinemets.simulation.references import BONE
 from spinemets.volume import Weighting
 
-__all__ = ["RESEMBLING", "recontrast", "resemble"]
+__all__ = ["RESEMBLING", "recontrast", "resemble", "vary"]
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -71,6 +72,27 @@ def recontrast(
     if way < 0.93:
         return _random_curve(scaled, rng), Weighting.UNKNOWN
     return (scaled ** np.exp(rng.normal(0, 0.3))).astype(np.float32), weighting
+
+
+def vary(image: Array, structures: Labels, rng: np.random.Generator) -> Array:
+    """A patch in its own weighting as another patient's might be: levels and texture of tissues differ.
+
+    Without it, a network that sees few patients knows each of them, and what is not theirs.
+
+    Returns
+    -------
+    Array
+        In 0..1.2; brighter and darker by a quarter, marrow of a spine everywhere by nearly the same.
+    """
+    scaled = _scaled(image)
+    marrow = rng.normal(0, 0.25)
+    levels: dict[Structure, Level] = {}
+    for structure in Structure:
+        own = rng.normal(0, 0.08) + marrow if structure in BONE else rng.normal(0, 0.25)
+        values = scaled[structures == structure]
+        if structure is not Structure.BACKGROUND and values.size:
+            levels[structure] = float(np.median(values) * np.exp(own)), float(rng.uniform(0.4, 1.2))
+    return _relevel(scaled, structures, levels, scaled ** np.float32(np.exp(rng.normal(0, 0.2))))
 
 
 def resemble(image: Array, structures: Labels, weighting: Weighting, rng: np.random.Generator) -> Array:

@@ -23,7 +23,7 @@ from spinemets.simulation.lesion_places import ImplantOptions
 from spinemets.simulation.lesions import Implanted, Look, implant_lesions
 from spinemets.simulation.mimics import add_mimics
 from spinemets.simulation.shapes import smooth_noise
-from spinemets.training.contrast import recontrast
+from spinemets.training.contrast import recontrast, vary
 from spinemets.training.scans import ANY, UNKNOWN_LESION, LabelledScan, bit
 from spinemets.volume import Weighting
 
@@ -42,7 +42,7 @@ _IMPLANTS = ImplantOptions(
     epidural_extension=0.3,
     sclerotic=0.25,
 )
-_LOOK = Look(faintest=0.4, untextured=0.4)
+_LOOK = Look(faintest=0.4, untextured=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,8 @@ class SampleOptions:
         Share of samples one of whose vertebrae has lost height, where a whole one is seen.
     real_contrast_chance
         Share of samples that keep the scan's own contrast.
+    variation_chance
+        Of those, the share whose tissues are a little brighter or darker than the patient's.
     known_weighting_chance
         Share of samples whose weighting the network is told.
     neck_chance
@@ -73,6 +75,7 @@ class SampleOptions:
     mimic_chance: float = 0.7
     collapse_chance: float = 0.15
     real_contrast_chance: float = 0.45
+    variation_chance: float = 0.6
     known_weighting_chance: float = 0.6
     neck_chance: float = 0.35
 
@@ -119,8 +122,11 @@ def draw_sample(scan: LabelledScan, options: SampleOptions, rng: np.random.Gener
         structures[~seen], allowed[~seen] = Structure.BACKGROUND, ANY
     weighting = scan.weighting
     # Another contrast would show a real lesion in a signal that no lesion has.
-    if rng.random() > options.real_contrast_chance and scan.lesions is None:
-        image, weighting = recontrast(image, structures, weighting, rng)
+    if scan.lesions is None:
+        if rng.random() > options.real_contrast_chance:
+            image, weighting = recontrast(image, structures, weighting, rng)
+        elif rng.random() < options.variation_chance:
+            image = vary(image, structures, rng)
     hosts = _hosts(structures, lesions)
     if rng.random() < options.mimic_chance and has_hosts:
         image = np.where(_are_own(lesions), image, add_mimics(image, hosts, spacing, weighting, rng))
