@@ -51,3 +51,11 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     return folder
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers that say nothing are ended within seconds."""
+    for module in ("receiver", "connections"):
+        monkeypatch.setattr(f"spinemets.serving.{module}.ASKING_S", 2.0)
+        monkeypatch.setattr(f"spinemets.serving.{module}.SILENT_S", 5.0)
