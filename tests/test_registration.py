@@ -10,16 +10,9 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from spinemets.config import SegmentationConfig
+from spinemets.edges import edge_agreement
 from spinemets.errors import GeometryError
-from spinemets.registration import (
-    RigidTransform,
-    _correlations_when_moved,
-    align,
-    coverage,
-    edge_agreement,
-    extent_overlap,
-    resample,
-)
+from spinemets.registration import RigidTransform, align, coverage, extent_overlap, resample
 from spinemets.resampling import block_mean
 from spinemets.volume import Grid, Series, Study, Volume
 
@@ -202,29 +195,6 @@ def test_a_reference_of_a_few_millimetres_has_nowhere_to_be_shifted(size):
     narrow = Grid((13, 96, size), SAGITTAL.affine)
     pair = scan(narrow, T1, series="a", frame="1"), scan(SAGITTAL, T2, series="b", frame="1")
     assert len(align(study(*pair), AUTO).volumes) == 2
-
-
-@pytest.mark.parametrize("axes", [(1, 2), (0, 2), (0, 1)])
-def test_the_agreement_for_every_shift_at_once_is_that_of_each(axes):
-    random = np.random.default_rng(4)
-    first = random.normal(3, 1, (12, 20, 17))
-    second = 0.5 * np.roll(first, (2, -3), axes) + random.normal(-5, 1, first.shape)
-    mask = random.random(first.shape) > 0.4
-    together = _correlations_when_moved(first, second, mask, axes)
-    assert np.unravel_index(together.argmax(), together.shape) == (together.shape[0] - 2, 3)
-    for shift in itertools.product((-3, 0, 2), (-1, 3)):
-        moved = np.roll(second, shift, axes)
-        expected = np.corrcoef(first[mask], moved[mask])[0, 1]
-        assert together[shift] == pytest.approx(expected, abs=1e-12)
-
-
-def test_nothing_agrees_where_there_is_next_to_nothing_to_compare():
-    first = np.random.default_rng(4).normal(size=(3, 20, 20))
-    mask = np.zeros(first.shape, dtype=bool)
-    assert not _correlations_when_moved(first, first, mask, (1, 2)).any()
-    mask[0, :9, :9] = True
-    assert not _correlations_when_moved(first, first, mask, (1, 2)).any()
-    assert not _correlations_when_moved(first, np.ones(first.shape), ~mask, (1, 2)).any()
 
 
 def test_always_corrects_movement_within_a_shared_frame_of_reference():

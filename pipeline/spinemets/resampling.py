@@ -1,6 +1,6 @@
 """A volume on another grid: rigid transforms, interpolation, coverage and overlap.
 
-SimpleITK's LPS coordinates are entered and left here and in ``registration`` only.
+SimpleITK's LPS coordinates are entered and left here and in ``rigid`` only.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def marrow_variation(
     Some patients' marrow is even. Were it never, or did vertebrae differ by more than they do in
     patients, one half as bright again would be learnt to be normal.
     """
-    usual = spread_about_trend(image, bodies > 0)
+    usual = spread_about_trend(image, bodies.astype(np.bool_))
     count = int(bodies.max())
     uneven = rng.uniform(0, 0.7)
     shift = np.concatenate(([0.0], rng.normal(0, uneven, count))).astype(np.float32)
