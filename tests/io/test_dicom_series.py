@@ -105,6 +105,28 @@ def test_the_same_file_twice_is_read_once_with_a_caution(tmp_path, dicom):
     assert volume.series.cautions == ("2 duplicate images dropped",)
 
 
+def test_equal_identifiers_of_two_echoes_do_not_mix_them(tmp_path, dicom):
+    first, second = dicom.noise(), dicom.noise(seed=8)
+    for number, (voxels, echo_time) in enumerate(((first, 100), (second, 20))):
+        paths = dicom.classic(
+            tmp_path / f"echo{number}",
+            voxels,
+            tags=lambda index, echo_time=echo_time: {
+                "SeriesInstanceUID": "1.2.3.4",
+                "SOPInstanceUID": f"1.2.3.4.{index + 1}",
+                "EchoTime": echo_time,
+            },
+        )
+        # The names of the second echo come first for every other slice.
+        for index, path in enumerate(paths):
+            path.rename(tmp_path / f"{index}{(index + number) % 2}.dcm")
+    volumes = read(tmp_path).volumes
+    assert [volume.series.weighting for volume in volumes] == [Weighting.T2, Weighting.PD]
+    np.testing.assert_allclose(volumes[0].intensities, first)
+    np.testing.assert_allclose(volumes[1].intensities, second)
+    assert "share one SOPInstanceUID" in volumes[0].series.cautions[0]
+
+
 def test_equal_identifiers_at_different_positions_are_different_images(tmp_path, dicom):
     dicom.classic(tmp_path, dicom.noise(), tags={"SOPInstanceUID": "1.2.3.4.5"})
     volume = only_volume(tmp_path)

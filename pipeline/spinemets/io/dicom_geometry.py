@@ -17,7 +17,7 @@ import numpy.typing as npt
 from spinemets.errors import GeometryError
 from spinemets.volume import Grid
 
-__all__ = ["SliceHeader", "SliceStack", "build_stack", "split_slices"]
+__all__ = ["SliceHeader", "SliceStack", "build_stack", "contrast_of", "split_slices"]
 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 # Header rounding and table jitter are far below this; a missing slice is far above.
@@ -318,6 +318,11 @@ _SPLIT_KEYS: tuple[_SplitKey, ...] = (
     ("time point {}", lambda header: header.temporal_position),
     ("acquisition {}", lambda header: header.acquisition_number),
 )
+
+
+def contrast_of(header: SliceHeader) -> tuple[Hashable, ...]:
+    """What tells an image from others at its place: echo, kind of image, time, ..."""
+    return tuple(key(header) for _, key in _SPLIT_KEYS)
 
 
 def _parts(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from spinemets.config import ReadingConfig
 from spinemets.errors import GeometryError
-from spinemets.io.dicom_geometry import SliceHeader, SliceStack, build_stack, split_slices
+from spinemets.io.dicom_geometry import SliceHeader, SliceStack, build_stack, contrast_of, split_slices
 from spinemets.io.dicom_headers import InstanceHeader
 from spinemets.io.exclusions import contrast_exclusion, derived_exclusion, is_localiser
 from spinemets.io.listing import Rejection, SeriesListing
@@ -102,11 +102,11 @@ def _exclusion(instance: InstanceHeader) -> tuple[Rejection, str] | None:
 
 
 def _without_duplicates(slices: Sequence[SliceHeader]) -> tuple[list[SliceHeader], tuple[str, ...]]:
-    """Each image once; equal identifiers at different positions are different images."""
+    """Each image once; equal identifiers at different positions, or of another echo, are different images."""
     seen: dict[object, SliceHeader] = {}
     uids: dict[tuple[str, int | None], int] = {}
     for header in slices:
-        identity = (header.sop_uid or header.path, header.frame, header.position_mm)
+        identity = (header.sop_uid or header.path, header.frame, header.position_mm, *contrast_of(header))
         if identity not in seen:
             seen[identity] = header
             uids[header.sop_uid, header.frame] = uids.get((header.sop_uid, header.frame), 0) + 1
@@ -115,7 +115,7 @@ def _without_duplicates(slices: Sequence[SliceHeader]) -> tuple[list[SliceHeader
     if dropped:
         cautions.append(f"{dropped} duplicate image{'s' if dropped > 1 else ''} dropped")
     if any(count > 1 for (uid, _), count in uids.items() if uid):
-        cautions.append("different images share one SOPInstanceUID; they were told apart by position")
+        cautions.append("different images share one SOPInstanceUID; they were told apart by their headers")
     return list(seen.values()), tuple(cautions)
 
 
