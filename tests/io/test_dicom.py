@@ -250,6 +250,30 @@ def test_monochrome1_is_inverted(tmp_path, dicom):
     np.testing.assert_allclose(only_volume(tmp_path).intensities, expected)
 
 
+def test_only_the_images_that_are_monochrome1_are_inverted(tmp_path, dicom):
+    voxels = dicom.noise()
+    dicom.classic(
+        tmp_path, voxels, tags=lambda index: {"PhotometricInterpretation": f"MONOCHROME{1 + (index > 2)}"}
+    )
+    intensities = only_volume(tmp_path).intensities
+    lower = voxels[:3].astype(np.int64)
+    np.testing.assert_allclose(intensities[:3], lower.max() + lower.min() - lower)
+    np.testing.assert_allclose(intensities[3:], voxels[3:])
+
+
+@pytest.mark.parametrize("slope", ["abcd", "1\\2"])
+def test_a_rescale_slope_that_is_no_number_costs_its_series_alone(tmp_path, dicom, slope):
+    dicom.classic(tmp_path / "t1", dicom.noise(), tags={"SeriesDescription": "T1 TSE sag", "EchoTime": 10})
+    damaged = dicom.classic(
+        tmp_path / "t2", dicom.noise(), tags={"RescaleSlope": "1.25", "RescaleIntercept": 0}
+    )
+    content = damaged[3].read_bytes()
+    damaged[3].write_bytes(content.replace(b"DS\x04\x001.25", b"DS\x04\x00" + slope.encode().ljust(4)))
+    study = read(tmp_path)
+    assert [volume.series.weighting for volume in study.volumes] == [Weighting.T1]
+    assert "its RescaleSlope or RescaleIntercept is not one number" in study.rejected[0][1]
+
+
 @pytest.mark.parametrize(
     ("photometric", "value"), [("MONOCHROME2", -2000), ("MONOCHROME1", -2000), ("MONOCHROME1", 9000)]
 )

@@ -44,29 +44,30 @@ def read_stack(stack: SliceStack) -> tuple[npt.NDArray[np.float32], tuple[str, .
     for place, header in enumerate(stack.slices):
         if header is not None:
             files.setdefault(header.path, []).append((place, header))
-    inverted = False
+    inverted: list[int] = []
     padding: dict[int, npt.NDArray[np.bool_]] = {}
     for path, wanted in files.items():
         dataset, frames = _decode(path)
-        inverted = str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1"
+        low_is_bright = str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1"
+        if low_is_bright:
+            inverted += [place for place, _ in wanted]
         for place, header in wanted:
             frame = header.frame or 0
             if frame >= len(frames) or frames[frame].shape != array.shape[1:]:
                 raise UnreadableFileError(
                     f"{path.name}: its pixels have the shape {frames.shape}, which its header contradicts"
                 )
-            slope, intercept = _rescale(dataset, header.frame)
+            slope, intercept = _rescale(path, dataset, header.frame)
             array[place] = frames[frame].astype(np.float32) * np.float32(slope) + np.float32(intercept)
-            padded = _padding(dataset, frames[frame], inverted)
+            padded = _padding(dataset, frames[frame], low_is_bright)
             if padded is not None:
                 array[place][padded] = 0.0
                 padding[place] = padded
-    cautions = _fill_missing(array, stack)
     if inverted:
-        array = array.max() + array.min() - array
+        array[inverted] = array[inverted].max() + array[inverted].min() - array[inverted]
         for place, padded in padding.items():
             array[place][padded] = 0.0
-    return array, cautions
+    return array, _fill_missing(array, stack)
 
 
 def _decode(path: Path) -> tuple[pydicom.Dataset, npt.NDArray[Any]]:
@@ -105,14 +106,19 @@ def _is_decodable(syntax: UID) -> bool:
         return False
 
 
-def _rescale(dataset: pydicom.Dataset, frame: int | None) -> tuple[float, float]:
+def _rescale(path: Path, dataset: pydicom.Dataset, frame: int | None) -> tuple[float, float]:
     source = dataset
-    if frame is not None:
-        groups = dataset.PerFrameFunctionalGroupsSequence[frame]
-        source = functional_group(dataset, groups, "PixelValueTransformationSequence")
-    slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
-    # A slope of 0 would blank the image; it is written by tools that mean "none".
-    return float(slope or 1.0), float(intercept or 0.0)
+    try:
+        if frame is not None:
+            groups = dataset.PerFrameFunctionalGroupsSequence[frame]
+            source = functional_group(dataset, groups, "PixelValueTransformationSequence")
+        slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
+        # A slope of 0 would blank the image; it is written by tools that mean "none".
+        return float(slope or 1.0), float(intercept or 0.0)
+    except DAMAGE_ERRORS as error:
+        raise UnreadableFileError(
+            f"{path.name}: its RescaleSlope or RescaleIntercept is not one number; export it again"
+        ) from error
 
 
 def _padding(
