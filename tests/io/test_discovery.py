@@ -122,6 +122,30 @@ def test_an_image_that_cannot_be_opened_costs_only_itself(tmp_path):
     assert [entry.path.name for entry in listing.ignored] == ["gone.nii.gz"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_among_the_files_is_passed_over_and_does_not_hold_up_the_listing(tmp_path):
+    save_nifti(tmp_path / "good.nii.gz")
+    for name in ("pipe.dcm", "pipe.nii.gz"):
+        os.mkfifo(tmp_path / name)
+    code = (
+        "import pathlib, sys; from spinemets.io import discover; print(discover(pathlib.Path(sys.argv[1])))"
+    )
+    # In a process of its own, since reading a pipe would never end.
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout.count("a pipe, a socket or a device") == 2
+
+
+def test_a_matrix_of_a_surface_costs_only_itself(tmp_path):
+    save_nifti(tmp_path / "case_T2.nii.gz")
+    voxels = nibabel.cifti2.BrainModelAxis.from_mask(np.ones((3, 3, 3)), affine=np.eye(4))
+    header = nibabel.cifti2.Cifti2Header.from_axes((nibabel.cifti2.ScalarAxis(["thickness"]), voxels))
+    nibabel.save(nibabel.Cifti2Image(np.ones((1, 27), np.float32), header), tmp_path / "case2.dscalar.nii")
+    reasons = {study.description: study.series[0].rejection for study in discover(tmp_path)}
+    assert reasons == {"case": None, "case2.dscalar": Rejection.UNSUPPORTED}
+
+
 def test_folders_that_are_not_looked_into_are_told(tmp_path, caplog, monkeypatch):
     for name in ("open", "locked"):
         (tmp_path / "input" / name).mkdir(parents=True)

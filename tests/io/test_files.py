@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import nibabel
@@ -200,6 +201,17 @@ def test_truncated_voxels_are_reported_with_the_file(tmp_path, name):
     path = save(tmp_path / name, np.random.default_rng(1).integers(0, 3000, (20, 20, 20)).astype(np.int16))
     path.write_bytes(path.read_bytes()[:-4000])
     with pytest.raises(UnreadableFileError, match=name):
+        read_image(path)
+
+
+def test_voxels_that_changed_in_a_compressed_file_are_noticed_by_its_checksum(tmp_path):
+    path = save_nifti(tmp_path / "a.nii.gz", noise())
+    stored = gzip.decompress(path.read_bytes())
+    changed = bytearray(gzip.compress(stored, compresslevel=0))
+    # Two bytes before the checksum and the length: a voxel.
+    changed[-10] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(UnreadableFileError, match=r"a\.nii\.gz: its voxels are damaged"):
         read_image(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -77,6 +78,9 @@ def _discover(path: Path, source: InputFiles, config: ReadingConfig) -> tuple[St
     ignored = [IgnoredFile(folder, _OWN_RESULT) for folder in source.results]
     ignored += [IgnoredFile(folder, reason) for folder, reason in source.not_entered]
     for file in source.paths:
+        if _is_no_stored_file(file):
+            ignored.append(IgnoredFile(file, "a pipe, a socket or a device"))
+            continue
         if is_image_file(file):
             images.append(file)
             continue
@@ -133,6 +137,14 @@ def _damaged_beside(studies: Sequence[StudyListing], files: Sequence[Path]) -> C
     if stray:
         logger.warning("%d unreadable DICOM file(s) lie beside no study that was found", stray)
     return beside
+
+
+def _is_no_stored_file(path: Path) -> bool:
+    """Whether it is a pipe or the like, whose reading may never end; False for what is not there."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _not_dicom_reason(path: Path) -> str:

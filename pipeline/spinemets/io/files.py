@@ -11,6 +11,7 @@ coordinates become RAS+.
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ _MOST_LABELS, _UNIFORM_SHARE = 64, 0.95
 # NIFTI_INTENT_LABEL of nifti1.h.
 _LABEL_INTENT = 1002
 _HOUNSFIELD_OF_FAT_AND_AIR = -300.0
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def read_image(path: Path) -> tuple[npt.NDArray[np.float32], ImageHeader]:
         image = _open_nifti(path)
         header = _nifti_header(path, image)
         try:
-            array = np.asarray(image.dataobj, dtype=np.float32).reshape(header.grid.shape)
+            array = _nifti_voxels(path, image).reshape(header.grid.shape)
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise UnreadableFileError(
                 f"{path.name}: its voxels are damaged or cut short ({error})"
@@ -141,12 +143,25 @@ def read_image(path: Path) -> tuple[npt.NDArray[np.float32], ImageHeader]:
 
 
 def _open_nifti(path: Path) -> Any:
+    # nibabel.load takes matrices of surfaces (CIFTI) for an image of another kind, with another header.
+    is_second_version, _ = nibabel.Nifti2Image.path_maybe_image(path)
     try:
-        return nibabel.load(path)
+        return (nibabel.Nifti2Image if is_second_version else nibabel.Nifti1Image).from_filename(path)
     except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
         raise UnreadableFileError(f"{path.name}: cannot be read as NIfTI ({error})") from error
     except (HeaderDataError, WrapStructError) as error:
         raise UnreadableFileError(f"{path.name}: its NIfTI header is damaged ({error})") from error
+
+
+def _nifti_voxels(path: Path, image: Any) -> npt.NDArray[np.float32]:
+    if not path.name.lower().endswith(".gz"):
+        return np.asarray(image.dataobj, dtype=np.float32)
+    with gzip.open(path) as file:
+        array = np.asarray(type(image).from_stream(file).dataobj, dtype=np.float32)
+        # The checksum is compared at the end alone, which no voxel lies at.
+        while file.read(_CHUNK_BYTES):
+            pass
+    return array
 
 
 def _nifti_header(path: Path, image: Any) -> ImageHeader:
