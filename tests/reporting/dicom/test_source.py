@@ -154,6 +154,20 @@ def test_files_without_uids_of_their_own_are_refused(tmp_path, report_of):
         read_source(report.study.reference)
 
 
+def test_slices_that_lie_a_little_aside_are_found_where_pixels_are_small(tmp_path, report_of):
+    affine = SAGITTAL.copy()
+    affine[:3, :3] *= (1.25, 0.2, 0.2)
+
+    def moved(index: int) -> dict[str, object]:
+        x, y, z = plane_tags(affine, index)["ImagePositionPatient"]
+        return {"ImagePositionPatient": [x, y, z + 0.18 * (-1) ** index]}
+
+    write_classic(tmp_path / "source", voxels(), affine, tags=moved)
+    report = report_of(tmp_path / "source")
+    source = read_source(report.study.reference)
+    assert source.positions_mm[:, 2].tolist() == pytest.approx([30.18, 29.82] * 6)
+
+
 def test_file_that_lies_elsewhere_by_now_is_refused(case):
     volume = case("sagittal", "dicom-seg").report.study.reference
     moved = case("axial", "dicom-seg").report.study.reference

@@ -28,6 +28,7 @@ from spinemets.volume import Grid, Series, Volume
 __all__ = ["SourceSeries", "lenient_values", "read_source"]
 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
+_JITTER_SHARE = 0.1
 _DATE, _TIME = re.compile(r"\d{8}"), re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
 _REQUIRED_EMPTY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
@@ -149,7 +150,10 @@ def _place(grid: Grid, position_mm: Sequence[float], series: Series) -> int | No
     """The slice of the grid at a position; None for a frame that is not of this stack."""
     index = grid.to_index(np.asarray(position_mm) * _LPS_TO_RAS)
     place = round(float(index[0]))
-    near = abs(index[0] - place) < 0.25 and np.abs(index[1:]).max() < 0.5
+    slice_mm, *pixel_mm = grid.spacing_mm
+    # Half a pixel; where pixels are small, the jitter that reading lets pass, and as much again.
+    aside = np.maximum(0.5, _JITTER_SHARE * slice_mm / np.array(pixel_mm))
+    near = abs(index[0] - place) < 0.25 and (np.abs(index[1:]) < aside).all()
     if near and 0 <= place < grid.shape[0]:
         return place
     if len(series.files) > 1:
