@@ -284,6 +284,24 @@ def test_image_files_of_one_study_stay_together(tmp_path):
     assert weightings == ["T1", "T2", "unknown", "unknown"]
 
 
+@pytest.mark.parametrize("fault", ["changed", "gone"])
+def test_image_file_that_cannot_be_copied_costs_only_itself(tmp_path, fault):
+    for name in ("T1", "T2"):
+        image = nibabel.Nifti1Image(noise((8, 24, 20)).astype(np.int16), np.diag([4.0, 1, 1, 1]))
+        nibabel.save(image, tmp_path / f"case_{name}.nii.gz")
+    (listing,) = discover(tmp_path)
+    damaged = tmp_path / "case_T2.nii.gz"
+    content = bytearray(damaged.read_bytes())
+    # The checksum, which ends the file with its length.
+    content[-8] ^= 1
+    damaged.write_bytes(content)
+    if fault == "gone":
+        damaged.unlink()
+    copy = deidentified_copy(listing, tmp_path / "out", Deidentifier(NAMES))
+    kept = {entry.series.weighting: entry.reason for entry in copy.series}
+    assert kept == {Weighting.T1: "", Weighting.T2: "its file is damaged"}
+
+
 def test_key_that_others_may_read_is_refused(tmp_path):
     key = tmp_path / "key"
     key.write_text("k" * 64)

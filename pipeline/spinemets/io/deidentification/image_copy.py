@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import gzip
 import math
-import zlib
 from pathlib import Path
 from typing import Any
 
 import nibabel
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
 from spinemets.errors import OutputError, UnreadableFileError, UnsupportedInputError
+from spinemets.io.files import NIFTI_DAMAGE_ERRORS
 
 __all__ = ["copy_image", "copy_suffix"]
 
@@ -45,16 +42,19 @@ def copy_image(source: Path, target: Path) -> None:
     OutputError
         The copy cannot be written.
     """
+    is_nifti = copy_suffix(source) == ".nii.gz"
+    try:
+        bare = _bare_nifti(source) if is_nifti else b""
+    except NIFTI_DAMAGE_ERRORS:
+        raise UnreadableFileError("its file is damaged") from None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if copy_suffix(source) == ".nii.gz":
-            target.write_bytes(_bare_nifti(source))
-        else:
-            _copy_by_itk(source, target)
-    except (ImageFileError, HeaderDataError, WrapStructError, EOFError, ValueError, zlib.error):
-        raise UnreadableFileError("its file is damaged") from None
+        if is_nifti:
+            target.write_bytes(bare)
     except OSError as error:
         raise OutputError.at(target, error) from None
+    if not is_nifti:
+        _copy_by_itk(source, target)
 
 
 def _bare_nifti(source: Path) -> bytes:
