@@ -96,6 +96,16 @@ def test_findings_table_with_three_sequences_keeps_to_its_margins(report, tmp_pa
     assert max(ends_mm) <= 210 - 13 + 0.1
 
 
+@pytest.mark.usefixtures("pdf")
+def test_name_of_a_series_that_is_one_long_word_keeps_to_the_margins(make_report, tmp_path):
+    path = write_report(
+        make_report(description="T2_" + 61 * "W"), tmp_path, ReportConfig(formats=("pdf",))
+    ).pdf
+    text = poppler("pdftotext", "-bbox", path, "-")
+    assert "WWWW" in text
+    assert max(float(end) * 25.4 / 72 for end in re.findall(r'xMax="([\d.]+)', text)) <= 210 - 13 + 0.1
+
+
 def test_every_font_is_embedded(pdf):
     fonts = poppler("pdffonts", pdf).splitlines()[2:]
     assert fonts
