@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
+from spinemets.errors import OutputError
 from spinemets.io.temporary import remove_abandoned, temporary_folder
 
 
@@ -48,6 +50,12 @@ def test_folder_that_may_be_in_use_stays(abandoned, monkeypatch, case):
         monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError("none")))
     remove_abandoned()
     assert abandoned.is_dir()
+
+
+def test_no_place_for_a_folder_is_an_error_of_the_output(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(OutputError, match="TMPDIR"), temporary_folder():
+        pass
 
 
 def test_link_of_that_name_is_not_followed(abandoned, tmp_path):

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from spinemets.errors import OutputError
 from spinemets.locks import try_lock
 
 __all__ = ["remove_abandoned", "temporary_folder"]
@@ -23,10 +24,21 @@ __all__ = ["remove_abandoned", "temporary_folder"]
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that is gone when the block ends, in whatever way, or when the next one is made."""
-    remove_abandoned()
-    # It gets its name when it is locked: before, it would look abandoned.
-    unnamed = Path(tempfile.mkdtemp(prefix=".spinemets-")).resolve()
+    """A folder that is gone when the block ends, in whatever way, or when the next one is made.
+
+    Raises
+    ------
+    OutputError
+        There is no place for it.
+    """
+    try:
+        remove_abandoned()
+        # It gets its name when it is locked: before, it would look abandoned.
+        unnamed = Path(tempfile.mkdtemp(prefix=".spinemets-")).resolve()
+    except OSError as error:
+        raise OutputError(
+            f"no temporary folder can be made ({error.strerror}); name a place with room for one in TMPDIR"
+        ) from error
     folder = unnamed.with_name(f"{_prefix()}{unnamed.name.rpartition('-')[2]}")
     descriptor = _opened(unnamed)
     try:
