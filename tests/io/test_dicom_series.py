@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dicom_files import plane_tags
 from inputs import only_volume, read
 from spinemets.config import ReadingConfig
 from spinemets.errors import GeometryError
@@ -28,6 +29,27 @@ def test_enhanced_echoes_become_two_series(tmp_path, dicom):
         "dual echo [TE 95 ms]",
         "dual echo [TE 15 ms]",
     ]
+
+
+def test_enhanced_phase_images_are_told_from_the_magnitude_beside_them(tmp_path, dicom):
+    magnitude, phase = dicom.noise((6, 8, 8), 1), dicom.noise((6, 8, 8), 2)
+
+    def groups(index: int) -> dict[str, dict[str, object]]:
+        component = "MAGNITUDE" if index < 6 else "PHASE"
+        kind = {"FrameType": ["ORIGINAL", "PRIMARY", "T2", "NONE"], "ComplexImageComponent": component}
+        place = plane_tags(dicom.sagittal, index % 6)["ImagePositionPatient"]
+        return {"MRImageFrameTypeSequence": kind, "PlanePositionSequence": {"ImagePositionPatient": place}}
+
+    dicom.enhanced(tmp_path / "enhanced.dcm", np.concatenate([magnitude, phase]), frame_groups=groups)
+    (listing,) = discover(tmp_path)
+    assert [entry.rejection for entry in listing.series] == [None, Rejection.DERIVED]
+    np.testing.assert_array_equal(only_volume(tmp_path).intensities, magnitude)
+
+
+def test_classic_phase_image_that_says_so_by_its_component_alone_is_none_to_read(tmp_path, dicom):
+    dicom.classic(tmp_path, dicom.noise(), tags={"ComplexImageComponent": "PHASE"})
+    (listing,) = discover(tmp_path)
+    assert listing.series[0].reason.startswith("a phase image")
 
 
 def test_dixon_images_in_one_series_are_parted_by_image_type(tmp_path, dicom):
@@ -83,6 +105,7 @@ def test_repeated_volumes_in_one_series_are_parted(tmp_path, dicom, keyword):
     (listing,) = discover(tmp_path)
     assert [entry.slices for entry in listing.series] == [8, 8]
     assert [entry.rejection for entry in listing.series] == [None, Rejection.DUPLICATE]
+    assert listing.series[1].reason.endswith("is used: nothing tells which is better, so the first")
 
 
 def test_two_images_at_one_position_that_nothing_tells_apart_are_refused(tmp_path, dicom):

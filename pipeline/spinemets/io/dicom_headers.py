@@ -44,7 +44,8 @@ DAMAGE_ERRORS = (
 _TAGS = [
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
     "StudyDescription", "SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName", "PatientID",
-    "StudyDate", "Modality", "Manufacturer", "ImageType", "SeriesNumber", "InstanceNumber",
+    "StudyDate", "Modality", "Manufacturer", "ImageType", "ComplexImageComponent", "SeriesNumber",
+    "InstanceNumber",
     "AcquisitionNumber", "EchoTime",
     "TemporalPositionIdentifier", "InversionTime", "RepetitionTime", "FlipAngle", "ScanningSequence",
     "SequenceVariant", "ScanOptions", "ContrastBolusAgent", "ContrastBolusAgentSequence",
@@ -169,7 +170,7 @@ def _acquisition(dataset: pydicom.Dataset) -> AcquisitionHeader:
         description=_text(dataset, "SeriesDescription"),
         protocol=_text(dataset, "ProtocolName"),
         sequence_name=_text(dataset, "SequenceName") or _text(dataset, "PulseSequenceName"),
-        image_type=_texts(dataset, "ImageType"),
+        image_type=_texts(dataset, "ImageType") + _complex_part(dataset),
         scanning_sequence=_texts(dataset, "ScanningSequence") or _enhanced_sequence(dataset),
         sequence_variant=_texts(dataset, "SequenceVariant") or _enhanced_variant(dataset),
         scan_options=_texts(dataset, "ScanOptions"),
@@ -214,7 +215,7 @@ def _classic_slice(path: Path, dataset: pydicom.Dataset) -> SliceHeader:
         instance_number=_integer(dataset, "InstanceNumber"),
         echo_time_ms=_number(dataset, "EchoTime"),
         inversion_time_ms=_number(dataset, "InversionTime"),
-        image_type=_texts(dataset, "ImageType"),
+        image_type=_texts(dataset, "ImageType") + _complex_part(dataset),
         temporal_position=_integer(dataset, "TemporalPositionIdentifier"),
         acquisition_number=_integer(dataset, "AcquisitionNumber"),
     )
@@ -288,7 +289,7 @@ def _with_functional_groups(
     inversion_times = _texts(modifier, "InversionTimes")
     return replace(
         acquisition,
-        image_type=_texts(kind, "FrameType") or acquisition.image_type,
+        image_type=_frame_type(kind, acquisition),
         acquisition_contrast=_text(kind, "AcquisitionContrast") or acquisition.acquisition_contrast,
         repetition_time_ms=_number(timing, "RepetitionTime") or acquisition.repetition_time_ms,
         flip_angle_deg=_number(timing, "FlipAngle") or acquisition.flip_angle_deg,
@@ -298,6 +299,18 @@ def _with_functional_groups(
         scanning_sequence=acquisition.scanning_sequence + _frame_inversion(modifier, acquisition),
         fat_suppressed=_fat_suppression(dataset, modifier),
     )
+
+
+def _frame_type(kind: pydicom.Dataset, acquisition: AcquisitionHeader) -> tuple[str, ...]:
+    values = _texts(kind, "FrameType")
+    return values + _complex_part(kind) if values else acquisition.image_type
+
+
+def _complex_part(dataset: pydicom.Dataset) -> tuple[str, ...]:
+    """PHASE, REAL or IMAGINARY, which classic images say in their type and others by themselves."""
+    part = _text(dataset, "ComplexImageComponent").upper()
+    known = part not in ("PHASE", "REAL", "IMAGINARY") or part in _texts(dataset, "ImageType")
+    return () if known else (part,)
 
 
 def _fat_suppression(dataset: pydicom.Dataset, modifier: pydicom.Dataset) -> bool | None:

@@ -188,4 +188,6 @@ def _better_by(twin: SeriesListing, entry: SeriesListing, reference: SeriesListi
         return "it has more slices"
     if np.prod(twin.spacing_mm) < 0.999 * np.prod(entry.spacing_mm):
         return "it is finer"
-    return "it came later"
+    if (twin.series.number or 0) > (entry.series.number or 0):
+        return "it came later"
+    return "nothing tells which is better, so the first"
