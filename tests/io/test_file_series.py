@@ -130,6 +130,14 @@ def test_a_damaged_sidecar_is_passed_over(tmp_path, caplog):
     assert "scan_T2.json" in caplog.text
 
 
+@pytest.mark.parametrize("text", [f'{{"EchoTime": {"9" * 400}}}', '{"a":' * 5000 + "1" + "}" * 5000])
+def test_a_sidecar_beyond_all_bounds_does_not_stop_the_listing(tmp_path, text):
+    path = save_nifti(tmp_path / "scan_T2.nii.gz")
+    (tmp_path / "scan_T2.json").write_text(text)
+    (listing,) = discover(path)
+    assert listing.series[0].series.weighting is Weighting.T2
+
+
 def test_a_case_may_have_any_name(tmp_path):
     for name in ("sub_01", "flow 7", "scout", "b100"):
         save_nifti(tmp_path / f"{name}.nii.gz")

@@ -198,7 +198,7 @@ def _sidecar(path: Path) -> Mapping[str, object]:
         content = json.loads(sidecar.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         logger.warning("a damaged sidecar was passed over: %s", sidecar)
         return {}
     return content if isinstance(content, dict) else {}
@@ -212,7 +212,10 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+    try:
+        return float(value) if isinstance(value, (int, float)) else None
+    except OverflowError:
+        return None
 
 
 def _milliseconds(value: object) -> float | None:
