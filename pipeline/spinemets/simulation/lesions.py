@@ -36,6 +36,7 @@ _HALO_CHANCE = 0.7
 _CLEAR_IN_CSF = 0.3  # of the contrast of CSF and marrow
 _FAINT_IN_CORD = 0.5  # of what disease of marrow stands out by
 _CLEAR = 2.5  # spreads of its host that a lesion stands out by
+_MODERATE = (0.3, 1.0)  # of the host's signal
 _CLEAR_ON_T2 = 1.8  # and where disease may be hardly brighter or darker than marrow: of its local means
 
 
@@ -50,10 +51,13 @@ class Look:
     untextured
         Chance that a lesion adds no texture to that of its host. A network that sees none of these
         learns the texture and overlooks lesions that are smooth.
+    moderate
+        Chance that disease of bone on T2 is only 0.3 to 1 of its host's signal brighter or darker.
     """
 
     faintest: float = 1.0
     untextured: float = 0.0
+    moderate: float = 0.0
 
 
 _CLEAR_LOOK = Look()
@@ -139,6 +143,9 @@ def render_lesions(
         least = rng.uniform(look.faintest, 1.0) if look.faintest < 1 else 1.0
         smooth = look.untextured > 0 and rng.random() < look.untextured
         target = _target_signal(references, host, weighting, lesion.compartment, plan.sclerotic, least, rng)
+        on_t2 = weighting is Weighting.T2 and lesion.compartment is Compartment.EXTRADURAL
+        if look.moderate > 0 and rng.random() < look.moderate and on_t2:
+            target = _nearer(target, host, least, rng)
         texture = 0.0 if smooth else rng.uniform(0.2, 1.2) * references.spread
         image[lesion.box] = _blend(
             image[lesion.box], lesion.weight, target, texture, references, spacing_mm, rng
@@ -209,7 +216,7 @@ def _target_signal(
     if compartment is Compartment.EXTRADURAL:
         dark = min(r.soft_tissue, r.cord, usual - 4 * r.spread)
         bright = max(fluid, r.fat if enhanced else fluid, usual + 4 * r.spread)
-        either = not t1 and not _is_bright(weighting)
+        either = _is_either(weighting)
         darker = sclerotic or t1 or (either and rng.random() < 0.5)
         end = dark if darker else bright
         if either:
@@ -233,6 +240,18 @@ def _target_signal(
     if abs(shift) < floor:
         shift = float(np.copysign(floor, shift))
     return usual + shift
+
+
+def _nearer(target: float, host: _Host, least: float, rng: np.random.Generator) -> float:
+    """A signal on the same side of the host as ``target``, at most as far off, and at least what is clear."""
+    clear = least * _CLEAR_ON_T2 * host.from_place_to_place
+    shift = max(clear, log_uniform(_MODERATE, rng) * host.signal)
+    return host.signal + float(np.copysign(min(shift, abs(target - host.signal)), target - host.signal))
+
+
+def _is_either(weighting: Weighting) -> bool:
+    """Whether disease of bone is as likely brighter than marrow as darker: without fat suppression."""
+    return weighting not in (Weighting.T1, Weighting.DIXON_FAT) and not _is_bright(weighting)
 
 
 def _is_bright(weighting: Weighting) -> bool:

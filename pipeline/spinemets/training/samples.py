@@ -36,13 +36,13 @@ _SUBSLICES = 3
 # that leave the bone, and dark ones in the dark marrow of a fat-suppressed image.
 _IMPLANTS = ImplantOptions(
     mean_number=2.0,
-    compartment_weights=(0.5, 0.27, 0.23),
+    compartment_weights=(0.62, 0.2, 0.18),
     bone_weights=(0.4, 0.42, 0.18),
     whole_vertebra=0.15,
     epidural_extension=0.3,
     sclerotic=0.25,
 )
-_LOOK = Look(faintest=0.4, untextured=0.5)
+_LOOK = Look(faintest=0.4, untextured=0.5, moderate=0.5)
 
 
 @dataclass(frozen=True, slots=True)
