@@ -232,6 +232,14 @@ def test_a_cut_c2_bridged_to_c3_beside_a_small_disc_stays_its_own(cut_mm, radius
     assert (split_vertebrae(anatomy, None, grid)[body] == 2).mean() > 0.97
 
 
+@pytest.mark.parametrize(("lowest", "seed"), [("C4", 11), ("C6", 9)])
+def test_collapsed_neighbours_do_not_cut_c2(lowest, seed):
+    collapsed = (("C3", 0.7), ("C4", 0.7))
+    view = {"highest": "C2", "lowest": lowest, "margin_mm": 6.0, "spacing_mm": (4.0, 1.2, 1.2)}
+    phantom = draw_phantom(collapsed=collapsed, seed=seed, **view)
+    assert names_of(phantom, split(phantom))[:3] == ["C2", "C3", "C4"]
+
+
 def test_low_body_probability_inside_the_dens_does_not_cut_c2():
     phantom = draw_phantom(**NECKS[0])
     anatomy, grid = with_wide_dens(phantom), phantom.segmentation.grid

@@ -191,13 +191,23 @@ def _can_be_body(piece: _Piece) -> bool:
 
 def _expected_height_mm(piece: _Piece, pieces: list[_Piece]) -> float:
     """Height of a whole body about here: the neighbours', held within reach of their depth."""
+    sound = _sound_near(piece, pieces)
+    from_depth = _height_from_depth_mm(sound)
+    heights = [other.height_mm for other in sound if 0.7 < other.height_mm / from_depth < 1.45]
+    return float(np.median(heights)) if heights else from_depth
+
+
+def _sound_near(piece: _Piece, pieces: list[_Piece]) -> list[_Piece]:
+    """A piece and those about it, without what is much slimmer than the others."""
     near = sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:7]
     # By cross-section, so that single bodies stay sound beside a blob of three.
     large = max(other.volume_mm3 / other.height_mm for other in near)
-    sound = [other for other in near if other.volume_mm3 / other.height_mm > 0.3 * large]
-    from_depth = _HEIGHT_PER_DEPTH * float(np.median([other.depth_mm for other in sound]))
-    heights = [other.height_mm for other in sound if 0.7 < other.height_mm / from_depth < 1.45]
-    return float(np.median(heights)) if heights else from_depth
+    return [other for other in near if other.volume_mm3 / other.height_mm > 0.3 * large]
+
+
+def _height_from_depth_mm(pieces: list[_Piece]) -> float:
+    """The height that bodies of the pieces' depth have where they are not collapsed."""
+    return _HEIGHT_PER_DEPTH * float(np.median([piece.depth_mm for piece in pieces]))
 
 
 def _join_fragments(bodies: _Bodies, pieces: list[_Piece]) -> list[_Piece]:
@@ -245,7 +255,9 @@ def _cut(bodies: _Bodies, piece: _Piece, pieces: list[_Piece]) -> list[_Piece]:
     if not _may_hold_axis(piece, pieces, expected):
         return _cut_by_height(bodies, piece, expected)
     axis, *others = _cut_at_necks(bodies, piece, expected)
-    is_one = axis.height_mm < _DENS_HEIGHT * expected
+    # Beside collapsed bodies, which keep their depth, C2 is no lower than elsewhere.
+    upright = max(expected, _height_from_depth_mm(_sound_near(piece, pieces)))
+    is_one = axis.height_mm < _DENS_HEIGHT * upright
     parts = [axis] if is_one else _cut_by_height(bodies, axis, expected)
     return parts + [part for other in others for part in _cut_by_height(bodies, other, expected)]
 
