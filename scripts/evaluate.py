@@ -190,8 +190,9 @@ def _score_mask(results: Path, mask: Path, values: Sequence[Structure]) -> Row:
     if not found_grid.is_close(grid):
         raise GeometryError(f"{mask}: does not lie on the grid of {folder}")
     inside, found = truth > 0, np.isin(anatomy, values)
-    overlap = int((inside & found).sum())
-    return {"study": name, "dice": dice(found, inside), "found": overlap / max(1, int(inside.sum()))}
+    shown = int(inside.sum())
+    share = int((inside & found).sum()) / shown if shown else None
+    return {"study": name, "dice": dice(found, inside), "found": share}
 
 
 @main.command()

@@ -200,6 +200,20 @@ def test_a_label_map_may_have_further_axes_of_length_one_and_no_other(tmp_path):
             read_label_map(tmp_path / "two.nii.gz")
 
 
+@pytest.mark.parametrize("nothing", [-1.0, float("nan")])
+def test_values_below_0_and_no_numbers_in_a_truth_are_no_lesions(tmp_path, nothing):
+    anatomy, lesions = maps()
+    truth = np.where(lesions == 1, 1.0, nothing).astype(np.float32)
+    (tmp_path / "s").mkdir()
+    nibabel.Nifti1Image(truth, GRID.affine).to_filename(tmp_path / "s" / "lesions.nii.gz")
+    known = read_study_result(find_studies(tmp_path)["s"])
+    elsewhere = np.where(lesions == 2, 2, 0)
+    outcome = score_exam(StudyResult("s", GRID, anatomy, elsewhere), known, "s").lesions
+    assert outcome is not None
+    assert [(one.volume_mm3, one.found_by) for one in outcome.lesions] == [(18 * 4.0, None)]
+    assert outcome.false_positive_scores == (1.0,)
+
+
 def test_label_maps_on_different_grids_are_refused(tmp_path):
     write(tmp_path / "s1", None, truth_result())
     nibabel.Nifti1Image(maps()[1], np.eye(4)).to_filename(tmp_path / "s1" / "lesions.nii.gz")
@@ -285,6 +299,11 @@ def test_the_script_scores_masks_of_studies_whose_names_begin_alike(tmp_path):
     done = run("structure", tmp_path / "out", *masks, "--structure", "thecal_sac")
     assert done.returncode == 0, done.stderr
     assert "| case1 | 1.000 | 1.000 |" in done.stdout
+    write(tmp_path / "out" / "case2", None, StudyResult("case2", GRID, anatomy, lesions), lesions)
+    nothing = tmp_path / "case2_disc.nii.gz"
+    nibabel.Nifti1Image(np.zeros_like(anatomy), GRID.affine).to_filename(nothing)
+    empty = run("structure", tmp_path / "out", masks[0], nothing, "--structure", "disc")
+    assert "| case2 | – | – |" in empty.stdout, "an empty mask has nothing to be found"
     shutil.rmtree(tmp_path / "out" / "case10")
     masks[0].rename(tmp_path / "sac.nii.gz")
     done = run("structure", tmp_path / "out", tmp_path / "sac.nii.gz", "--structure", "thecal_sac")

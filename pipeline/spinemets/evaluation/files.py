@@ -109,6 +109,8 @@ def folder_beginning(results: Path, beginning: str) -> Path:
 def read_label_map(path: Path) -> tuple[npt.NDArray[np.integer], Grid]:
     """A NIfTI label map as integers in the file's own axis order, and its grid.
 
+    Values below 0 and those that are no numbers, as some tools write where nothing is labelled, are 0.
+
     Raises
     ------
     UnreadableFileError
@@ -131,7 +133,7 @@ def read_label_map(path: Path) -> tuple[npt.NDArray[np.integer], Grid]:
         grid = Grid(labels.shape, np.asarray(image.affine, dtype=np.float64))
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
-    return np.rint(labels).astype(np.int32), grid
+    return np.rint(np.where(labels > 0, labels, 0)).astype(np.int32), grid
 
 
 def read_spider_prediction(folder: Path) -> tuple[SpiderPrediction, Grid]:
