@@ -103,6 +103,33 @@ def test_lesion_on_the_cauda_equina_is_intradural_extramedullary(level, hidden_a
 
 
 @pytest.mark.parametrize(
+    "view", [{"highest": "C3", "lowest": "T2"}, {"highest": "T4", "lowest": "T9"}], ids=str
+)
+@pytest.mark.parametrize(
+    ("tissue", "compartment"),
+    [
+        (Structure.CORD, Compartment.INTRAMEDULLARY),
+        (Structure.THECAL_SAC, Compartment.INTRADURAL_EXTRAMEDULLARY),
+    ],
+)
+def test_a_lesion_as_long_as_the_view_lies_in_what_is_labelled_beneath_it(view, tissue, compartment):
+    phantom = draw_phantom(spacing_mm=(4.0, 1.2, 1.2), seed=1, **view)
+    ill = np.where(phantom.segmentation.anatomy == tissue, np.float32(0.9), np.float32(0.0))
+    assert finding(phantom, replace(phantom.segmentation, lesion_probability=ill)).compartment is compartment
+
+
+@pytest.mark.parametrize("hidden_as", [None, Structure.BACKGROUND])
+def test_below_the_end_of_the_sac_the_compartment_of_the_sacral_canal_is_a_guess(hidden_as):
+    phantom = spine_of("S1")
+    segmentation = add_lesion(phantom.segmentation, phantom.point("S1", 0.0, rise=2.3), (4, 4, 6), hidden_as)
+    found = finding(phantom, segmentation, LesionConfig(minimum_confidence=0.0))
+    assert found.compartment is Compartment.EXTRADURAL
+    assert ReviewTopic.COMPARTMENT in found.review_topics
+    in_bone = placed(phantom, phantom.point("S1", 20.0, rise=2.0), (7, 7, 8))
+    assert in_bone.compartment_probabilities[Compartment.EXTRADURAL] > 0.99
+
+
+@pytest.mark.parametrize(
     ("level", "spacing"),
     [
         ("C5", (4.0, 1.2, 1.2)),

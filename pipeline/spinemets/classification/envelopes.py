@@ -104,7 +104,12 @@ class Envelope:
 
 
 def model_envelope(
-    structure_mm: Array, lesion_mm: Array, other_lesions_mm: Array, canal_mm: Array, grid: Grid
+    structure_mm: Array,
+    hidden_mm: Array,
+    lesion_mm: Array,
+    other_lesions_mm: Array,
+    canal_mm: Array,
+    grid: Grid,
 ) -> Envelope:
     """Model one structure's outline about a lesion.
 
@@ -112,6 +117,8 @@ def model_envelope(
     ----------
     structure_mm
         Shape (n, 3): axis coordinates of the structure's labelled voxels outside all lesions.
+    hidden_mm
+        Shape (h, 3): those within lesions; they count where no stretch is free of lesions.
     lesion_mm, other_lesions_mm
         Shape (m, 3): voxels of this lesion, and of all others.
     canal_mm
@@ -126,7 +133,12 @@ def model_envelope(
     touched = _counts(np.concatenate(near), start, count) > 0
     touched = ndimage.binary_dilation(touched, iterations=_PAD) if touched.any() else touched
     canal = _counts(canal_mm, start, count) > 0
-    expected = _interpolate(seen, ~touched & canal)
+    trusted = ~touched & canal
+    if trusted.any():
+        expected = _interpolate(seen, trusted)
+    else:
+        labelled = np.concatenate([structure_mm, hidden_mm])
+        expected = _ellipses(labelled, start, count, voxel_area, grid)
     stretch = _stretch(lesion_mm, start, count)
     in_zone = expected.at(stretch).ratio(lesion_mm) < _ZONE
     lesion_area = np.bincount(stretch[in_zone], minlength=count) * voxel_area
@@ -177,8 +189,6 @@ def _voxel_extent_mm(grid: Grid) -> tuple[float, float]:
 def _interpolate(seen: Ellipses, trusted: Mask) -> Ellipses:
     """Linear between trusted stretches, each a median of five; an absent structure counts as none."""
     places = np.flatnonzero(trusted)
-    if len(places) == 0:
-        return seen
     every = np.arange(len(trusted))
     present = places[seen.area_mm2[places] >= _LEAST_AREA_MM2]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from spinemets.anatomy import Structure
+from spinemets.anatomy import Compartment, Structure
 from spinemets.classification.compartment import BASE_RATES, CompartmentOpinion, judge_compartment
 from spinemets.classification.envelopes import Envelope, model_envelope
 from spinemets.classification.place import LevelsTouched, find_levels
@@ -26,6 +26,7 @@ Array = npt.NDArray[np.float64]
 _WINDOW_MM = 70.0  # of the column above and below a lesion that it is judged by
 _LESION_PROBABILITY = 0.5  # voxels of other lesions, which no outline may be fitted to
 _NEAR_CANAL_MM = 25.0
+_BEYOND_CANAL_MM = 10.0  # a tapering end may be labelled short by less
 _OUTSIDE = 0.8  # of a lesion's voxels and of those around it, in no structure
 _EMPTY = 0.5  # of a lesion's voxels, where every series is exactly 0
 
@@ -61,6 +62,8 @@ def classify(
         sac, cord = _envelopes(scene)
         if sac is not None or not _is_near_canal(scene):
             opinion = judge_compartment(scene.lesion_mm, sac, cord, segmentation.grid, config)
+        if opinion.best is not Compartment.EXTRADURAL and _is_beyond_canal(scene):
+            opinion = BASE_RATES
         place = (scene.segmentation, scene.axis)
         levels = find_levels(scene.voxels, scene.lesion_mm, place, vertebrae, config)
     doubts = _doubts(lesion, opinion, levels, config) + _cut_off(lesion, segmentation)
@@ -143,21 +146,33 @@ def _envelopes(scene: _Scene) -> tuple[Envelope | None, Envelope | None]:
     others = scene.axis.project(grid.to_world(voxels_of(lesions & ~own)))
     is_cord = part.anatomy == Structure.CORD
     free = ~(lesions | own)
-    canal_voxels = voxels_of((is_cord | (part.anatomy == Structure.THECAL_SAC)) & free)
-    if len(canal_voxels) == 0:
+    labelled = voxels_of(is_cord | (part.anatomy == Structure.THECAL_SAC))
+    labelled_mm = scene.axis.project(grid.to_world(labelled))
+    of_cord, seen = is_cord[tuple(labelled.T)], free[tuple(labelled.T)]
+    if not seen.any():
         return None, None
-    canal = scene.axis.project(grid.to_world(canal_voxels))
-    cord = canal[is_cord[tuple(canal_voxels.T)]]
-    sac_envelope = model_envelope(canal, scene.lesion_mm, others, canal, grid)
+
+    def model(structure: Mask) -> Envelope:
+        shown, hidden = labelled_mm[structure & seen], labelled_mm[structure & ~seen]
+        return model_envelope(shown, hidden, scene.lesion_mm, others, labelled_mm[seen], grid)
+
+    sac_envelope = model(np.ones_like(seen))
     if not sac_envelope.is_present:
         return None, None
-    cord_envelope = model_envelope(cord, scene.lesion_mm, others, canal, grid) if len(cord) else None
-    return sac_envelope, cord_envelope
+    return sac_envelope, model(of_cord) if of_cord.any() else None
 
 
 def _is_near_canal(scene: _Scene) -> bool:
     across = np.hypot(scene.lesion_mm[:, 1], scene.lesion_mm[:, 2])
     return bool(across.min() < _NEAR_CANAL_MM)
+
+
+def _is_beyond_canal(scene: _Scene) -> bool:
+    """Whether it lies above or below all that is labelled canal, and some way off: as below the sac's end."""
+    part = scene.segmentation
+    canal = voxels_of((part.anatomy == Structure.THECAL_SAC) | (part.anatomy == Structure.CORD))
+    heights, own = scene.axis.project(part.grid.to_world(canal))[:, 0], scene.lesion_mm[:, 0]
+    return bool(max(own.min() - heights.max(), heights.min() - own.max()) > _BEYOND_CANAL_MM)
 
 
 def _doubts(
