@@ -238,6 +238,25 @@ def test_an_uncertain_level_needs_review_and_names_the_other_reading(chest):
     assert found.review_topics == (ReviewTopic.LEVEL,)
 
 
+@pytest.mark.parametrize(
+    ("front_mm", "right_mm", "rise", "doubted"),
+    [
+        (-14.0, 0.0, 0.25, True),  # the posterior arch of C1
+        (6.0, 17.0, 0.25, True),  # its lateral mass
+        (0.0, 0.0, 0.25, True),  # the canal at its height
+        (16.0, 0.0, 0.25, False),  # the dens
+        (16.0, 0.0, 0.8, False),  # the body of C2
+        (3.0, -13.0, 0.8, False),  # its pedicle
+    ],
+)
+def test_beside_the_dens_a_lesion_called_c2_may_be_of_c1(front_mm, right_mm, rise, doubted):
+    phantom = draw_phantom(lowest="T2", spacing_mm=(3.0, 1.2, 1.2), half_width_mm=32.0)
+    found = placed(phantom, phantom.point("C2", front_mm, right_mm, rise=rise), (4, 4, 4))
+    assert found.main_level is VertebralLevel.C2
+    assert any("may be C1" in reason for reason in found.review_reasons) == doubted
+    assert (ReviewTopic.LEVEL in found.review_topics) == doubted
+
+
 def test_a_weak_lesion_needs_review():
     phantom = spine_of("L3")
     centre = phantom.point("L3", phantom.body_front_mm("L3"))

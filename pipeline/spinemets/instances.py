@@ -5,7 +5,7 @@ blobs of several bodies are cut, and every bony voxel then goes to one vertebra.
 levels are not its business.
 
 C1 has no body. It becomes an instance only where its anterior arch was labelled as a body
-of its own beside the dens; otherwise its arch belongs to no instance.
+of its own beside the dens; its arch behind the canal goes with C2, whose dens is as high.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from spinemets.anatomy import Compartment, Structure
+from spinemets.anatomy import Compartment, Structure, VertebralLevel
 from spinemets.classification.compartment import BASE_RATES, CompartmentOpinion, judge_compartment
 from spinemets.classification.envelopes import Envelope, model_envelope
 from spinemets.classification.place import LevelsTouched, find_levels
@@ -17,7 +17,7 @@ from spinemets.findings import Lesion, LesionFinding, ReviewTopic, SpineSegmenta
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.surroundings import labels_about
 from spinemets.volume import Grid, Mask, Weighting
-from spinemets.voxels import voxels_of
+from spinemets.voxels import SAMPLED_VOXELS, voxels_of
 
 __all__ = ["classify"]
 
@@ -27,6 +27,8 @@ _WINDOW_MM = 70.0  # of the column above and below a lesion that it is judged by
 _LESION_PROBABILITY = 0.5  # voxels of other lesions, which no outline may be fitted to
 _NEAR_CANAL_MM = 25.0
 _BEYOND_CANAL_MM = 10.0  # a tapering end may be labelled short by less
+_WITH_DENS_MM = 24.0  # C2 without its dens is lower
+_DENS_FRONT_MM, _DENS_SIDE_MM = (7.0, 24.0), 9.0  # of the canal's middle: where the dens is, with a rim
 _OUTSIDE = 0.8  # of a lesion's voxels and of those around it, in no structure
 _EMPTY = 0.5  # of a lesion's voxels, where every series is exactly 0
 
@@ -53,8 +55,8 @@ def classify(
     -------
     LesionFinding
         ``needs_review`` where the compartment is a near tie, the level's name or the lesion
-        itself is unsure, no vertebra or no canal is near, the image's border cuts the lesion, it
-        seems to lie outside the spine or in an empty part of the images, or is bright on T1.
+        itself is unsure, C2 may be C1, no vertebra or no canal is near, the image's border cuts the
+        lesion, it seems to lie outside the spine or in an empty part of the images, or is bright on T1.
     """
     scene = _look(lesion, segmentation)
     opinion, levels = BASE_RATES, LevelsTouched((), None)
@@ -67,6 +69,9 @@ def classify(
         place = (scene.segmentation, scene.axis)
         levels = find_levels(scene.voxels, scene.lesion_mm, place, vertebrae, config)
     doubts = _doubts(lesion, opinion, levels, config) + _cut_off(lesion, segmentation)
+    if scene is not None and _is_beside_dens(scene, levels.main):
+        atlas = "It lies beside the dens, where C1 is, which has no body to be told by; it may be C1."
+        doubts.append((ReviewTopic.LEVEL, atlas))
     doubts += _unlike_metastases(lesion, segmentation)
     if opinion is BASE_RATES:
         guess = (
@@ -203,6 +208,23 @@ def _doubts(
         weak = f"The evidence that this is a lesion is weak (confidence {lesion.confidence:.2f})."
         doubts.append((ReviewTopic.EVIDENCE, weak))
     return doubts
+
+
+def _is_beside_dens(scene: _Scene, main: Vertebra | None) -> bool:
+    """Whether most of a lesion called C2 lies at the height of the dens but not in it: there C1 is."""
+    if main is None or main.level is not VertebralLevel.C2:
+        return False
+    part = scene.segmentation
+    axis_body = (part.anatomy == Structure.VERTEBRAL_BODY) & (part.vertebrae == main.instance)
+    voxels = voxels_of(axis_body, SAMPLED_VOXELS)
+    if not len(voxels):
+        return False
+    top, bottom = np.percentile(scene.axis.project(part.grid.to_world(voxels))[:, 0], (4, 96))
+    if bottom - top < _WITH_DENS_MM:
+        return False
+    along, front, side = scene.lesion_mm.T
+    in_dens = (front > _DENS_FRONT_MM[0]) & (front < _DENS_FRONT_MM[1]) & (np.abs(side) < _DENS_SIDE_MM)
+    return bool(((along < 0.5 * (top + bottom)) & ~in_dens).mean() > 0.5)
 
 
 def _cut_off(lesion: Lesion, segmentation: SpineSegmentation) -> list[tuple[ReviewTopic, str]]:
