@@ -176,6 +176,10 @@ def test_folders_that_cannot_be_read_say_why(tmp_path):
     document.write_text('{"levels": [{"level": "L9", "centroid_mm": [0, 0, 0]}]}')
     with pytest.raises(UnreadableFileError, match="wrong"):
         read_study_result(files)
+    for wrong in ("-0.5", "1.5", "NaN"):
+        document.write_text(f'{{"findings": [{{"lesion": 1, "confidence": {wrong}}}]}}')
+        with pytest.raises(UnreadableFileError, match="is no probability"):
+            read_study_result(files)
     document.write_text("{")
     with pytest.raises(UnreadableFileError, match="not JSON"):
         read_study_result(files)

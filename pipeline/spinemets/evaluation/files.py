@@ -193,7 +193,7 @@ def read_study_result(files: StudyFiles) -> StudyResult:
     levels, lesions = document.get("levels", ()), document.get("findings", document.get("lesions", ()))
     try:
         centres = {VertebralLevel(one["level"]): _point(one["centroid_mm"]) for one in levels}
-        sureness = {VertebralLevel(one["level"]): float(one.get("confidence", 1)) for one in levels}
+        sureness = {VertebralLevel(one["level"]): _probability(one.get("confidence", 1)) for one in levels}
         findings = {int(one["lesion"]): _facts(one) for one in lesions}
         weightings = tuple(str(one["weighting"]) for one in document.get("study", {}).get("series", ()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -229,14 +229,21 @@ def _facts(finding: dict[str, Any]) -> FindingFacts:
     compartment, region = finding.get("compartment"), finding.get("region")
     probabilities = finding.get("compartment_probabilities")
     return FindingFacts(
-        confidence=float(finding.get("confidence", 1)),
+        confidence=_probability(finding.get("confidence", 1)),
         compartment=Compartment(compartment) if compartment else None,
         region=SpineRegion(region) if region else None,
         structure=Structure[finding["structure"].upper()] if finding.get("structure") else None,
-        compartment_confidence=max(map(float, probabilities.values())) if probabilities else None,
+        compartment_confidence=max(map(_probability, probabilities.values())) if probabilities else None,
         needs_review=bool(finding.get("needs_review", False)),
         review_topics=frozenset(finding.get("review_topics", ())),
     )
+
+
+def _probability(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{number} is no probability; expected 0 to 1")
+    return number
 
 
 def _point(values: Any) -> PointMm:
