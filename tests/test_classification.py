@@ -257,6 +257,23 @@ def test_beside_the_dens_a_lesion_called_c2_may_be_of_c1(front_mm, right_mm, ris
     assert (ReviewTopic.LEVEL in found.review_topics) == doubted
 
 
+@pytest.mark.parametrize(("highest", "above"), [("T9", "T8"), ("T11", "T10")])
+def test_a_lesion_in_the_process_of_a_vertebra_above_the_view_may_be_of_that_one(highest, above):
+    phantom = draw_phantom(highest=highest, lowest="L3", margin_mm=2.0, spacing_mm=(4.0, 1.2, 1.2), seed=4)
+    assert above not in phantom.names
+    level_of = {name: list(VertebralLevel).index(VertebralLevel(name)) + 1 for name in (above, highest)}
+    grid, anatomy = phantom.segmentation.grid, phantom.segmentation.anatomy
+    doubted = {}
+    for name, rank in level_of.items():
+        arch = (phantom.level_map == rank) & (anatomy == Structure.POSTERIOR_ELEMENTS)
+        behind = grid.to_world(np.argwhere(arch))
+        process = behind[behind[:, 1] < np.quantile(behind[:, 1], 0.4)].mean(axis=0)
+        found = placed(phantom, process, (5, 5, 5), None)
+        assert found.main_level is VertebralLevel(highest)
+        doubted[name] = ReviewTopic.LEVEL in found.review_topics
+    assert doubted == {above: True, highest: False}
+
+
 def test_a_weak_lesion_needs_review():
     phantom = spine_of("L3")
     centre = phantom.point("L3", phantom.body_front_mm("L3"))

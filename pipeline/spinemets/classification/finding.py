@@ -11,7 +11,7 @@ import numpy.typing as npt
 from spinemets.anatomy import Compartment, Structure, VertebralLevel
 from spinemets.classification.compartment import BASE_RATES, CompartmentOpinion, judge_compartment
 from spinemets.classification.envelopes import Envelope, model_envelope
-from spinemets.classification.place import LevelsTouched, find_levels
+from spinemets.classification.place import LevelsTouched, find_levels, hangs_from_above
 from spinemets.config import ClassificationConfig
 from spinemets.findings import Lesion, LesionFinding, ReviewTopic, SpineSegmentation, Vertebra
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
@@ -55,8 +55,9 @@ def classify(
     -------
     LesionFinding
         ``needs_review`` where the compartment is a near tie, the level's name or the lesion
-        itself is unsure, C2 may be C1, no vertebra or no canal is near, the image's border cuts the
-        lesion, it seems to lie outside the spine or in an empty part of the images, or is bright on T1.
+        itself is unsure, it may be of a vertebra whose body is not seen, no vertebra or no canal is
+        near, the image's border cuts the lesion, it seems to lie outside the spine or in an empty
+        part of the images, or is bright on T1.
     """
     scene = _look(lesion, segmentation)
     opinion, levels = BASE_RATES, LevelsTouched((), None)
@@ -69,9 +70,8 @@ def classify(
         place = (scene.segmentation, scene.axis)
         levels = find_levels(scene.voxels, scene.lesion_mm, place, vertebrae, config)
     doubts = _doubts(lesion, opinion, levels, config) + _cut_off(lesion, segmentation)
-    if scene is not None and _is_beside_dens(scene, levels.main):
-        atlas = "It lies beside the dens, where C1 is, which has no body to be told by; it may be C1."
-        doubts.append((ReviewTopic.LEVEL, atlas))
+    if scene is not None and levels.main is not None:
+        doubts += _unseen_level(scene, levels.main, vertebrae)
     doubts += _unlike_metastases(lesion, segmentation)
     if opinion is BASE_RATES:
         guess = (
@@ -210,9 +210,23 @@ def _doubts(
     return doubts
 
 
-def _is_beside_dens(scene: _Scene, main: Vertebra | None) -> bool:
+def _unseen_level(
+    scene: _Scene, main: Vertebra, vertebrae: tuple[Vertebra, ...]
+) -> list[tuple[ReviewTopic, str]]:
+    """That it may be of a vertebra of which no body is seen."""
+    doubts: list[tuple[ReviewTopic, str]] = []
+    if _is_beside_dens(scene, main):
+        atlas = "It lies beside the dens, where C1 is, which has no body to be told by; it may be C1."
+        doubts.append((ReviewTopic.LEVEL, atlas))
+    if hangs_from_above(scene.lesion_mm, (scene.segmentation, scene.axis), vertebrae):
+        above = "It lies where the arch of a vertebra above the uppermost body hangs down; it may be of that."
+        doubts.append((ReviewTopic.LEVEL, above))
+    return doubts
+
+
+def _is_beside_dens(scene: _Scene, main: Vertebra) -> bool:
     """Whether most of a lesion called C2 lies at the height of the dens but not in it: there C1 is."""
-    if main is None or main.level is not VertebralLevel.C2:
+    if main.level is not VertebralLevel.C2:
         return False
     part = scene.segmentation
     axis_body = (part.anatomy == Structure.VERTEBRAL_BODY) & (part.vertebrae == main.instance)

@@ -9,20 +9,22 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from spinemets.anatomy import Structure
+from spinemets.anatomy import Structure, VertebralLevel
 from spinemets.arches import arch_drop_mm, pitch_at
 from spinemets.config import ClassificationConfig
 from spinemets.findings import SpineSegmentation, Vertebra
 from spinemets.spinal_axis import SpinalAxis
 from spinemets.voxels import SAMPLED_VOXELS, box_around, corner, voxels_of, widened
 
-__all__ = ["LevelsTouched", "find_levels", "touches"]
+__all__ = ["LevelsTouched", "find_levels", "hangs_from_above", "touches"]
 
 Array = npt.NDArray[np.float64]
 
 _CANAL_RADIUS_MM = 9.0  # outside of it, what touches bone is that bone's; behind it lie arches
 _TOUCHING_MM = 4.0
 _BEYOND_END = 0.75  # body heights above the first and below the last vertebra that still count
+_HALF_DISC = 0.15  # of a body's height: there the arches of the vertebra above begin
+_NOTHING_ABOVE = (VertebralLevel.C1, VertebralLevel.C2)
 _REACH_MM = 65.0  # from the canal's centre
 
 
@@ -65,6 +67,30 @@ def find_levels(
     enough = touches(counts, len(lesion_voxels), segmentation.grid.voxel_volume_mm3, config)
     main = int(counts.argmax())
     return LevelsTouched(tuple(vertebrae[row] for row in np.flatnonzero(enough)), vertebrae[main])
+
+
+def hangs_from_above(
+    lesion_mm: Array, scene: tuple[SpineSegmentation, SpinalAxis], vertebrae: tuple[Vertebra, ...]
+) -> bool:
+    """Whether most of a lesion lies where the arch of a vertebra above the view hangs down.
+
+    Behind the canal, thoracic processes lie a whole vertebra below their bodies. Of a body that the
+    image cuts, nothing is known of how far up it goes.
+    """
+    segmentation, axis = scene
+    if not vertebrae or not vertebrae[0].fully_visible or vertebrae[0].level in _NOTHING_ABOVE:
+        return False
+    row_of = np.full(256, -1, dtype=np.intp)
+    row_of[[vertebra.instance for vertebra in vertebrae]] = np.arange(len(vertebrae))
+    extents = _extents(segmentation, axis, row_of)
+    if not extents or extents[0][0] != 0:
+        return False
+    _, top, bottom = extents[0]
+    middles = np.array([0.5 * (extent[1] + extent[2]) for extent in extents])
+    behind = -lesion_mm[:, 1]
+    drop = arch_drop_mm(behind, lesion_mm[:, 2], pitch_at(lesion_mm[:, 0], middles))
+    above = lesion_mm[:, 0] - drop < top - _HALF_DISC * (bottom - top)
+    return bool(((behind > _CANAL_RADIUS_MM) & above).mean() > 0.5)
 
 
 def touches(
