@@ -187,6 +187,24 @@ def test_faint_disease_stands_out_by_less(structures):
     assert NOISE / 2 < min(faint) < 0.8 * min(clear)
 
 
+def test_moderate_disease_on_t2_is_neither_black_nor_as_bright_as_fluid(structures):
+    image, marrow = picture(structures, Weighting.T2), GREY[Weighting.T2][1]
+    image = np.where(np.isin(structures, CANAL), 4 * image, image)
+    options = ImplantOptions(compartment_weights=WEIGHTS[Compartment.EXTRADURAL], epidural_extension=0.0)
+
+    def contrasts_on_t2(look):
+        for seed in SEEDS:
+            rng = np.random.default_rng(seed)
+            ill = implant_lesions(image, structures, SPACING_MM, Weighting.T2, options, rng, look)
+            if ill.compartments:
+                yield abs(float(np.median(ill.image[ill.lesions > 0])) - marrow)
+
+    assert max(contrasts_on_t2(CLEAR)) > 1.5 * marrow
+    moderate = list(contrasts_on_t2(Look(moderate=1.0)))
+    assert min(moderate) > 2 * NOISE
+    assert max(moderate) < 1.2 * marrow
+
+
 def test_disease_without_texture_is_smoother(structures):
     def roughness(look):
         options = {"radius_mm": (10.0, 12.0), "sclerotic": 0.0}
