@@ -26,11 +26,21 @@ def lean(tmp_path):
     return path
 
 
+@pytest.fixture(autouse=True)
+def logging_restored():
+    """What a command sets up is undone."""
+    root = logging.getLogger()
+    handlers, level, own = root.handlers[:], root.level, logging.getLogger("spinemets").level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("spinemets").setLevel(own)
+
+
 @pytest.fixture
 def run(monkeypatch, truth, lean):
     """`spinemets detect` in this process, with a stand-in for the network."""
-    root = logging.getLogger()
-    handlers, level, own = root.handlers[:], root.level, logging.getLogger("spinemets").level
 
     def run(
         *arguments: object, segmenter: object = None, problem: Exception | None = None, spread: bool = False
@@ -49,18 +59,12 @@ def run(monkeypatch, truth, lean):
             main(["detect", "--config", str(lean), *map(str, arguments)])
         return ended.value.code
 
-    yield run
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("spinemets").setLevel(own)
+    return run
 
 
 @pytest.fixture
 def call(capsys, tmp_path, monkeypatch):
     """Any command line in this process, as the installed command would answer it."""
-    root = logging.getLogger()
-    handlers, level, own = root.handlers[:], root.level, logging.getLogger("spinemets").level
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -69,8 +73,4 @@ def call(capsys, tmp_path, monkeypatch):
         printed = capsys.readouterr()
         return subprocess.CompletedProcess(arguments, ended.value.code, printed.out, printed.err)
 
-    yield call
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("spinemets").setLevel(own)
+    return call

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from spinemets.anatomy import Compartment, Structure, VertebralLevel
 from spinemets.classification.compartment import BASE_RATES, CompartmentOpinion, judge_compartment
 from spinemets.classification.envelopes import Envelope, model_envelope
-from spinemets.classification.place import LevelsTouched, find_levels, hangs_from_above
+from spinemets.classification.place import LevelsTouched, find_levels
 from spinemets.config import ClassificationConfig
 from spinemets.findings import Lesion, LesionFinding, ReviewTopic, SpineSegmentation, Vertebra
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
@@ -70,8 +70,8 @@ def classify(
         place = (scene.segmentation, scene.axis)
         levels = find_levels(scene.voxels, scene.lesion_mm, place, vertebrae, config)
     doubts = _doubts(lesion, opinion, levels, config) + _cut_off(lesion, segmentation)
-    if scene is not None and levels.main is not None:
-        doubts += _unseen_level(scene, levels.main, vertebrae)
+    if scene is not None:
+        doubts += _unseen_level(scene, levels)
     doubts += _unlike_metastases(lesion, segmentation)
     if opinion is BASE_RATES:
         guess = (
@@ -104,8 +104,7 @@ def _look(lesion: Lesion, segmentation: SpineSegmentation) -> _Scene | None:
     part, corner = _crop(lesion, segmentation)
     voxels = (lesion.voxels - corner).astype(np.int32)
     heights = part.grid.to_world(voxels)[:, 2]
-    canal = (part.anatomy == Structure.THECAL_SAC) | (part.anatomy == Structure.CORD)
-    beside = voxels_of(canal)
+    beside = _canal_voxels(part)
     z = part.grid.to_world(beside)[:, 2]
     hidden = beside[(z > heights.min() - 3.0) & (z < heights.max() + 3.0)]
     anatomy = part.anatomy.copy()
@@ -149,11 +148,10 @@ def _envelopes(scene: _Scene) -> tuple[Envelope | None, Envelope | None]:
     own = np.zeros(grid.shape, dtype=np.bool_)
     own[tuple(scene.voxels.T)] = True
     others = scene.axis.project(grid.to_world(voxels_of(lesions & ~own)))
-    is_cord = part.anatomy == Structure.CORD
     free = ~(lesions | own)
-    labelled = voxels_of(is_cord | (part.anatomy == Structure.THECAL_SAC))
+    labelled = _canal_voxels(part)
     labelled_mm = scene.axis.project(grid.to_world(labelled))
-    of_cord, seen = is_cord[tuple(labelled.T)], free[tuple(labelled.T)]
+    of_cord, seen = part.anatomy[tuple(labelled.T)] == Structure.CORD, free[tuple(labelled.T)]
     if not seen.any():
         return None, None
 
@@ -167,6 +165,11 @@ def _envelopes(scene: _Scene) -> tuple[Envelope | None, Envelope | None]:
     return sac_envelope, model(of_cord) if of_cord.any() else None
 
 
+def _canal_voxels(part: SpineSegmentation) -> npt.NDArray[np.intp]:
+    """Indices (n, 3) of sac and cord."""
+    return voxels_of((part.anatomy == Structure.THECAL_SAC) | (part.anatomy == Structure.CORD))
+
+
 def _is_near_canal(scene: _Scene) -> bool:
     across = np.hypot(scene.lesion_mm[:, 1], scene.lesion_mm[:, 2])
     return bool(across.min() < _NEAR_CANAL_MM)
@@ -175,8 +178,8 @@ def _is_near_canal(scene: _Scene) -> bool:
 def _is_beyond_canal(scene: _Scene) -> bool:
     """Whether it lies above or below all that is labelled canal, and some way off: as below the sac's end."""
     part = scene.segmentation
-    canal = voxels_of((part.anatomy == Structure.THECAL_SAC) | (part.anatomy == Structure.CORD))
-    heights, own = scene.axis.project(part.grid.to_world(canal))[:, 0], scene.lesion_mm[:, 0]
+    canal_mm = scene.axis.project(part.grid.to_world(_canal_voxels(part)))
+    heights, own = canal_mm[:, 0], scene.lesion_mm[:, 0]
     return bool(max(own.min() - heights.max(), heights.min() - own.max()) > _BEYOND_CANAL_MM)
 
 
@@ -210,23 +213,21 @@ def _doubts(
     return doubts
 
 
-def _unseen_level(
-    scene: _Scene, main: Vertebra, vertebrae: tuple[Vertebra, ...]
-) -> list[tuple[ReviewTopic, str]]:
+def _unseen_level(scene: _Scene, levels: LevelsTouched) -> list[tuple[ReviewTopic, str]]:
     """That it may be of a vertebra of which no body is seen."""
     doubts: list[tuple[ReviewTopic, str]] = []
-    if _is_beside_dens(scene, main):
+    if _is_beside_dens(scene, levels.main):
         atlas = "It lies beside the dens, where C1 is, which has no body to be told by; it may be C1."
         doubts.append((ReviewTopic.LEVEL, atlas))
-    if hangs_from_above(scene.lesion_mm, (scene.segmentation, scene.axis), vertebrae):
+    if levels.hangs_from_above:
         above = "It lies where the arch of a vertebra above the uppermost body hangs down; it may be of that."
         doubts.append((ReviewTopic.LEVEL, above))
     return doubts
 
 
-def _is_beside_dens(scene: _Scene, main: Vertebra) -> bool:
+def _is_beside_dens(scene: _Scene, main: Vertebra | None) -> bool:
     """Whether most of a lesion called C2 lies at the height of the dens but not in it: there C1 is."""
-    if main.level is not VertebralLevel.C2:
+    if main is None or main.level is not VertebralLevel.C2:
         return False
     part = scene.segmentation
     axis_body = (part.anatomy == Structure.VERTEBRAL_BODY) & (part.vertebrae == main.instance)

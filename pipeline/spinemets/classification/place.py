@@ -14,11 +14,13 @@ from spinemets.arches import arch_drop_mm, pitch_at
 from spinemets.config import ClassificationConfig
 from spinemets.findings import SpineSegmentation, Vertebra
 from spinemets.spinal_axis import SpinalAxis
+from spinemets.volume import Mask
 from spinemets.voxels import SAMPLED_VOXELS, box_around, corner, voxels_of, widened
 
-__all__ = ["LevelsTouched", "find_levels", "hangs_from_above", "touches"]
+__all__ = ["LevelsTouched", "find_levels", "touches"]
 
 Array = npt.NDArray[np.float64]
+_Extent = tuple[int, float, float]
 
 _CANAL_RADIUS_MM = 9.0  # outside of it, what touches bone is that bone's; behind it lie arches
 _TOUCHING_MM = 4.0
@@ -30,10 +32,14 @@ _REACH_MM = 65.0  # from the canal's centre
 
 @dataclass(frozen=True, slots=True)
 class LevelsTouched:
-    """Vertebrae a lesion touches, head to foot, and the one that holds most of it."""
+    """Vertebrae a lesion touches, head to foot, and the one that holds most of it.
+
+    ``hangs_from_above`` where it rather is in the arch of one whose body lies above the view.
+    """
 
     vertebrae: tuple[Vertebra, ...]
     main: Vertebra | None
+    hangs_from_above: bool = False
 
 
 def find_levels(
@@ -60,37 +66,15 @@ def find_levels(
     outside = (owner < 0) & (np.hypot(lesion_mm[:, 1], lesion_mm[:, 2]) > _CANAL_RADIUS_MM)
     owner[outside] = _by_touch(lesion_voxels[outside], segmentation, row_of)
     loose = owner < 0
-    owner[loose] = _by_height(lesion_mm[loose], segmentation, axis, row_of)
+    extents = _extents(segmentation, axis, row_of)
+    owner[loose] = _by_height(lesion_mm[loose], extents)
     counts = np.bincount(owner[owner >= 0], minlength=len(known))
     if counts.sum() == 0:
         return LevelsTouched((), None)
     enough = touches(counts, len(lesion_voxels), segmentation.grid.voxel_volume_mm3, config)
     main = int(counts.argmax())
-    return LevelsTouched(tuple(vertebrae[row] for row in np.flatnonzero(enough)), vertebrae[main])
-
-
-def hangs_from_above(
-    lesion_mm: Array, scene: tuple[SpineSegmentation, SpinalAxis], vertebrae: tuple[Vertebra, ...]
-) -> bool:
-    """Whether most of a lesion lies where the arch of a vertebra above the view hangs down.
-
-    Behind the canal, thoracic processes lie a whole vertebra below their bodies. Of a body that the
-    image cuts, nothing is known of how far up it goes.
-    """
-    segmentation, axis = scene
-    if not vertebrae or not vertebrae[0].fully_visible or vertebrae[0].level in _NOTHING_ABOVE:
-        return False
-    row_of = np.full(256, -1, dtype=np.intp)
-    row_of[[vertebra.instance for vertebra in vertebrae]] = np.arange(len(vertebrae))
-    extents = _extents(segmentation, axis, row_of)
-    if not extents or extents[0][0] != 0:
-        return False
-    _, top, bottom = extents[0]
-    middles = np.array([0.5 * (extent[1] + extent[2]) for extent in extents])
-    behind = -lesion_mm[:, 1]
-    drop = arch_drop_mm(behind, lesion_mm[:, 2], pitch_at(lesion_mm[:, 0], middles))
-    above = lesion_mm[:, 0] - drop < top - _HALF_DISC * (bottom - top)
-    return bool(((behind > _CANAL_RADIUS_MM) & above).mean() > 0.5)
+    touched = tuple(vertebrae[row] for row in np.flatnonzero(enough))
+    return LevelsTouched(touched, vertebrae[main], _hangs_from_above(lesion_mm, extents, vertebrae))
 
 
 def touches(
@@ -123,19 +107,44 @@ def _by_touch(
     return nobody
 
 
-def _by_height(
-    where_mm: Array, segmentation: SpineSegmentation, axis: SpinalAxis, row_of: npt.NDArray[np.intp]
-) -> npt.NDArray[np.intp]:
+def _hangs_from_above(lesion_mm: Array, extents: list[_Extent], vertebrae: tuple[Vertebra, ...]) -> bool:
+    """Whether most of a lesion lies where the arch of a vertebra above the view hangs down.
+
+    Behind the canal, thoracic processes lie a whole vertebra below their bodies. Of a body that the
+    image cuts, nothing is known of how far up it goes.
+    """
+    if not vertebrae[0].fully_visible or vertebrae[0].level in _NOTHING_ABOVE:
+        return False
+    if not extents or extents[0][0] != 0:
+        return False
+    _, top, bottom = extents[0]
+    above = _body_height(lesion_mm, extents) < top - _HALF_DISC * (bottom - top)
+    return bool((_is_behind(lesion_mm) & above).mean() > 0.5)
+
+
+def _body_height(where_mm: Array, extents: list[_Extent]) -> Array:
+    """Along the canal in mm, the height of the body that what lies at each point belongs to; (n, 3) to (n,).
+
+    Behind the canal that is the body whose arch hangs down there, elsewhere the one beside it.
+    """
+    along, front, side = where_mm.T
+    middles = np.array([0.5 * (top + bottom) for _, top, bottom in extents])
+    drop = arch_drop_mm(-front, side, pitch_at(along, middles))
+    return np.asarray(along - np.where(_is_behind(where_mm), drop, 0.0))
+
+
+def _is_behind(where_mm: Array) -> Mask:
+    return np.asarray(-where_mm[:, 1] > _CANAL_RADIUS_MM)
+
+
+def _by_height(where_mm: Array, extents: list[_Extent]) -> npt.NDArray[np.intp]:
     """Row of the vertebra at each point's height, or -1; shape (n, 3) to (n,)."""
     nobody = np.full(len(where_mm), -1, dtype=np.intp)
-    extents = _extents(segmentation, axis, row_of)
     if not extents or len(where_mm) == 0:
         return nobody
     rows = np.array([row for row, _, _ in extents])
     tops, bottoms = (np.array([extent[column] for extent in extents]) for column in (1, 2))
-    pitch = pitch_at(where_mm[:, 0], 0.5 * (tops + bottoms))
-    drop = arch_drop_mm(-where_mm[:, 1], where_mm[:, 2], pitch)
-    height = where_mm[:, 0] - np.where(-where_mm[:, 1] > _CANAL_RADIUS_MM, drop, 0.0)
+    height = _body_height(where_mm, extents)
     cuts = [0.5 * (bottom + top) for bottom, top in _facing_ends(tops, bottoms)]
     owner = rows[np.digitize(height, np.maximum.accumulate(cuts) if cuts else [])]
     above = tops[0] - _BEYOND_END * (bottoms[0] - tops[0])
@@ -151,7 +160,7 @@ def _facing_ends(tops: Array, bottoms: Array) -> list[tuple[float, float]]:
 
 def _extents(
     segmentation: SpineSegmentation, axis: SpinalAxis, row_of: npt.NDArray[np.intp]
-) -> list[tuple[int, float, float]]:
+) -> list[_Extent]:
     """(row, top, bottom) along the canal of each named body, head to foot, in mm."""
     bony = (segmentation.anatomy == Structure.VERTEBRAL_BODY) | (segmentation.anatomy == Structure.SACRUM)
     bony &= np.take(row_of >= 0, segmentation.vertebrae)

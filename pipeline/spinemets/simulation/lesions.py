@@ -216,7 +216,7 @@ def _target_signal(
     if compartment is Compartment.EXTRADURAL:
         dark = min(r.soft_tissue, r.cord, usual - 4 * r.spread)
         bright = max(fluid, r.fat if enhanced else fluid, usual + 4 * r.spread)
-        either = _is_either(weighting)
+        either = not t1 and not _is_bright(weighting)
         darker = sclerotic or t1 or (either and rng.random() < 0.5)
         end = dark if darker else bright
         if either:
@@ -244,14 +244,10 @@ def _target_signal(
 
 def _nearer(target: float, host: _Host, least: float, rng: np.random.Generator) -> float:
     """A signal on the same side of the host as ``target``, at most as far off, and at least what is clear."""
+    farthest = target - host.signal
     clear = least * _CLEAR_ON_T2 * host.from_place_to_place
     shift = max(clear, log_uniform(_MODERATE, rng) * host.signal)
-    return host.signal + float(np.copysign(min(shift, abs(target - host.signal)), target - host.signal))
-
-
-def _is_either(weighting: Weighting) -> bool:
-    """Whether disease of bone is as likely brighter than marrow as darker: without fat suppression."""
-    return weighting not in (Weighting.T1, Weighting.DIXON_FAT) and not _is_bright(weighting)
+    return host.signal + float(np.copysign(min(shift, abs(farthest)), farthest))
 
 
 def _is_bright(weighting: Weighting) -> bool:

@@ -42,19 +42,23 @@ def copy_image(source: Path, target: Path) -> None:
     OutputError
         The copy cannot be written.
     """
-    is_nifti = copy_suffix(source) == ".nii.gz"
     try:
-        bare = _bare_nifti(source) if is_nifti else b""
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError.at(target, error) from None
+    copy = _copy_nifti if copy_suffix(source) == ".nii.gz" else _copy_by_itk
+    copy(source, target)
+
+
+def _copy_nifti(source: Path, target: Path) -> None:
+    try:
+        bare = _bare_nifti(source)
     except NIFTI_DAMAGE_ERRORS:
         raise UnreadableFileError("its file is damaged") from None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if is_nifti:
-            target.write_bytes(bare)
+        target.write_bytes(bare)
     except OSError as error:
         raise OutputError.at(target, error) from None
-    if not is_nifti:
-        _copy_by_itk(source, target)
 
 
 def _bare_nifti(source: Path) -> bytes:
