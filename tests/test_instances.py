@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from phantoms import Phantom, draw_phantom, ellipsoid
 from spinemets.anatomy import Structure, VertebralLevel
-from spinemets.instances import _expected_height_mm, _Piece, clean_anatomy, split_vertebrae
+from spinemets.bodies import Piece, _expected_height_mm
+from spinemets.instances import clean_anatomy, split_vertebrae
 from spinemets.volume import Grid
 
 LEVELS = list(VertebralLevel)
@@ -264,7 +265,7 @@ def test_a_fused_blob_does_not_hide_the_usual_height_of_the_bodies_about_it():
     sizes += [(34.5, 17.0, 11700), (16.0, 19.0, 5100)]
     pieces, top = [], 0.0
     for height, depth, volume in sizes:
-        pieces.append(_Piece(np.zeros(1, np.intp), top, top + height, depth, 15.0, 0.0, volume))
+        pieces.append(Piece(np.zeros(1, np.intp), top, top + height, depth, 15.0, 0.0, volume))
         top += height + 5.0
     assert 10.5 <= _expected_height_mm(pieces[0], pieces) <= 13.0
 
