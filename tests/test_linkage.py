@@ -72,7 +72,7 @@ def test_file_of_another_kind_is_not_replaced(tmp_path, content):
 def test_plan_writes_no_linkage(tmp_path, monkeypatch, command):
     monkeypatch.setenv("SPINEMETS_DEID_KEY", "a secret that only this test knows: 4f1d")
     monkeypatch.setattr("spinemets.bundles.load_bundle", lambda *_: SimpleNamespace(sha256="0" * 64))
-    monkeypatch.setattr("spinemets.cli.keep_quiet", lambda: None)
+    monkeypatch.setattr("spinemets.detect_command.keep_quiet", lambda: None)
     write_scan(tmp_path / "in/anna.nii.gz", lumbar_truth())
     path = tmp_path / "link.csv"
     add(path, 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-__all__ = ["device_option", "output_folder"]
+__all__ = ["device_option", "output_folder", "study_options", "together"]
 
 _Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -37,6 +37,32 @@ def output_folder(what: str) -> _Option:
         type=click.Path(file_okay=False, path_type=Path),
         help=what,
     )
+
+
+def together(*options: _Option) -> _Option:
+    """Several options under one name, listed in this order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+study_options = together(
+    click.argument(
+        "inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path(exists=True, path_type=Path)
+    ),
+    click.option(
+        "--identifiers",
+        type=click.Choice(["keep", "hash"]),
+        help="Write names, UIDs, patient ID and date as they are, or hash or omit them.  [default: hash]",
+    ),
+    click.option("-v", "--verbose", count=True, help="Say more; -vv also shows tracebacks."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings."),
+)
+"""Of ``inspect``, ``detect`` and ``plan``."""
 
 
 def _checked_device(_context: click.Context, _parameter: click.Parameter, device: str | None) -> str | None:

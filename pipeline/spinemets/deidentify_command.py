@@ -12,6 +12,7 @@ import click
 from spinemets.command_options import output_folder
 from spinemets.errors import NoUsableInputError, OutputError, SpinemetsError
 from spinemets.exit_codes import DONE, EPILOG, PARTIAL, code_of, common_code
+from spinemets.stderr import complain
 
 if TYPE_CHECKING:
     from spinemets.batch import PlannedStudy
@@ -83,7 +84,7 @@ def deidentify(
             click.echo(line)
             is_whole = is_whole and not lost
         except SpinemetsError as error:
-            click.echo(f"spinemets: {study.key}: {error}", err=True)
+            complain(f"{study.key}: {error}")
             problems.append(error)
     if len(problems) == len(studies):
         return common_code(code_of(problem) for problem in problems)

@@ -17,6 +17,7 @@ import click
 
 from spinemets.errors import NetworkError
 from spinemets.exit_codes import DONE, EPILOG, code_of
+from spinemets.stderr import complain
 
 if TYPE_CHECKING:
     from spinemets.serving.remotes import Query
@@ -117,7 +118,7 @@ def fetch(
             click.echo(f"{pulled.retrieved} studies fetched, {pulled.known} were here already")
             failures += pulled.failures
     for failure in failures:
-        _complain(f"error: {failure}")
+        complain(f"error: {failure}")
     return code_of(NetworkError("")) if failures else DONE
 
 
@@ -197,7 +198,7 @@ def _check(values: ServeSettings) -> int:
             click.echo(f"{name}: answers")
         except NetworkError as error:
             failures += 1
-            _complain(f"error: {error}")
+            complain(f"error: {error}")
     return code_of(NetworkError("")) if failures else DONE
 
 
@@ -266,7 +267,3 @@ def _stopped_by_signals() -> Iterator[Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _complain(message: str) -> None:
-    click.echo(f"spinemets: {message}", err=True)
