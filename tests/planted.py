@@ -25,6 +25,7 @@ from spinemets.detection import Models
 from spinemets.findings import SpineSegmentation
 from standins import TruthSegmenter, models_for
 
+KEY = "a secret that only this test knows: 4f1d"
 FOLDER = "BRONISLAWA_KOWALCZYK_1943"
 ROOT = "1.2.826.0.1.3680043.8.498.77"
 STUDY_UID, SERIES_UID, FRAME_UID = f"{ROOT}.1111", f"{ROOT}.2222", f"{ROOT}.3333"

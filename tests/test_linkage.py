@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from planted import KEY
 from spinemets.batch.deidentified import write_linkage
 from spinemets.batch.planning import PlannedStudy
 from spinemets.cli import main
@@ -70,7 +71,7 @@ def test_file_of_another_kind_is_not_replaced(tmp_path, content):
 
 @pytest.mark.parametrize("command", [("plan",), ("detect", "--dry-run")])
 def test_plan_writes_no_linkage(tmp_path, monkeypatch, command):
-    monkeypatch.setenv("SPINEMETS_DEID_KEY", "a secret that only this test knows: 4f1d")
+    monkeypatch.setenv("SPINEMETS_DEID_KEY", KEY)
     monkeypatch.setattr("spinemets.bundles.load_bundle", lambda *_: SimpleNamespace(sha256="0" * 64))
     monkeypatch.setattr("spinemets.detect_command.keep_quiet", lambda: None)
     write_scan(tmp_path / "in/anna.nii.gz", lumbar_truth())

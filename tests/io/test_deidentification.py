@@ -1,4 +1,4 @@
-"""Single rules of de-identification; that nothing at all gets through is tested in test_deidentification."""
+"""Single rules of de-identification; that nothing at all gets through is tested in tests/deidentification."""
 
 from __future__ import annotations
 

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
-import logging
 import shutil
-import signal
 import stat
 import subprocess
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import highdicom
 import nibabel
@@ -22,77 +17,12 @@ import numpy as np
 import pydicom
 import pytest
 
-from killed_commands import command_and_be_killed, copy_and_be_killed, exit_code_of
-from planted import (
-    DATES,
-    FOLDER,
-    HIDDEN,
-    STUDY_UID,
-    TEXTS,
-    identifiers,
-    leaks,
-    planted_truth,
-    truth_models,
-    write_planted_archive,
-    write_planted_image,
-    write_planted_study,
-)
-from spinemets.batch import deidentified, plan_batch
-from spinemets.batch.folders import remove_scratch
-from spinemets.cli import main
-from spinemets.config import DeidentificationConfig
-from spinemets.exit_codes import INTERRUPTED
+from planted import DATES, FOLDER, HIDDEN, KEY, STUDY_UID, TEXTS, identifiers, leaks
 from spinemets.io import deidentification
 from spinemets.io.deidentification import dicom_copy, header, image_copy, listing
 from spinemets.reporting.document import hash_identifier
 
-KEY = "a secret that only this test knows: 4f1d"
 EVERYTHING = "json,html,nifti,png,pdf,bids,fhir,dicom-seg,dicom-sr,dicom-pdf,dicom-sc,dicom-rtstruct"
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return planted_truth()
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory, truth):
-    """A manifest of a DICOM study, an image of the same patient, and a file that is damaged."""
-    folder = tmp_path_factory.mktemp("in")
-    study = write_planted_study(folder, truth)
-    image = write_planted_image(folder / "MANIFEST-Zygmunt/Kowalczyk_Bronka_T2.nii.gz", truth)
-    broken = folder / "Broken-Kowalczyk-file.nii"
-    broken.write_bytes(b"no image of PAT-ID-5501987")
-    manifest = folder / "list.csv"
-    with manifest.open("w", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerows([["study", "path", "ward"], ["MANIFEST-Zygmunt", str(study), "ward-Jagiello"]])
-    return SimpleNamespace(study=study, image=image, broken=broken, manifest=manifest)
-
-
-@pytest.fixture(scope="module")
-def call():
-    """Run a command line here, with the truth for a network; gives its exit code and what it printed."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in ("spinemets", "spinemets.io")}
-
-    def run(*arguments: object) -> tuple[object, str]:
-        printed = io.StringIO()
-        with redirect_stdout(printed), redirect_stderr(printed), pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        return ended.value.code, printed.getvalue()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPINEMETS_DEID_KEY", KEY)
-        patch.setattr("spinemets.detection.load_models", truth_models)
-        patch.setattr("spinemets.bundles.load_bundle", lambda *_: SimpleNamespace(sha256="0" * 64))
-        yield run
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, own in levels.items():
-        logging.getLogger(name).setLevel(own)
 
 
 @dataclass(frozen=True)
@@ -284,175 +214,6 @@ def test_worker_processes_leave_nothing_either(call, inputs, tmp_path):
     assert leaks([tmp_path / "out"], identifiers(), printed) == {}
 
 
-def second_series(exam: Path) -> list[Path]:
-    """The files of a second series of the study in ``exam/a``, written into ``exam/b``."""
-    (exam / "b").mkdir()
-    paths = []
-    for number, path in enumerate(sorted((exam / "a").iterdir())):
-        image = pydicom.dcmread(path)
-        image.SeriesInstanceUID, image.SOPInstanceUID = "1.2.3.4", f"1.2.3.4.{number}"
-        paths.append(exam / "b" / path.name)
-        image.save_as(paths[-1])
-    return paths
-
-
-def test_copy_that_lacks_a_usable_series_is_not_the_whole(call, inputs, tmp_path):
-    exam, copies = tmp_path / "exam", tmp_path / "copies"
-    shutil.copytree(inputs.study, exam / "a")
-    for number, path in enumerate(second_series(exam)):
-        image = pydicom.dcmread(path)
-        image.BurnedInAnnotation = "YES" if number == 8 else "NO"
-        image.save_as(path)
-    assert call("deidentify", exam / "a", "-o", copies)[0] == 0
-    whole = sorted(path.name for path in copies.rglob("*.dcm"))
-    code, printed = call("deidentify", exam, "-o", copies)
-    assert (code, "1 of 2 series; left out: 1 x its header says" in printed) == (7, True), printed
-    assert sorted(path.name for path in copies.rglob("*.dcm")) == whole
-    code, printed = call("deidentify", exam / "b", "-o", tmp_path / "none")
-    assert code not in (0, 7), printed
-    assert not list(tmp_path.glob("none/study-*"))
-
-
-def test_file_that_cannot_be_written_costs_its_series_only(call, inputs, tmp_path):
-    exam, copies = tmp_path / "exam", tmp_path / "copies"
-    shutil.copytree(inputs.study, exam / "a")
-    path = second_series(exam)[4]
-    image = pydicom.dcmread(path)
-    # Reading does not need it, and writing does.
-    del image.SOPInstanceUID
-    image.file_meta.MediaStorageSOPInstanceUID = ""
-    image.save_as(path, enforce_file_format=False)
-    code, printed = call("deidentify", exam, inputs.image, "-o", copies)
-    assert (code, "1 of 2 series; left out: 1 x a file of it lacks what DICOM" in printed) == (7, True), (
-        printed
-    )
-    assert leaks([copies], identifiers(), printed) == {}
-    assert len(list(copies.rglob("*.dcm"))) == len(list((exam / "a").iterdir()))
-    assert len(list(copies.rglob("*.nii.gz"))) == 1
-    code, printed = call("detect", exam, "-o", tmp_path / "out", "--deidentify", "--formats", "json")
-    assert code == 0, printed
-
-
-def test_unexpected_error_of_a_copy_costs_its_study_only(call, inputs, tmp_path, monkeypatch):
-    def faulty(*_: object) -> None:
-        raise ZeroDivisionError("Kowalczyk")
-
-    monkeypatch.setattr(listing, "copy_dicom", faulty)
-    code, printed = call("deidentify", inputs.study, inputs.image, "-o", tmp_path / "copies")
-    assert (code, "cannot be de-identified (ZeroDivisionError)" in printed) == (7, True), printed
-    assert leaks([tmp_path / "copies"], identifiers(), printed) == {}
-    assert len(list((tmp_path / "copies").rglob("*.nii.gz"))) == 1
-
-
-def test_archived_study_is_copied_and_analysed_without_a_trace(call, inputs, tmp_path, monkeypatch):
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    path = write_planted_archive(tmp_path / "in/Kowalczyk.zip", inputs.study)
-    detected = call(
-        "detect", path, "-o", tmp_path / "out", "--deidentify", "--formats", "json,dicom-seg", "-vv"
-    )  # fmt: skip
-    copied = call("deidentify", path, "-o", tmp_path / "copies")
-    assert (detected[0], copied[0]) == (0, 0), detected[1] + copied[1]
-    assert list(tmp_path.glob("out/*/dicom/levels.seg.dcm"))
-    written = [tmp_path / "out", tmp_path / "copies"]
-    assert leaks(written, identifiers(), detected[1] + copied[1]) == {}
-    assert list((tmp_path / "temporary").glob("spinemets-*")) == []
-    assert not list((tmp_path / "out").glob(".*.part"))
-
-
-@pytest.mark.parametrize(
-    ("fault", "code", "reason"),
-    [
-        ("cut", 3, "its archive cannot be unpacked"),
-        ("gone", 3, "its archive cannot be unpacked"),
-        ("no room", 9, "there is no room for its copy"),
-        ("refused", 3, "its archive is of a kind that is not unpacked"),
-    ],
-)
-@pytest.mark.parametrize("command", ["detect", "deidentify"])
-def test_archive_that_fails_after_it_was_planned_is_not_named(
-    call, inputs, tmp_path, monkeypatch, command, fault, code, reason
-):
-    path = tmp_path / "in/Kowalczyk_Bronka_19430517.zip"
-    genuine = deidentified.pseudonymous
-
-    def harmed(studies, deidentifier):
-        """Called when the studies are planned and none is copied yet."""
-        if fault == "cut":
-            path.write_bytes(path.read_bytes()[:5000])
-        elif fault == "gone":
-            path.unlink()
-        elif fault == "no room":
-            monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-        else:
-            monkeypatch.setattr("spinemets.io.sources._MOST_ARCHIVE_MEMBERS", 3)
-        return genuine(studies, deidentifier)
-
-    monkeypatch.setattr(deidentified, "pseudonymous", harmed)
-    write_planted_archive(path, inputs.study)
-    options = ("--deidentify", "--formats", "json", "-vv") if command == "detect" else ()
-    ended, printed = call(command, path, "-o", tmp_path / "out", *options)
-    assert (ended, reason in printed) == (code, True), printed
-    assert leaks([tmp_path / "out"], identifiers(), printed) == {}
-    if command == "detect":
-        (record,) = (json.loads(line) for line in (tmp_path / "out/batch.jsonl").read_text().splitlines())
-        assert reason in record["reason"]
-        assert bool(record["log"]) == (record["state"] == "failed")
-
-
-def test_process_killed_while_it_copies_an_archive_leaves_only_what_is_removed(inputs, tmp_path, monkeypatch):
-    monkeypatch.setenv("SPINEMETS_DEID_KEY", KEY)
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    path, out = write_planted_archive(tmp_path / "in/Kowalczyk.zip", inputs.study), tmp_path / "out"
-    assert exit_code_of(copy_and_be_killed, path, out) == -signal.SIGKILL
-    assert list((tmp_path / "temporary").iterdir()) == []
-    assert leaks([out], identifiers()) != {}, "it was killed when the archive was unpacked"
-    remove_scratch(out, "study-1")
-    assert list(out.iterdir()) == []
-
-
-def test_archive_lies_unpacked_no_longer_than_it_is_copied(inputs, tmp_path, monkeypatch):
-    monkeypatch.setenv("SPINEMETS_DEID_KEY", KEY)
-    (study,) = plan_batch([write_planted_archive(tmp_path / "in/Kowalczyk.zip", inputs.study)])
-    out = tmp_path / "out"
-    copy = deidentified.copied_study(study.found, out, "study-1", DeidentificationConfig(enabled=True))
-    files = [file for entry in copy.series for file in entry.series.files]
-    assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(files) != []
-    assert leaks([out], identifiers()) == {}
-
-
-@pytest.mark.parametrize(
-    ("command", "number", "copying"),
-    [
-        ("deidentify", signal.SIGTERM, True),
-        ("deidentify", signal.SIGINT, True),
-        ("deidentify", signal.SIGKILL, True),
-        ("inspect", signal.SIGTERM, False),
-        ("inspect", signal.SIGHUP, False),
-        ("inspect", signal.SIGKILL, False),
-    ],
-)
-def test_command_that_is_killed_leaves_nothing_or_the_next_one_removes_it(
-    inputs, tmp_path, monkeypatch, command, number, copying
-):
-    monkeypatch.setenv("SPINEMETS_DEID_KEY", KEY)
-    temporary, out = tmp_path / "temporary", tmp_path / "out"
-    monkeypatch.setenv("TMPDIR", str(temporary))
-    temporary.mkdir()
-    path = write_planted_archive(tmp_path / "in/Kowalczyk.zip", inputs.study)
-    arguments = [command, str(path), *(["-o", str(out)] if command == "deidentify" else [])]
-    ended = exit_code_of(command_and_be_killed, arguments, number, copying)
-    assert ended == (-signal.SIGKILL if number == signal.SIGKILL else INTERRUPTED)
-    if number == signal.SIGKILL:
-        assert leaks([temporary], identifiers()) != {}, "it was killed when the archive was unpacked"
-        # A copy of the same study removes what was left, also where it lies in no archive.
-        again = ["deidentify", str(inputs.study), "-o", str(out)] if copying else arguments
-        assert exit_code_of(main, again) == 0
-    assert list(temporary.iterdir()) == []
-    assert list(out.glob(".*")) == []
-
-
 def test_linkage_tells_the_owner_alone(call, inputs, tmp_path):
     linkage = tmp_path / "mine/linkage.csv"
     arguments = ("detect", inputs.study, inputs.broken, "-o", tmp_path / "out", "--deidentify")
@@ -465,19 +226,6 @@ def test_linkage_tells_the_owner_alone(call, inputs, tmp_path):
     assert all(row["study"] in printed for row in rows)
     assert stat.S_IMODE(linkage.stat().st_mode) == 0o600
     assert call(*arguments, "--deid-linkage", tmp_path / "out/linkage.csv")[0] == 2
-
-
-def test_file_in_the_place_of_a_copy_costs_that_study_only(call, inputs, tmp_path):
-    out = tmp_path / "out"
-    call("deidentify", inputs.study, "-o", out)
-    (copy,) = out.iterdir()
-    shutil.rmtree(copy)
-    copy.write_text("in the way")
-    code, printed = call("deidentify", inputs.study, inputs.image, "-o", out)
-    assert code == 7
-    assert "something else than a folder has its name" in printed
-    assert len([path for path in out.iterdir() if path.is_dir()]) == 1
-    assert copy.read_text() == "in the way"
 
 
 @pytest.mark.parametrize(
