@@ -19,12 +19,13 @@ from spinemets.batch import (
     Stage,
     plan_batch,
     run_batch,
+    settle_names,
     stages,
     stamp_of,
     what_to_do,
 )
 from spinemets.config import DetectionConfig, ReportConfig
-from spinemets.errors import DeviceUnavailableError, ModelNotFoundError, OutOfMemoryError
+from spinemets.errors import DeviceUnavailableError, ModelNotFoundError, OutOfMemoryError, WorkerError
 from standins import TruthSegmenter, lumbar_truth, models_for
 
 LEAN = DetectionConfig(report=ReportConfig(formats=("json", "nifti"), identifiers="keep"))
@@ -86,6 +87,13 @@ class FaultySegmenter(TruthSegmenter):
         if self.broken:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return super().segment(study)
+
+
+class Fails:
+    """A network that never ends well."""
+
+    def segment(self, _study):
+        raise WorkerError("killed")
 
 
 class Crowded(TruthSegmenter):
@@ -166,6 +174,18 @@ def run_planned(
         todo = what_to_do(planned, book.records, out, lambda study: stamp_of(study, sha256, config), again)
         source = ModelSource(sha256, load_models or partial(models_for, segmenter))
         return run_batch(todo, book, source, config, watcher or Silent(), limits or Limits(0))
+
+
+def run_listed(rows: dict[str, Path], out: Path, segmenter) -> list[BatchRecord]:
+    """Run a manifest with hashed names, as the command does."""
+    manifest = out.with_suffix(".csv")
+    manifest.write_text("study,path\n" + "".join(f"{name},{path}\n" for name, path in rows.items()))
+    config = LEAN.model_copy(update={"report": LEAN.report.model_copy(update={"identifiers": "hash"})})
+    with RecordBook(out) as book:
+        studies = settle_names(plan_batch([manifest]), book, "hash")
+        todo = what_to_do(studies, book.records, out, lambda study: stamp_of(study, "0" * 64, config))
+        model = ModelSource("0" * 64, lambda: models_for(segmenter))
+        return list(run_batch(todo, book, model, config, Silent()))
 
 
 def run_slowly(scans: Path, out: Path, beside: SideBySide | None) -> None:

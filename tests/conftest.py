@@ -8,7 +8,7 @@ import pytest
 
 from phantoms import Phantom, draw_phantom
 from spinemets.findings import SpineSegmentation
-from standins import lumbar_truth
+from standins import lumbar_truth, write_scan
 from tool_requirement import pytest_runtest_makereport
 
 __all__ = ["pytest_runtest_makereport"]
@@ -42,6 +42,12 @@ def chest() -> Phantom:
 def truth() -> SpineSegmentation:
     """What the scans that ``standins.write_scan`` writes show."""
     return lumbar_truth()
+
+
+@pytest.fixture
+def scan(tmp_path: Path, truth: SpineSegmentation) -> Path:
+    """A scan with this truth, alone in its folder."""
+    return write_scan(tmp_path / "in/anna.nii.gz", truth)
 
 
 @pytest.fixture

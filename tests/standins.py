@@ -61,6 +61,11 @@ def write_scan(path: Path, truth: SpineSegmentation) -> Path:
     return path
 
 
+def healthy_scan(path: Path, truth: SpineSegmentation) -> Path:
+    """A scan whose content is no other one's of the tests."""
+    return write_scan(path, without_lesions(truth))
+
+
 class TruthSegmenter:
     """Answers every study of the right size with the truth it was given."""
 
