@@ -197,7 +197,7 @@ def test_answer_that_is_not_dicomweb_is_a_network_error(queue, inbox, answer):
             {"status": 302, "headers": {"Location": "http://localhost:1/x"}},
             "with a redirection to another",
         ),
-        (gzip.compress(b"[]"), {"headers": {"Content-Encoding": "gzip"}}, "with compressed content"),
+        (gzip.compress(b"[]", mtime=0), {"headers": {"Content-Encoding": "gzip"}}, "with compressed content"),
         (b"[]", {"status": 404, "kind": "text/html"}, "with HTTP status 404"),
     ],
 )
