@@ -20,7 +20,6 @@ WEIGHTINGS = (Weighting.T1, Weighting.T2, Weighting.T2_FS, Weighting.UNKNOWN)
 VARIANTS = (
     mimics.basivertebral_vein,
     mimics.endplate_change,
-    mimics.schmorl_node,
     mimics.corner_change,
     mimics.fatty_focus,
     mimics.haemangioma,
@@ -175,17 +174,35 @@ def test_endplate_changes_lie_along_an_endplate(one_body):
         assert np.ptp(where) <= 16
 
 
-def test_schmorl_nodes_have_the_disc_s_signal(one_body):
-    patch, body, references = one_body
-    towards = np.sign(references.soft_tissue - references.marrow)
-    largest = [
-        mimics.schmorl_node(patch, body, SPACING_MM, references, Weighting.T2, np.random.default_rng(seed))
-        - patch
-        for seed in SEEDS
-    ]
-    depths = np.array([(towards * change).max() for change in largest])
-    expected = abs(references.soft_tissue - references.marrow)
-    assert (depths > 0.5 * expected).sum() > 10
+def test_schmorl_nodes_are_of_one_piece_with_the_disc_and_have_its_signal(structures, image):
+    """The endplate between is as dark as cortical bone, and broken; other discs have another signal."""
+    bodies, labels = bodies_of(structures)
+    body = bodies == labels[0]
+    discs = structures == Structure.DISC
+    heights = np.argwhere(body)[:, 2]
+    above = discs & (np.arange(body.shape[2]) > heights.mean())
+    scan = np.where(above, 130, np.where(discs, 60, image)).astype(np.float32)
+    scan.setflags(write=False)
+    references = measure_references(scan, structures)
+    signals = []
+    for seed in range(30):
+        changed = mimics.schmorl_node(
+            scan, body, discs, SPACING_MM, references, Weighting.T2, np.random.default_rng(seed)
+        )
+        assert np.array_equal(changed[discs], scan[discs])
+        assert (changed[body] != scan[body]).mean() < 0.8
+        altered = np.abs(changed - scan) > 4 * references.spread
+        where = np.argwhere(altered & body)
+        if len(where) < 5:
+            continue
+        upper = where[:, 2].mean() > heights.mean()
+        node = changed[altered & body]
+        signals.append((upper, float(np.median(node))))
+    upper, lower = ([signal for side, signal in signals if side == wanted] for wanted in (True, False))
+    assert len(upper) > 5
+    assert len(lower) > 5
+    assert np.median(upper) == pytest.approx(130, abs=25)
+    assert np.median(lower) == pytest.approx(60, abs=25)
 
 
 def test_changed_corners_lie_at_a_corner(one_body):

@@ -20,6 +20,7 @@ from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, nerve_ro
 from spinemets.simulation.references import References, measure_references, spread_about_trend
 from spinemets.simulation.shapes import Box, blob, log_uniform, smooth_noise, squared_distance
 from spinemets.volume import Mask, Weighting
+from spinemets.voxels import widened
 
 __all__ = [
     "add_mimics",
@@ -37,7 +38,10 @@ Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 _Change = Literal["oedema", "fat", "sclerosis"]
 _MODIC: dict[int, _Change] = {1: "oedema", 2: "fat", 3: "sclerosis"}
-_RIM_CHANCE = 0.4
+# Of each body. Most of what a lesion detector takes for one in patients without any is such a node.
+_SCHMORL_CHANCE = 0.2
+_ENDPLATE_MM = 2.0  # from a body to its disc
+_DISC_REACH_MM = 12.0
 # Far below that of bright lesions: on T2 alone, what is bright and round would be learnt to be benign.
 _HAEMANGIOMA_CHANCE = 0.02
 _FAT_SUPPRESSED = (Weighting.T2_FS, Weighting.T1_FS_GD, Weighting.PD_FS, Weighting.DIXON_WATER)
@@ -70,6 +74,17 @@ def add_mimics(
         for chance, variant in _VARIANTS:
             if rng.random() < chance:
                 image[box] = variant(image[box], body, spacing_mm, references, weighting, rng)
+        if rng.random() < _SCHMORL_CHANCE:
+            around = widened(box, (0, 0, round(_DISC_REACH_MM / spacing_mm[2])), image.shape)
+            image[around] = schmorl_node(
+                image[around],
+                bodies[around] == label,
+                structures[around] == Structure.DISC,
+                spacing_mm,
+                references,
+                weighting,
+                rng,
+            )
     return image
 
 
@@ -136,27 +151,66 @@ def endplate_change(
 def schmorl_node(
     image: Array,
     body: Mask,
+    discs: Mask,
     spacing_mm: PointMm,
     references: References,
     weighting: Weighting,
     rng: np.random.Generator,
 ) -> Array:
-    """Disc material pressed into an endplate: round, with the disc's signal.
+    """Disc material pressed through an endplate: a dome with the signal of the disc it comes from.
 
-    Some have a rim of marrow that reacts: oedema or fat.
+    It is of one piece with that disc, the endplate broken. Some have a thin rim of cortical bone, some
+    a broader one of marrow that reacts: oedema, fat or sclerosis.
     """
     points = np.argwhere(body)
-    edge = points[:, 2].max() if rng.random() < 0.5 else points[:, 2].min()
-    row = points[rng.integers(len(points))]
-    radii = rng.uniform(2, 6) * np.array((1.0, rng.uniform(1.0, 1.8), rng.uniform(0.6, 1.0)))
-    box, level = blob(body.shape, spacing_mm, (row[0], row[1], edge), radii, rng)
-    weight = np.clip(1.5 - level, 0, 1) * body[box]
+    x, y, _ = points[rng.integers(len(points))]
+    column = np.flatnonzero(body[x, y])
+    upper = bool(rng.random() < 0.5)
+    edge, inwards = (column[-1], -1) if upper else (column[0], 1)
+    size = log_uniform((2, 8), rng)
+    centre = (x, y, edge + inwards * rng.uniform(-0.2, 0.7) * size / spacing_mm[2])
+    box, level = blob(body.shape, spacing_mm, centre, size * rng.uniform(0.7, 1.4, 3), rng)
     changed = image.copy()
-    if rng.random() < _RIM_CHANCE:
-        rim = np.clip(1 - np.abs(level - 1.5) / rng.uniform(0.3, 0.7), 0, 1) * body[box]
-        changed[box] += rim * _reaction(weighting, rng) * rng.uniform(1.5, 4) * references.spread
-    changed[box] += weight * (references.soft_tissue - references.marrow)
+    changed[box] += _rim_of_node(level, size, weighting, rng) * body[box] * references.spread
+    disc = _disc_beyond(image, discs, edge, upper, spacing_mm, references)
+    signal = disc + 0.15 * (disc - references.marrow) * smooth_noise(level.shape, spacing_mm, 4.0, rng)
+    own = body[box] | _endplates(body[box], discs[box], spacing_mm)
+    weight = np.clip((1.2 - level) * rng.uniform(2, 5), 0, 1) * own
+    changed[box] += weight * (signal - changed[box])
     return changed
+
+
+def _rim_of_node(level: Array, size_mm: float, weighting: Weighting, rng: np.random.Generator) -> Array:
+    """What surrounds a Schmorl node, in spreads of marrow: a reaction, cortical bone, or nothing."""
+    kind = rng.random()
+    if kind < 0.4:
+        sign = -1 if rng.random() < 0.3 else _reaction(weighting, rng)
+        width = rng.uniform(0.3, 0.7)
+        return np.asarray(sign * rng.uniform(1.5, 4) * np.clip(1 - np.abs(level - 1.4) / width, 0, 1))
+    if kind < 0.7:
+        width = rng.uniform(0.7, 1.5) / size_mm
+        return np.asarray(-rng.uniform(1, 3) * np.clip(1 - np.abs(level - 1.2) / width, 0, 1))
+    return np.zeros_like(level)
+
+
+def _disc_beyond(
+    image: Array, discs: Mask, edge: int, upper: bool, spacing_mm: PointMm, references: References
+) -> float:
+    """The signal of the disc above or below a body's edge; that of all discs where it is not in view."""
+    heights = np.arange(discs.shape[2]) - edge
+    near = (np.abs(heights) * spacing_mm[2] < _DISC_REACH_MM) & ((heights > 0) == upper)
+    beside = image[discs & near]
+    return float(np.median(beside)) if beside.size > 20 else references.soft_tissue
+
+
+def _endplates(body: Mask, discs: Mask, spacing_mm: PointMm) -> Mask:
+    """What lies between a body and its discs: labels leave the dark line of an endplate out."""
+    reach = max(1, round(_ENDPLATE_MM / spacing_mm[2]))
+    up_and_down = np.ones((1, 1, 3), dtype=np.bool_)
+    from_body, from_disc = (
+        ndimage.binary_dilation(tissue, up_and_down, iterations=reach) for tissue in (body, discs)
+    )
+    return np.asarray(from_body & from_disc & ~discs)
 
 
 def corner_change(
@@ -309,7 +363,6 @@ _Variant = Callable[[Array, Mask, PointMm, References, Weighting, np.random.Gene
 _VARIANTS: tuple[tuple[float, _Variant], ...] = (
     (0.45, basivertebral_vein),
     (0.12, endplate_change),
-    (0.12, schmorl_node),
     (0.10, corner_change),
     (0.10, fatty_focus),
     (_HAEMANGIOMA_CHANCE, haemangioma),
