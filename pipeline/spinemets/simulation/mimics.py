@@ -39,7 +39,7 @@ Labels = npt.NDArray[np.uint8]
 _Change = Literal["oedema", "fat", "sclerosis"]
 _MODIC: dict[int, _Change] = {1: "oedema", 2: "fat", 3: "sclerosis"}
 # Of each body. Most of what a lesion detector takes for one in patients without any is such a node.
-_SCHMORL_CHANCE = 0.2
+_SCHMORL_CHANCE = 0.35
 _ENDPLATE_MM = 2.0  # from a body to its disc
 _DISC_REACH_MM = 12.0
 # Far below that of bright lesions: on T2 alone, what is bright and round would be learnt to be benign.
@@ -167,7 +167,7 @@ def schmorl_node(
     column = np.flatnonzero(body[x, y])
     upper = bool(rng.random() < 0.5)
     edge, inwards = (column[-1], -1) if upper else (column[0], 1)
-    size = log_uniform((2, 8), rng)
+    size = log_uniform((2.5, 8), rng)
     centre = (x, y, edge + inwards * rng.uniform(-0.2, 0.7) * size / spacing_mm[2])
     box, level = blob(body.shape, spacing_mm, centre, size * rng.uniform(0.7, 1.4, 3), rng)
     changed = image.copy()
