@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
 from spinemets.anatomy import Compartment, Structure
 from spinemets.findings import ReviewTopic
 from spinemets.reporting import summary_lines
-from spinemets.reporting.drawing import grey_picture
+from spinemets.reporting.drawing import draw_text, grey_picture, text_width
 from spinemets.reporting.overlays import draw_key_images, draw_lesion, draw_overlays, plane_through
 from spinemets.reporting.overview import draw_overview
 from spinemets.reporting.palette import COMPARTMENT_COLOURS
@@ -188,9 +188,28 @@ def test_a_picture_rounds_sizes_as_the_report_does(report, written):
     draw_lesion(make_scene(single, 0.8), finding)
     heading = next(text for text in places(written) if text.startswith("Lesion 1"))
     (described,) = (line for line in summary_lines(single) if line.startswith("  1"))
-    for size in ("18 mm", "84 mm³"):
-        assert size in heading
+    # The pictures' font has no raised 3.
+    for size, drawn in (("18 mm", "18 mm"), ("84 mm³", "84 mm3")):
+        assert drawn in heading
         assert size in described
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("84 mm³", "84 mm3"),
+        ("Wirbelsäule T2 sag", "Wirbelsaule T2 sag"),
+        # As names of files are written on a Mac: the letter and its dots apart.
+        ("Wirbelsa\u0308ule", "Wirbelsaule"),
+        ("lesion 57 % · L5?", "lesion 57 % · L5?"),
+        ("脊椎", "脊椎"),
+    ],
+)
+def test_a_picture_writes_the_nearest_letter_that_its_font_has(written, text, drawn):
+    image = Image.new("RGB", (300, 40))
+    draw_text(image, (10, 20), text)
+    assert [one for one, *_ in written] == [drawn]
+    assert text_width(text) == text_width(drawn)
 
 
 def test_labels_give_the_probability_of_the_lesion(report, written):

@@ -5,6 +5,7 @@ Knows pixels and colours only; where things lie in the body is decided by the ca
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -130,9 +131,30 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)
 
 
+def _writable(text: str) -> str:
+    """A text in letters that the font has: "84 mm3" for "84 mm³", "Wirbelsaule" for "Wirbelsäule"."""
+    return "".join(map(_letter, unicodedata.normalize("NFC", text)))
+
+
+@cache
+def _letter(character: str) -> str:
+    """A character without what the font lacks of it; the character itself where nothing like it is there."""
+    decomposed = unicodedata.normalize("NFKD", character)
+    plain = "".join(part for part in decomposed if not unicodedata.combining(part))
+    if _has(character) or not plain or not all(map(_has, plain)):
+        return character
+    return plain
+
+
+def _has(character: str) -> bool:
+    """Whether the font has a letter; for all others it draws the same box."""
+    box, drawn = (bytes(_font(FONT_SIZE).getmask(one)) for one in ("\uffff", character))
+    return drawn != box
+
+
 def text_width(text: str, size: int = FONT_SIZE) -> int:
     """Width of a text in pixels."""
-    return round(_font(size).getlength(text))
+    return round(_font(size).getlength(_writable(text)))
 
 
 def fit_text(text: str, width: int, size: int = FONT_SIZE) -> str:
@@ -155,7 +177,13 @@ def draw_text(
 ) -> None:
     """Write a text with a dark rim; ``anchor`` is Pillow's, as "lm" for left and middle."""
     ImageDraw.Draw(image).text(
-        place, text, fill=colour, font=_font(size), anchor=anchor, stroke_width=_RIM, stroke_fill=(0, 0, 0)
+        place,
+        _writable(text),
+        fill=colour,
+        font=_font(size),
+        anchor=anchor,
+        stroke_width=_RIM,
+        stroke_fill=(0, 0, 0),
     )
 
 
@@ -182,7 +210,7 @@ def _text_box(sheet: Sheet, text: str, spot: Spot) -> Box:
     """Rows and columns that a text covers."""
     column, row, anchor = spot
     left, top, right, bottom = ImageDraw.Draw(sheet.image).textbbox(
-        (column, row), text, font=_font(FONT_SIZE), anchor=anchor, stroke_width=_RIM
+        (column, row), _writable(text), font=_font(FONT_SIZE), anchor=anchor, stroke_width=_RIM
     )
     return slice(int(top), int(np.ceil(bottom))), slice(int(left), int(np.ceil(right)))
 
