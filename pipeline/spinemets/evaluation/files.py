@@ -26,7 +26,7 @@ from spinemets.errors import GeometryError, NoUsableInputError, UnreadableFileEr
 from spinemets.evaluation.results import FindingFacts, StudyResult
 from spinemets.evaluation.spider import SpiderPrediction
 from spinemets.findings import PointMm
-from spinemets.io.files import NIFTI_DAMAGE_ERRORS
+from spinemets.io.files import NIFTI_DAMAGE_ERRORS, read_image_header
 from spinemets.io.label_values import VERSE_LABELS
 from spinemets.volume import Grid
 
@@ -116,13 +116,12 @@ def read_label_map(path: Path) -> tuple[npt.NDArray[np.integer], Grid]:
     UnreadableFileError
         There is no such file, or it is damaged or no NIfTI.
     UnsupportedInputError
-        It is not 3-D; further axes of length 1 do no harm.
+        It is not 3-D; further axes of length 1 do no harm. Or it holds colours or complex values.
     GeometryError
         Its affine is not one.
     """
     try:
-        image = nibabel.Nifti1Image.from_filename(path)
-        labels = np.asanyarray(image.dataobj)
+        labels = np.asanyarray(nibabel.Nifti1Image.from_filename(path).dataobj)
     except NIFTI_DAMAGE_ERRORS as error:
         raise UnreadableFileError(f"{path}: is no readable NIfTI file ({error})") from error
     while labels.ndim > 3 and labels.shape[-1] == 1:
@@ -130,7 +129,8 @@ def read_label_map(path: Path) -> tuple[npt.NDArray[np.integer], Grid]:
     if labels.ndim != 3:
         raise UnsupportedInputError(f"{path}: holds an image of shape {labels.shape}; a 3-D one is needed")
     try:
-        grid = Grid(labels.shape, np.asarray(image.affine, dtype=np.float64))
+        # As a detection takes it: where a header tells no orientation, nibabel assumes another one.
+        grid = read_image_header(path).grid
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
     return np.rint(np.where(labels > 0, labels, 0)).astype(np.int32), grid

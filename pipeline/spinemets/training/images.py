@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
-from spinemets.io.files import NIFTI_DAMAGE_ERRORS
+from spinemets.io.files import NIFTI_DAMAGE_ERRORS, read_image_header
 from spinemets.volume import Grid
 
 __all__ = ["RasImage", "load", "load_pair", "whole_numbers"]
@@ -36,7 +36,7 @@ def load(path: Path) -> RasImage:
     UnreadableFileError
         It is missing, damaged, or of no known format.
     UnsupportedInputError
-        It is not 3-D.
+        It is not 3-D, or holds colours or complex values.
     GeometryError
         Its affine is not one.
     """
@@ -47,6 +47,9 @@ def load(path: Path) -> RasImage:
             image = image.slicer[(slice(None),) * 3 + (0,) * (len(image.shape) - 3)]
         if len(image.shape) != 3:
             raise UnsupportedInputError(f"{path}: holds an image of shape {image.shape}; a 3-D one is needed")
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            # As a detection takes it: where a header tells no orientation, nibabel assumes another one.
+            image = nib.Nifti1Image(image.dataobj, read_image_header(path).grid.affine, image.header)
         # Turning reads the voxels, and so finds what is damaged or cut short.
         image = nib.as_closest_canonical(image)
         voxels = np.asarray(image.dataobj, dtype=np.float32)

@@ -24,7 +24,7 @@ __all__ = ["PackedScans", "pack"]
 
 _log = logging.getLogger(__name__)
 # Raise when a reader changes what it makes of the same files.
-_VERSION = 2
+_VERSION = 3
 
 
 class PackedScans(Sequence[LabelledScan]):
