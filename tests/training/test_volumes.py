@@ -52,3 +52,13 @@ def test_a_file_whose_axis_has_no_length_is_named(tmp_path):
     nib.save(image, tmp_path / "flat.nii.gz")
     with pytest.raises(GeometryError, match="flat"):
         load(tmp_path / "flat.nii.gz")
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_0_and_the_others_keep_their_signal(tmp_path, odd):
+    voxels = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    voxels[0] = odd
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "odd.nii")
+    found = load(tmp_path / "odd.nii").voxels
+    assert not found[0].any()
+    assert np.array_equal(found[1:], voxels[1:])

@@ -29,7 +29,7 @@ class RasImage:
 
 
 def load(path: Path) -> RasImage:
-    """Read a 3-D NIfTI, MetaImage or NRRD file, its axes turned to RAS+.
+    """Read a 3-D NIfTI, MetaImage or NRRD file, its axes turned to RAS+; NaN and infinity become 0.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def load(path: Path) -> RasImage:
         grid = Grid(image.shape, np.asarray(image.affine, dtype=np.float64))
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
-    return RasImage(np.nan_to_num(voxels), grid)
+    return RasImage(np.nan_to_num(voxels, posinf=0.0, neginf=0.0), grid)
 
 
 def _load_itk(path: Path) -> nib.Nifti1Image:
