@@ -13,11 +13,12 @@ from dataset_files import body_bits, read
 from spinemets.anatomy import Structure
 from spinemets.channels import Channel
 from spinemets.errors import (
+    UnreadableFileError,
     UnsupportedInputError,
 )
 from spinemets.training.datasets import LAYOUTS
 from spinemets.training.datasets.labels import meaning_of_name
-from spinemets.training.scans import ANY, bit
+from spinemets.training.scans import ANY, UNKNOWN_LESION, bit
 from spinemets.volume import Weighting
 
 
@@ -36,6 +37,28 @@ def test_without_anatomy_a_compartment_tells_what_a_lesion_may_lie_in(tmp_path):
     assert not (first & bit(Channel.CORD)).any()
     assert (scan.allowed[scan.lesions == 0] == ANY).all()
     assert set(np.unique(scan.structures[scan.lesions > 0])) == {Structure.VERTEBRAL_BODY, Structure.CORD}
+
+
+def test_what_is_below_0_in_a_lesion_mask_is_no_lesion_and_not_unknown(tmp_path, scans):
+    folder = files.own_masks(tmp_path, ("p01",))
+    drawn = files.lesions().astype(np.int16)
+    files.write_nifti(folder / "truth/p01_T1w_lesions.nii.gz", np.where(drawn > 0, drawn, -1))
+    assert np.array_equal(read("own_masks", folder).lesions, scans["own_masks"].lesions)
+
+
+def test_what_is_unknown_stays_so_where_lesions_have_high_numbers(tmp_path):
+    folder = files.own_masks(tmp_path, ("p01",))
+    drawn = files.lesions().astype(np.int16) * 300
+    drawn[:3] = 255
+    files.write_nifti(folder / "truth/p01_T1w_lesions.nii.gz", drawn)
+    scan = read("own_masks", folder)
+    assert (scan.lesions[:3] == UNKNOWN_LESION).all()
+    assert np.bincount(scan.lesions[3:].ravel())[1:].tolist() == [300, 80]
+
+
+def test_a_case_may_have_brackets_in_its_name(tmp_path):
+    folder = files.own_masks(tmp_path, ("p[1]",))
+    assert read("own_masks", folder).lesions.any()
 
 
 def test_one_truth_may_serve_several_sequences(tmp_path):
@@ -162,6 +185,20 @@ def test_a_second_name_for_the_background_is_background(tmp_path, scans):
 def test_values_without_a_name_are_refused_where_only_lesions_are_named(tmp_path):
     with pytest.raises(UnsupportedInputError, match=r"\[1, 2, 3, 4, 5\]"):
         read("datalist", files.datalist(tmp_path, {"0": "background", "6": "lesion"}))
+
+
+def test_a_datalist_may_leave_a_list_empty_with_null(tmp_path):
+    folder = files.datalist(tmp_path)
+    document = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**document, "test": None}))
+    assert [case.subset for case in LAYOUTS["datalist"].find(folder)] == ["train", "validation"]
+
+
+@pytest.mark.parametrize("entries", [[5], {"image": "a.nii.gz", "label": "b.nii.gz"}, 3])
+def test_what_is_no_list_of_images_is_refused(tmp_path, entries):
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries}))
+    with pytest.raises(UnreadableFileError, match=r'dataset\.json: its "training" is no list of images'):
+        LAYOUTS["datalist"].find(tmp_path)
 
 
 def test_a_label_without_a_name_of_the_spine_is_refused(tmp_path):

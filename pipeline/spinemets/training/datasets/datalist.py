@@ -70,7 +70,10 @@ def find_cases(path: Path) -> tuple[Case, ...]:
     has_validation = any(document.get(key) for key in ("validation", "val"))
     cases = []
     for key, subset in _LISTS.items():
-        for number, entry in enumerate(document.get(key, ())):
+        entries = document.get(key) or ()
+        if not isinstance(entries, list | tuple) or not all(isinstance(one, dict | str) for one in entries):
+            raise UnreadableFileError(f'{path}: its "{key}" is no list of images; expected {_EXPECTED}')
+        for number, entry in enumerate(entries):
             # The Decathlon's test list names images alone: there is nothing to learn from them.
             if isinstance(entry, str) or not ("label" in entry or "lesion" in entry):
                 continue

@@ -15,6 +15,7 @@ the lesion's compartment alone, and patches are cut around lesions.
 from __future__ import annotations
 
 import json
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,9 @@ def find_cases(folder: Path) -> tuple[Case, ...]:
         study = parse_file_name(image).title.replace(" ", "_")
         for kind in ("lesions", "anatomy", "levels"):
             found = [
-                path for case in (name, study) for path in images_in(folder / "truth", f"{case}_{kind}.*")
+                path
+                for case in (name, study)
+                for path in images_in(folder / "truth", f"{escape(case)}_{kind}.*")
             ]
             if found:
                 files[kind] = found[0]
@@ -124,10 +127,14 @@ def _scan(case: Case, subject: str, kind: str) -> LabelledScan:
 
 
 def _label_map(case: Case, kind: str) -> LabelMap | None:
-    """A label map of a case at the training spacing; None where the case has none of this kind."""
+    """A label map of a case at the training spacing; None where the case has none of this kind.
+
+    Values below 0 are nothing, as for the evaluation of the same files.
+    """
     if kind not in case.files:
         return None
     image, labels = load_pair(case.files["image"], case.files[kind])
+    labels = np.maximum(labels, 0)
     if kind in _OF_STRUCTURES:
         _check_structures(labels, case.files[kind])
     return to_training_spacing(labels, image.grid.spacing_mm, labels=True)[0].astype(np.int32)
@@ -185,7 +192,10 @@ def _as_bytes(lesions: LabelMap) -> Labels:
     """Lesion numbers as they are where they fit below 255, else numbered anew."""
     if lesions.max(initial=0) <= UNKNOWN_LESION:
         return lesions.astype(np.uint8)
-    return number_lesions(lesions > 0)
+    unknown = lesions == UNKNOWN_LESION
+    numbered = number_lesions((lesions > 0) & ~unknown)
+    numbered[unknown] = UNKNOWN_LESION
+    return numbered
 
 
 def _anatomy(
