@@ -96,6 +96,22 @@ def test_spider_subsets_come_from_its_overview(tmp_path):
     assert [case.subset for case in LAYOUTS["spider"].find(folder)] == ["train", "validation"]
 
 
+def test_a_row_of_the_overview_may_say_nothing(tmp_path):
+    folder = files.spider(tmp_path, ("1", "2"), ("t2",))
+    (folder / "overview.csv").write_text("new_file_name,subset\n1_t2\n2_t2,validation\n")
+    assert [case.subset for case in LAYOUTS["spider"].find(folder)] == [None, "validation"]
+
+
+@pytest.mark.parametrize(
+    "table", [b"new_file_name,subset\n1_t2,\xe4\n", b"new_file_name;subset\n2_t2;validation\n", b"a,b\n1,2\n"]
+)
+def test_an_overview_that_does_not_tell_subsets_is_refused_by_name(tmp_path, table):
+    folder = files.spider(tmp_path, ("1", "2"), ("t2",))
+    (folder / "overview.csv").write_bytes(table)
+    with pytest.raises(UnreadableFileError, match=r"overview\.csv.*new_file_name and subset"):
+        LAYOUTS["spider"].find(folder)
+
+
 def test_totalspineseg_levels_name_the_bodies_and_the_cord_is_kept_from_the_sac(tmp_path):
     scan = read("spine_generic", files.bids(tmp_path, ("x01",), first=(41, 32, 31, 21, 17)))
     lumbar, thoracic, cervical = (

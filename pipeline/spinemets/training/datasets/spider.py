@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from spinemets.anatomy import Structure
 from spinemets.channels import Channel
-from spinemets.errors import NoUsableInputError, UnsupportedInputError
+from spinemets.errors import NoUsableInputError, UnreadableFileError, UnsupportedInputError
 from spinemets.training.datasets.cases import Case, Layout, Subset, images_in, need_cases
 from spinemets.training.datasets.labels import Meaning, Part, check_values
 from spinemets.training.datasets.volumes import crop_to_spine, to_training_spacing, training_affine
@@ -67,13 +67,16 @@ def find_cases(folder: Path) -> tuple[Case, ...]:
 def _subsets(overview: Path) -> dict[str, Subset]:
     if not overview.is_file():
         return {}
-    with overview.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {
-        row["new_file_name"].strip(): _SUBSETS[row["subset"].strip().lower()]
-        for row in rows
-        if row.get("new_file_name") and row.get("subset", "").strip().lower() in _SUBSETS
-    }
+    try:
+        with overview.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, restval=""))
+        said = {row["new_file_name"].strip(): row["subset"].strip().lower() for row in rows}
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        # Without it, those that SPIDER keeps for validation would be trained on.
+        raise UnreadableFileError(
+            f"{overview}: is no UTF-8 table with new_file_name and subset between commas: {error!r}"
+        ) from error
+    return {name: _SUBSETS[subset] for name, subset in said.items() if name and subset in _SUBSETS}
 
 
 def read_case(case: Case) -> LabelledScan:
