@@ -61,6 +61,15 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, content):
         read_trained(path, "anatomy")
 
 
+@pytest.mark.parametrize("content", [b"step 3", b"# A text\n", b""])
+def test_nobody_is_told_to_load_what_is_unsafe(tmp_path, content):
+    (tmp_path / "strange.pt").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_trained(tmp_path / "strange.pt", "anatomy")
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     path = tmp_path / "other.pt"
     torch.save({"average": {"weight": torch.zeros(2)}}, path)

@@ -29,7 +29,7 @@ from spinemets.training.losses import lesion_loss, partial_label_loss
 from spinemets.training.pictures import validation_picture
 from spinemets.training.recipe import Recipe
 from spinemets.training.scans import LabelledScan
-from spinemets.training.trained import CHECKPOINT_FAULTS, built, read_trained
+from spinemets.training.trained import CHECKPOINT_FAULTS, built, fault_words, read_trained
 from spinemets.training.validation import validate_anatomy, validate_lesions
 
 __all__ = ["TrainingFiles", "network_definition", "train"]
@@ -111,8 +111,8 @@ class _State:
             step = int(state["step"])
         except CHECKPOINT_FAULTS as error:
             raise ConfigError(
-                f"{path}: is no checkpoint that a training can go on from ({error}); remove it to begin "
-                "anew, or name another --output"
+                f"{path}: is no checkpoint that a training can go on from ({fault_words(error)}); "
+                "remove it to begin anew, or name another --output"
             ) from error
         try:
             for name, part in parts.items():

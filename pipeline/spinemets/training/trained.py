@@ -68,7 +68,7 @@ def read_trained(source: Path, part: Part) -> Trained:
         filters, step = _filters_of(weights), int(state["step"])
     except CHECKPOINT_FAULTS as error:
         raise ConfigError(
-            f"{source}: is no checkpoint of a training and no bundle's folder ({error})"
+            f"{source}: is no checkpoint of a training and no bundle's folder ({fault_words(error)})"
         ) from error
     shape = (
         (1, len(CONDITIONS), len(Channel)) if part == "anatomy" else (len(LESION_INPUTS), len(CONDITIONS), 1)
@@ -80,6 +80,16 @@ def read_trained(source: Path, part: Part) -> Trained:
     if {name: tuple(value.shape) for name, value in own.items()} != shapes:
         raise ConfigError(f"{source}: holds no {part} network")
     return Trained(NetworkWeights(definition, own), step)
+
+
+def fault_words(error: Exception) -> str:
+    """What is wrong with a checkpoint, in one line.
+
+    Of content that is refused as unsafe, PyTorch tells at length how to load it all the same.
+    """
+    if isinstance(error, UnpicklingError):
+        return "it holds something else than weights"
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def built(weights: NetworkWeights) -> SpineUNet:
