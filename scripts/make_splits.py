@@ -42,11 +42,16 @@ def main() -> int:
     arguments = parser.parse_args()
     if (arguments.folder is None) == (arguments.patients is None):
         parser.error("give either a folder or --patients")
+    if not all(0 <= share <= 1 for share in (arguments.validation_share, arguments.test_share)):
+        parser.error("--validation-share and --test-share must be 0 to 1")
     try:
         if arguments.folder is not None:
             cases: Iterable[Case] = LAYOUTS[arguments.kind].find(arguments.folder)
         else:
-            cases = [Case(name, name, {}) for name in _names(arguments.patients)]
+            try:
+                cases = [Case(name, name, {}) for name in _names(arguments.patients)]
+            except ValueError as error:
+                parser.error(str(error))
         cases = list(cases)
         named = {*arguments.train, *arguments.validation, *arguments.test}
         strange = sorted(named - {case.patient for case in cases})
@@ -68,13 +73,22 @@ def main() -> int:
 
 
 def _names(words: Iterable[str]) -> list[str]:
-    """The words, with ``Case1..3`` written out as Case1, Case2, Case3."""
+    """The words, with ``Case1..3`` written out as Case1, Case2, Case3.
+
+    Raises
+    ------
+    ValueError
+        A word with dots names no patient.
+    """
     names = []
     for word in words:
         first, dots, last = word.partition("..")
         stem = first.rstrip("0123456789")
         if dots:
-            names += [f"{stem}{number}" for number in range(int(first[len(stem) :]), int(last) + 1)]
+            start = first[len(stem) :]
+            if not (start.isdecimal() and last.isdecimal() and int(start) <= int(last)):
+                raise ValueError(f"--patients: {word} names no patient; expected as in Case1..3")
+            names += [f"{stem}{number}" for number in range(int(start), int(last) + 1)]
         else:
             names.append(word)
     return names

@@ -116,6 +116,24 @@ def test_a_place_that_cannot_be_written_to_is_told_in_a_line(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--patients", "1..x"), "1..x names no patient"),
+        (("--patients", "Case1..Case3"), "Case1..Case3 names no patient"),
+        (("--patients", "5..1"), "5..1 names no patient"),
+        (("--patients", "1..9", "--test-share", "-1"), "must be 0 to 1"),
+        (("--patients", "1..9", "--test-share", "nan"), "must be 0 to 1"),
+        (("--patients", "1..9", "--validation-share", "20"), "must be 0 to 1"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(tmp_path, monkeypatch, capsys, options, reason):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "spider", *options, "-o", tmp_path / "split.json")
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "split.json").exists()
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         (None, "make_splits"),
