@@ -13,6 +13,7 @@ import pytest
 
 from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.anatomy import VertebralLevel as Level
+from spinemets.batch import study_key
 from spinemets.errors import GeometryError, NoUsableInputError, UnreadableFileError, UnsupportedInputError
 from spinemets.evaluation.files import (
     find_studies,
@@ -180,6 +181,9 @@ def test_folders_that_cannot_be_read_say_why(tmp_path):
         document.write_text(f'{{"findings": [{{"lesion": 1, "confidence": {wrong}}}]}}')
         with pytest.raises(UnreadableFileError, match="is no probability"):
             read_study_result(files)
+    document.write_text('{"levels": [{"level": "L3", "centroid_mm": [0, NaN, 0]}]}')
+    with pytest.raises(UnreadableFileError, match="is no place"):
+        read_study_result(files)
     document.write_text("{")
     with pytest.raises(UnreadableFileError, match="not JSON"):
         read_study_result(files)
@@ -291,6 +295,16 @@ def test_a_study_without_a_result_does_not_take_one_whose_name_goes_on(tmp_path)
     assert result_named("sub-2", found, tmp_path).study == "set_sub-2"
     with pytest.raises(NoUsableInputError, match="holds no result for sub-1,"):
         result_named("sub-1", found, tmp_path)
+
+
+@pytest.mark.parametrize("scan", ["Patient 01_T2w", "Wirbelsäule_T2", "case 1 (T2)"])
+def test_a_result_is_found_whose_folder_cannot_have_the_scan_s_name(tmp_path, scan):
+    own = study_key(tmp_path / f"{scan}.nii.gz")
+    assert own != scan
+    for name in (own, "another"):
+        write(tmp_path / name, None, found_result())
+    assert result_named(scan, find_studies(tmp_path), tmp_path).study == own
+    assert folder_beginning(tmp_path, scan) == tmp_path / own
 
 
 def test_the_script_scores_masks_of_studies_whose_names_begin_alike(tmp_path):

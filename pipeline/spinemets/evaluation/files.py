@@ -11,6 +11,7 @@ Of the document ``levels`` and ``findings`` (or ``lesions``) are read: ``level``
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
+from spinemets.batch import study_key
 from spinemets.errors import GeometryError, NoUsableInputError, UnreadableFileError, UnsupportedInputError
 from spinemets.evaluation.results import FindingFacts, StudyResult
 from spinemets.evaluation.spider import SpiderPrediction
@@ -58,10 +60,15 @@ class StudyFiles:
 def belongs_to(result: str, study: str) -> bool:
     """Whether a result is a study's, by their names; a folder of several files stands before them.
 
-    >>> belongs_to("studies_sub-055_ses-0", "sub-055_ses-0")
-    True
+    >>> belongs_to("studies_sub-055_ses-0", "sub-055_ses-0"), belongs_to("case_1_T2", "case 1_T2")
+    (True, True)
     """
-    return result == study or result.endswith(f"_{study}")
+    return any(result == name or result.endswith(f"_{name}") for name in _names_of(study))
+
+
+def _names_of(study: str) -> tuple[str, ...]:
+    """A study's name, and as results have it, whose folders have no spaces, brackets or umlauts."""
+    return study, study_key(Path(study))
 
 
 def result_named(study: str, found: Mapping[str, StudyFiles], results: Path) -> StudyFiles:
@@ -95,10 +102,13 @@ def folder_beginning(results: Path, beginning: str) -> Path:
         There is none, or more than one.
     """
     folders = {folder.name: folder for folder in sorted(results.iterdir()) if folder.is_dir()}
-    begun = [own for own in folders if own.startswith(f"{beginning}_")]
+    names = _names_of(beginning)
+    whole = [name for name in names if name in folders][:1]
+    begun = [own for own in folders if own.startswith(tuple(f"{name}_" for name in names))]
     # case10 is not one of case1.
-    others = [own for own in folders if re.match(rf"{re.escape(beginning)}(?!(?<=\d)\d)", own)]
-    fitting = [beginning] if beginning in folders else begun or others
+    either = "|".join(map(re.escape, names))
+    others = [own for own in folders if re.match(rf"(?:{either})(?!(?<=\d)\d)", own)]
+    fitting = whole or begun or others
     if len(fitting) != 1:
         raise NoUsableInputError(
             f"{results}: holds {len(fitting)} folders that begin with {beginning}; expected one"
@@ -248,6 +258,8 @@ def _probability(value: Any) -> float:
 
 def _point(values: Any) -> PointMm:
     x, y, z = (float(value) for value in values)
+    if not all(map(math.isfinite, (x, y, z))):
+        raise ValueError(f"{x}, {y}, {z} is no place")
     return x, y, z
 
 
