@@ -173,6 +173,15 @@ def test_copies_of_one_scan_are_one_patient_and_keep_their_sessions_apart(labell
     assert {name.split("_")[0] for name in names} == {"p01"}
 
 
+def test_patients_whose_names_have_spaces_stay_different_ones(labelled):
+    for patient in ("Patient 01", "Patient 02"):
+        image = labelled / f"{patient}_T2w.nii.gz"
+        image.symlink_to(labelled / "p01_T2w.nii.gz")
+        run("implant", image, labelled / "anatomy.nii.gz", "-o", labelled / "out")
+    names = sorted(find_studies(labelled / "out/truth"))
+    assert names == ["Patient-01_implant0_T2w", "Patient-02_implant0_T2w"]
+
+
 def test_levels_beside_the_anatomy_tell_the_regions(labelled):
     anatomy, number = files.spine()
     image = labelled / "p01_T2w.nii.gz"

@@ -132,8 +132,11 @@ def implant(image: Path, labels: Path, out: Path, number: int, seed: int, **opti
     stated = options["scan_weighting"]
     weighting = _weighting(stated) if stated else weighting_from_name(image.name)
     scan = read_labelled(image, labels, options["layout"], weighting)
+    name = parse_file_name(image)
+    # Of BIDS the parts behind the subject stay apart; what precedes the first underscore is the patient.
+    parts = [part.replace(" ", "-") for part in name.study[1:] if part] or [name.title.replace(" ", "-")]
     # Not "sub-": files of one BIDS subject would be read as one study.
-    stem = parse_file_name(image).title.removeprefix("sub-").replace(" ", "_")
+    stem = "_".join(parts).removeprefix("sub-")
     wanted = _weightings(options["weightings"])
     return _told(write_implants(scan, out, stem, wanted, range(seed, seed + number)), out)
 

@@ -61,15 +61,17 @@ def test_a_case_may_have_brackets_in_its_name(tmp_path):
     assert read("own_masks", folder).lesions.any()
 
 
-def test_one_truth_may_serve_several_sequences(tmp_path):
-    folder = files.own_masks(tmp_path, ("p01",))
+@pytest.mark.parametrize("patient", ["p01", "Patient 01"])
+def test_one_truth_may_serve_several_sequences(tmp_path, patient):
+    folder = files.own_masks(tmp_path, (patient,))
     for path in (folder / "truth").iterdir():
         path.rename(path.with_name(path.name.replace("_T1w", "")))
-    (folder / "studies/p01_T2w.nii.gz").write_bytes((folder / "studies/p01_T1w.nii.gz").read_bytes())
+    first = (folder / f"studies/{patient}_T1w.nii.gz").read_bytes()
+    (folder / f"studies/{patient}_T2w.nii.gz").write_bytes(first)
     cases = LAYOUTS["own_masks"].find(folder)
     assert [(case.patient, case.weighting) for case in cases] == [
-        ("p01", Weighting.T1),
-        ("p01", Weighting.T2),
+        (patient, Weighting.T1),
+        (patient, Weighting.T2),
     ]
     assert all({"lesions", "anatomy", "facts"} <= set(case.files) for case in cases)
 

@@ -66,18 +66,17 @@ def find_cases(folder: Path) -> tuple[Case, ...]:
         name = image_stem(image)
         files = {"image": image}
         # One truth serves all sequences of a study that is named after it.
-        study = parse_file_name(image).title.replace(" ", "_")
+        title = parse_file_name(image).title
+        names = (name, title, title.replace(" ", "_"))
         for kind in ("lesions", "anatomy", "levels"):
             found = [
-                path
-                for case in (name, study)
-                for path in images_in(folder / "truth", f"{escape(case)}_{kind}.*")
+                path for case in names for path in images_in(folder / "truth", f"{escape(case)}_{kind}.*")
             ]
             if found:
                 files[kind] = found[0]
         if "lesions" not in files:
             raise NoUsableInputError(f"{image}: has no mask; expected {folder}/truth/{name}_lesions.nii.gz")
-        documents = [folder / "truth" / f"{case}.json" for case in (name, study)]
+        documents = [folder / "truth" / f"{case}.json" for case in names]
         facts = next((path for path in documents if path.is_file()), None)
         if facts is not None:
             files["facts"] = facts
