@@ -23,8 +23,9 @@ import yaml
 
 from spinemets.anatomy import Structure
 from spinemets.config import LesionConfig
-from spinemets.errors import GeometryError, SpinemetsError
+from spinemets.errors import GeometryError, SpinemetsError, UnreadableFileError
 from spinemets.evaluation.files import belongs_to, read_label_map
+from spinemets.io.files import NIFTI_DAMAGE_ERRORS
 from spinemets.training.calibration import (
     StudyCandidates,
     find_candidates,
@@ -131,10 +132,12 @@ def _read_all(results: Path, truths: Path) -> list[_Map]:
 
 
 def _read(path: Path, own: Path | None) -> _Map:
-    image = nibabel.load(path)
-    probability = np.asarray(image.dataobj, dtype=np.float32)
-    report = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
-    series = len(report["study"]["series"])
+    try:
+        image = nibabel.Nifti1Image.from_filename(path)
+        probability = np.asarray(image.dataobj, dtype=np.float32)
+    except NIFTI_DAMAGE_ERRORS as error:
+        raise UnreadableFileError(f"{path}: is no readable NIfTI file ({error})") from error
+    series = _series_of(path.parent / "report.json")
     truth: npt.NDArray[np.integer] = np.zeros(probability.shape, dtype=np.int32)
     if own is not None:
         truth, grid = read_label_map(own)
@@ -143,6 +146,16 @@ def _read(path: Path, own: Path | None) -> _Map:
     anatomy, _ = read_label_map(path.parent / "anatomy.nii.gz")
     cord = anatomy == Structure.CORD
     return _Map(probability, truth, float(np.prod(image.header.get_zooms()[:3])), series, cord)
+
+
+def _series_of(report: Path) -> int:
+    """How many series a result was found in."""
+    try:
+        return len(json.loads(report.read_text(encoding="utf-8"))["study"]["series"])
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise UnreadableFileError(
+            f"{report}: does not tell the study's series ({error!r}); detect with --formats json,nifti"
+        ) from error
 
 
 def _truth_of(name: str, known: Mapping[str, Path]) -> Path | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cc3d
 import numpy as np
 import pytest
 
 import calibrate
 from spinemets.confidence import Evidence, confidence
 from spinemets.config import LesionConfig
+from spinemets.evaluation.lesions import match_lesions
 from spinemets.io import write_label_map
 from spinemets.training.calibration import (
     Candidate,
@@ -35,6 +37,27 @@ def test_candidates_are_told_true_false_or_neither():
         True,
         None,
     ]
+
+
+def test_what_is_unknown_makes_no_candidate_a_lesion_and_hides_one_that_mostly_lies_there():
+    truth = np.zeros((10, 40, 40), dtype=np.int32)
+    truth[2:8, 2:14, 2:14] = 1
+    truth[2:8, 20:32, 20:23] = truth[2:8, 20:32, 30:37] = 255
+    probability = np.full(truth.shape, 0.01, dtype=np.float32)
+    probability[2:8, 2:14, 2:14] = 0.9
+    probability[2:8, 20:32, 20:28] = 0.8  # made up, and partly where nothing is known
+    probability[2:8, 20:32, 29:37] = 0.7  # mostly there
+    study = find_candidates(probability, truth, 2.0, 0.4, (20.0, 1000.0))
+    assert sorted(c.is_lesion for c in study.candidates) == [False, True]
+    outcome = match_lesions(
+        ("", ""),
+        np.asarray(cc3d.connected_components(probability > 0.4)),
+        truth,
+        voxel_volume_mm3=2.0,
+        confidences={},
+        known={},
+    )
+    assert len(outcome.false_positive_scores) == 1
 
 
 def test_a_candidate_knows_whether_it_lies_in_the_cord():
@@ -124,6 +147,28 @@ def test_higher_cuts_find_less_and_make_up_less():
 def test_too_few_candidates_are_refused():
     with pytest.raises(ValueError, match="too few"):
         fit_confidence(studies(5, LesionConfig()), LesionConfig())
+
+
+@pytest.mark.parametrize("file", ["lesion_probability.nii.gz", "report.json", "anatomy.nii.gz"])
+@pytest.mark.parametrize("content", [None, b"", b"[]"])
+def test_a_result_that_cannot_be_read_is_refused_by_name(tmp_path, monkeypatch, capsys, file, content):
+    grid = Grid((4, 6, 6), np.diag([4.0, 1.0, 1.0, 1.0]))
+    folder = tmp_path / "results" / "a"
+    for kind in ("lesion_probability", "anatomy"):
+        write_label_map(folder / f"{kind}.nii.gz", np.ones(grid.shape, np.uint8), grid, {1: "any"})
+    (folder / "report.json").write_text('{"study": {"series": [{}, {}]}}')
+    (tmp_path / "truths").mkdir()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    elif file != "lesion_probability.nii.gz":
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes((folder / file).read_bytes()[:60])
+    monkeypatch.setattr(
+        "sys.argv", ["calibrate.py", "lesions", *map(str, (folder.parent, tmp_path / "truths"))]
+    )
+    assert calibrate.main() == 2
+    assert file in capsys.readouterr().err
 
 
 def test_a_folder_of_truths_that_is_not_there_is_refused_not_taken_for_healthy(tmp_path):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from spinemets.anatomy import Compartment, SpineRegion, Structure
 
 __all__ = [
+    "UNKNOWN",
     "ExamOutcome",
     "LesionOutcome",
     "LesionTruth",

@@ -18,7 +18,7 @@ from scipy.special import log_expit, logit
 
 from spinemets.confidence import Evidence, confidence, confidence_terms, gather_evidence
 from spinemets.config import LesionConfig
-from spinemets.evaluation.lesions import match_lesions
+from spinemets.evaluation.lesions import UNKNOWN, match_lesions
 from spinemets.volume import Mask
 from spinemets.voxels import islands_of
 
@@ -53,7 +53,7 @@ class StudyCandidates:
     Attributes
     ----------
     candidates
-        True and false ones; fragments that are neither are left out.
+        True and false ones; fragments that are neither, and what lies where nothing is known, are left out.
     found_by
         For every true lesion of the size that counts: the candidate's place, or None.
     """
@@ -87,7 +87,7 @@ def find_candidates(
     probability
         Of lesion, any 3-D shape.
     truth
-        0 or a lesion's number, same shape; all 0 for a healthy exam.
+        0 or a lesion's number, same shape; all 0 for a healthy exam. 255 where nothing is known.
     minimum_volumes_mm3
         Smaller components are no candidates; smaller true lesions do not count.
     series
@@ -109,7 +109,8 @@ def find_candidates(
         if box is None:
             continue
         inside = labels[box] == number
-        touched = bool((truth[box][inside] > 0).mean() >= 0.1)
+        known = truth[box][inside] != UNKNOWN
+        touched = known.mean() < 0.5 or (truth[box][inside][known] > 0).mean() >= 0.1
         if touched and number not in real:
             continue
         place[number] = len(candidates)
