@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,23 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(tiny, tiny_recipe, f
         with pytest.raises(ConfigError, match=r"checkpoint.pt: does not fit .*--output") as caught:
             train(other, TrainingFiles(tiny.folder, folder / "first"), CPU)
         assert len(str(caught.value)) < 600
+
+
+def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tiny_recipe, tmp_path):
+    state = loop._State(Recipe.model_validate({"task": "anatomy", **tiny_recipe}), CPU)
+    path = tmp_path / "checkpoint.pt"
+    state.save(path)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Python ignores the signal of a file that grows too large: writing fails as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"checkpoint.pt: cannot be written"):
+            state.save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 @pytest.mark.parametrize("damage", ["cut short", "empty", "no checkpoint", "another object", "a part"])

@@ -6,6 +6,7 @@ that a training killed at any moment goes on as if it had not been.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from contextlib import nullcontext
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from spinemets.atomic import atomic_write_bytes, remove_leftovers
 from spinemets.channels import CONDITIONS, Channel
 from spinemets.errors import ConfigError, OutputError, TrainingError
 from spinemets.intensity import LESION_INPUTS, lesion_input
@@ -100,9 +102,10 @@ class _State:
 
     def save(self, path: Path) -> None:
         state = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimizer")}
-        temporary = path.with_suffix(".tmp")
-        torch.save({**state, "step": self.step}, temporary)
-        temporary.replace(path)
+        # Of a full disk PyTorch says but that a position in the file is not the expected one.
+        buffer = io.BytesIO()
+        torch.save({**state, "step": self.step}, buffer)
+        atomic_write_bytes(path, buffer.getvalue())
 
     def load(self, path: Path) -> None:
         try:
@@ -160,7 +163,7 @@ def train(
         The checkpoint to go on from is damaged or of another network, or a file that the recipe
         needs is missing.
     OutputError
-        The output folder cannot be made.
+        The output folder cannot be made, or a checkpoint not be written.
     """
     group = group or Group()
     state = _begun(recipe, files, device)
@@ -194,6 +197,7 @@ def _begun(recipe: Recipe, files: TrainingFiles, device: torch.device) -> _State
         files.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{files.output}: cannot be made ({error.strerror}); choose another") from error
+    remove_leftovers(files.output, files.checkpoint.name)
     state = _State(recipe, device)
     if files.checkpoint.exists():
         state.load(files.checkpoint)
