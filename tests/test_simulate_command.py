@@ -208,3 +208,12 @@ def test_no_t1_is_simulated_from_stir(labelled, capsys):
     assert code != 0
     assert "T1 and STIR cannot be simulated from STIR/T2FS" in message
     run(*arguments)
+
+
+def test_no_t2_is_simulated_from_t1_and_nothing_is_left_half_written(labelled, capsys):
+    (labelled / "p01_T2w.nii.gz").rename(labelled / "p01_T1w.nii.gz")
+    arguments = ("implant", labelled / "p01_T1w.nii.gz", labelled / "anatomy.nii.gz", "-o", labelled / "out")
+    code, message = exit_code(capsys, *arguments, "--weighting", "T1", "--weighting", "T2")
+    assert code != 0
+    assert "p01_T1w: T2 cannot be simulated from T1" in message
+    assert not (labelled / "out").exists()

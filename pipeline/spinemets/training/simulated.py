@@ -104,6 +104,11 @@ def write_implants(
             f"{scan.subject}: T1 and STIR cannot be simulated from {scan.weighting.value}; "
             "leave out --weighting, or give a T1 or T2 scan"
         )
+    if Weighting.T2 in wanted and scan.weighting is not Weighting.T2:
+        raise UnsupportedInputError(
+            f"{scan.subject}: T2 cannot be simulated from {scan.weighting.value}; leave out --weighting T2, "
+            "or give a T2 scan"
+        )
     for seed in seeds:
         name = f"{stem}{'-' if '_' in stem else '_'}implant{seed}"
         rng = np.random.default_rng([seed, 21])
