@@ -1,9 +1,17 @@
 """Curves, intervals, calibration and confusion with values worked out by hand."""
 
+import time
+
 import numpy as np
 import pytest
 
-from spinemets.evaluation.lesions import ExamOutcome, LesionOutcome, LesionTruth, sensitivity
+from spinemets.evaluation.lesions import (
+    ExamOutcome,
+    LesionOutcome,
+    LesionTruth,
+    false_positives_per_exam,
+    sensitivity,
+)
 from spinemets.evaluation.statistics import (
     bootstrap_interval,
     chance_calibration_error,
@@ -28,6 +36,33 @@ def test_froc_goes_through_every_confidence_that_occurs():
     assert curve.thresholds.tolist() == [0.9, 0.7, 0.6, 0.5, 0.3]
     assert curve.false_positives_per_exam.tolist() == [0, 0.5, 0.5, 1.0, 1.5]
     assert curve.sensitivities.tolist() == [0.25, 0.25, 0.5, 0.75, 0.75]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_point_of_froc_is_what_its_threshold_gives(seed):
+    rng = np.random.default_rng(seed)
+    # Scores of one decimal, so that many are equal.
+    exams = [
+        exam(
+            str(i),
+            rng.random(rng.integers(0, 4)).round(1),
+            int(rng.integers(1, 3)),
+            rng.random(i % 4).round(1),
+        )
+        for i in range(6)
+    ]
+    curve = froc(exams)
+    assert curve.sensitivities.tolist() == [sensitivity(exams, one) for one in curve.thresholds]
+    rates = [false_positives_per_exam(exams, one) for one in curve.thresholds]
+    assert curve.false_positives_per_exam.tolist() == rates
+
+
+def test_the_time_of_froc_grows_with_the_exams_and_not_with_their_square():
+    rng = np.random.default_rng(0)
+    exams = [exam(str(i), rng.random(3), made_up=rng.random(2)) for i in range(2000)]
+    start = time.process_time()
+    assert froc(exams).thresholds.size == 10_000
+    assert time.process_time() - start < 5.0
 
 
 def test_sensitivity_at_a_rate_is_the_best_that_the_rate_affords():

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from spinemets.evaluation.lesions import ExamOutcome, false_positives_per_exam, sensitivity
+from spinemets.evaluation.lesions import ExamOutcome
 
 __all__ = [
     "FrocCurve",
@@ -49,16 +49,20 @@ def froc(exams: Sequence[ExamOutcome]) -> FrocCurve:
     ValueError
         There are no exams, or there is no lesion in them.
     """
-    if sensitivity(exams) is None:
+    lesions = [lesion for exam in exams for lesion in exam.lesions]
+    if not lesions:
         raise ValueError("no true lesions to score; expected at least one exam with a lesion")
-    scores = {score for exam in exams for score in exam.false_positive_scores}
-    scores |= {lesion.score for exam in exams for lesion in exam.lesions if lesion.found_by is not None}
-    thresholds = sorted(scores, reverse=True) or [1.0]
-    return FrocCurve(
-        np.array(thresholds),
-        np.array([false_positives_per_exam(exams, threshold) for threshold in thresholds]),
-        np.array([sensitivity(exams, threshold) or 0.0 for threshold in thresholds]),
+    found = np.sort([lesion.score for lesion in lesions if lesion.found_by is not None])
+    made_up = np.sort([score for exam in exams for score in exam.false_positive_scores])
+    thresholds = np.unique(np.concatenate((found, made_up)))[::-1]
+    if not thresholds.size:
+        thresholds = np.array([1.0])
+    # A bootstrap draws hundreds of curves, so that every score is sorted but once.
+    rates, shares = (
+        (scores.size - np.searchsorted(scores, thresholds)) / total
+        for scores, total in ((made_up, len(exams)), (found, len(lesions)))
     )
+    return FrocCurve(thresholds, rates, shares)
 
 
 def sensitivity_at(curve: FrocCurve, false_positives_per_exam: float) -> float:
