@@ -43,7 +43,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, help="CPU threads of the training process")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if arguments.threads:
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            parser.error("--threads must be 1 or more")
         torch.set_num_threads(arguments.threads)
     try:
         recipe = load_recipe(arguments.recipe)

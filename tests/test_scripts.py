@@ -1,4 +1,4 @@
-"""What scripts say of a path that is not there."""
+"""What scripts say of a path that is not there, and of a number that means nothing."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def test_a_path_that_is_not_there_is_told_in_a_line_with_exit_code_2(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "rror: " in last
     assert str(tmp_path) in last
+
+
+def test_no_threads_at_all_are_refused_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train", "x.yaml", "--output", str(tmp_path), "--threads", "0"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("train").main()
+    assert ended.value.code == 2
+    assert "--threads must be 1 or more" in capsys.readouterr().err

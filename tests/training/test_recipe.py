@@ -55,6 +55,10 @@ def test_the_lesion_network_is_validated_on_no_subject_that_the_anatomy_network_
         {"patch": [6, 160]},
         {"lesion_chance": 1.5}, {"learning_rate": 0}, {"network": {"filter": [4]}},
         {"sources": {"phantoms": 1, "verse": "x"}}, {"sources": {"shares": {"verse": 1.0}}},
+        {"sources": {"shares": {"phantom": -1.0}}}, {"sources": {"shares": {"phantom": float("inf")}}},
+        {"patch": [6, 160, 200]}, {"patch": [0, 160, 224]}, {"network": {"filters": [4, 8]}},
+        {"network": {"filters": [0, 4, 8]}}, {"seed": -1},
+        {"slice_spacing_mm": [5.0, 2.6]}, {"slice_spacing_mm": [0.0, 5.0]},
     ],
     ids=str,
 )  # fmt: skip

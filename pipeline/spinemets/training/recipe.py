@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from spinemets.config import read_settings
+from spinemets.errors import ConfigError
+from spinemets.network import NetworkDefinition
 
 __all__ = ["DatasetSettings", "NetworkSettings", "Recipe", "SourceSettings", "load_recipe"]
+
+
+_Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Settings(BaseModel):
@@ -27,7 +32,9 @@ class DatasetSettings(_Settings):
         default=None,
         description="file of scripts/make_splits.py, relative to the recipe; else the data set's own subsets",
     )
-    share: float = Field(default=1.0, gt=0, description="how often a sample comes from it, as in shares")
+    share: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="how often a sample comes from it, as in shares"
+    )
     validation_scans: int = Field(default=4, ge=0, description="at most so many of its validation part")
 
 
@@ -46,7 +53,7 @@ class SourceSettings(_Settings):
     )
     phantoms: int = Field(default=0, ge=0, description="simulated spines, drawn before training starts")
     diseased_phantoms: int = Field(default=0, ge=0, description="the same with lesions that are tissue")
-    shares: dict[Literal["spider", "sct", "phantom", "diseased_phantom"], float] = Field(
+    shares: dict[Literal["spider", "sct", "phantom", "diseased_phantom"], _Share] = Field(
         default={"spider": 1.0}, description="how often a sample comes from each source"
     )
     datasets: tuple[DatasetSettings, ...] = Field(default=(), description="beside the sources above")
@@ -55,14 +62,14 @@ class SourceSettings(_Settings):
 class NetworkSettings(_Settings):
     """The network's size."""
 
-    filters: tuple[int, ...] = (24, 48, 96, 128, 160)
+    filters: tuple[PositiveInt, ...] = Field(default=(24, 48, 96, 128, 160), min_length=3)
 
 
 class Recipe(_Settings):
     """Everything that decides a training's outcome."""
 
     task: Literal["anatomy", "lesion"]
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     steps: int = Field(gt=0)
     batch_size: int = Field(default=2, gt=0)
     learning_rate: float = Field(default=1.5e-3, gt=0)
@@ -70,7 +77,7 @@ class Recipe(_Settings):
     warmup_steps: int = Field(default=100, ge=0)
     ema_decay: float = Field(default=0.998, ge=0, lt=1)
     gradient_clip: float = Field(default=5.0, gt=0)
-    patch: tuple[int, int, int] = (6, 160, 224)
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (6, 160, 224)
     lesion_chance: float = Field(default=0.6, ge=0, le=1)
     mimic_chance: float = Field(default=0.7, ge=0, le=1)
     slice_spacing_mm: tuple[float, float] = Field(
@@ -85,6 +92,13 @@ class Recipe(_Settings):
     network: NetworkSettings = NetworkSettings()
     sources: SourceSettings
 
+    @field_validator("slice_spacing_mm")
+    @classmethod
+    def _is_range(cls, limits_mm: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < limits_mm[0] <= limits_mm[1]:
+            raise ValueError(f"{limits_mm[0]} to {limits_mm[1]} is no range above 0")
+        return limits_mm
+
 
 def load_recipe(path: Path) -> Recipe:
     """Read a training recipe.
@@ -92,9 +106,16 @@ def load_recipe(path: Path) -> Recipe:
     Raises
     ------
     ConfigError
-        The file cannot be read, or holds an unknown key or a bad value.
+        The file cannot be read, or holds an unknown key or a bad value, or its patch does not fit its
+        network.
     """
     recipe = read_settings(path, Recipe)
+    multiple = NetworkDefinition(1, 0, 1, recipe.network.filters).in_plane_multiple
+    if any(size % multiple for size in recipe.patch[1:]):
+        raise ConfigError(
+            f"{path}: patch: {list(recipe.patch)} does not fit a network of {len(recipe.network.filters)} "
+            f"filters; the last two must be multiples of {multiple}"
+        )
     return recipe.model_copy(update={"sources": _resolved(recipe.sources, path.parent)})
 
 
