@@ -48,3 +48,23 @@ def test_every_lesion_has_a_dot_at_its_level_and_none_hides_another(report):
     places = sorted(dot.x for dot in crowded.dots)
     assert all(after - before >= 20 for before, after in itertools.pairwise(places))
     assert crowded.width > places[-1] + 10
+
+
+def test_a_crowded_level_counts_its_last_lesions_in_one_dot(report):
+    first = report.findings[0]
+    many = tuple(
+        replace(
+            first,
+            lesion=replace(first.lesion, number=number),
+            main_level=VertebralLevel.L2,
+            levels=(VertebralLevel.L2,),
+        )
+        for number in range(1, 10)
+    )
+    column = map_of(
+        build_report(report.study, report.segmentation, report.vertebrae, many, report.provenance)
+    )
+    assert [dot.label for dot in column.dots] == ["1", "2", "3", "+6"]
+    assert column.dots[-1].lesion == 4
+    assert column.dots[-1].description == "lesions 4, 5, 6, 7, 8, 9"
+    assert column.width < 220

@@ -29,13 +29,24 @@ _HEIGHTS = {
 }
 _GAP, _REGION_GAP, _TOP = 3, 6, 4
 _CENTRE, _FIRST_DOT, _DOT_STEP = 66, 112, 24
+_OTHERS_COLOUR = "#c9ced6"
+_MOST_DOTS = 4  # beside a level: with more, the whole drawing would have to be too small to read
 
 
 @dataclass(frozen=True, slots=True)
 class LesionDot:
-    """A lesion's numbered dot."""
+    """A lesion's numbered dot, or that of the last ones of a crowded level.
 
-    number: int
+    Attributes
+    ----------
+    label
+        The lesion's number, or "+" and how many there are.
+    lesion
+        Whose place in the report it leads to.
+    """
+
+    label: str
+    lesion: int
     x: int
     y: float
     colour: str
@@ -108,20 +119,21 @@ def _row(
 
 def _dots(findings: Sequence[FindingRecord], middles: dict[str, float]) -> tuple[LesionDot, ...]:
     """One dot for each lesion with a level, side by side where several share one."""
-    dots: list[LesionDot] = []
-    taken: dict[str, int] = {}
+    sharing: dict[str, list[FindingRecord]] = {}
     for finding in findings:
-        if finding.level is None or finding.level.value not in middles:
-            continue
-        rank = taken.get(finding.level.value, 0)
-        taken[finding.level.value] = rank + 1
-        dots.append(
-            LesionDot(
-                number=finding.lesion,
-                x=_FIRST_DOT + rank * _DOT_STEP,
-                y=middles[finding.level.value],
-                colour=hex_colour(COMPARTMENT_COLOURS[finding.compartment]),
-                description=f"lesion {finding.lesion}, {finding.compartment.value}",
-            )
-        )
+        if finding.level is not None and finding.level.value in middles:
+            sharing.setdefault(finding.level.value, []).append(finding)
+    dots: list[LesionDot] = []
+    for level, found in sharing.items():
+        single = found if len(found) <= _MOST_DOTS else found[: _MOST_DOTS - 1]
+        for rank, finding in enumerate(single):
+            place = _FIRST_DOT + rank * _DOT_STEP, middles[level]
+            description = f"lesion {finding.lesion}, {finding.compartment.value}"
+            colour = hex_colour(COMPARTMENT_COLOURS[finding.compartment])
+            dots.append(LesionDot(str(finding.lesion), finding.lesion, *place, colour, description))
+        rest = found[len(single) :]
+        if rest:
+            place = _FIRST_DOT + len(single) * _DOT_STEP, middles[level]
+            description = "lesions " + ", ".join(str(finding.lesion) for finding in rest)
+            dots.append(LesionDot(f"+{len(rest)}", rest[0].lesion, *place, _OTHERS_COLOUR, description))
     return tuple(dots)
