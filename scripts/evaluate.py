@@ -17,6 +17,7 @@ from spinemets.errors import (
     OutputError,
     SpinemetsError,
 )
+from spinemets.evaluation.failures import Failure, made_up, missed, save_failures
 from spinemets.evaluation.files import (
     find_studies,
     folder_beginning,
@@ -63,8 +64,16 @@ def main() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Write report.md, scores.json and the plots into this folder; needs the extra `evaluation`.",
 )
+@click.option(
+    "--scans",
+    type=FOLDER,
+    help="With --report: the image files that detect was given; adds pictures of the largest lesions that "
+    "were missed and of the surest findings that are none.",
+)
 @OUTPUT
-def results(results: Path, truths: Path, report: Path | None, output: Path | None) -> None:
+def results(
+    results: Path, truths: Path, report: Path | None, scans: Path | None, output: Path | None
+) -> None:
     """Score every study of TRUTHS against the study of the same name in RESULTS.
 
     Run detect with `--identifiers keep`, so that results have the names of their scans. A single
@@ -75,19 +84,28 @@ def results(results: Path, truths: Path, report: Path | None, output: Path | Non
     by side, as in case_anatomy.nii.gz with case.json. What is absent is not scored. What
     precedes the first underscore of a study's name is its patient.
     """
+    if scans is not None and report is None:
+        raise click.UsageError("--scans adds pictures to a report; give its folder with --report")
     try:
         found = find_studies(results)
         scores = []
+        failures: dict[str, list[Failure]] = {"missed": [], "made_up": []}
         known = find_studies(truths)
         for name, truth in known.items():
             # Where there is but one of each, a folder's name need not be a scan's.
             only = next(iter(found.values())) if len(found) == len(known) == 1 else None
-            predicted = read_study_result(only or result_named(name, found, results))
-            scores.append(score_exam(predicted, read_study_result(truth), patient=_patient(name)))
+            result = only or result_named(name, found, results)
+            score = score_exam(read_study_result(result), read_study_result(truth), patient=_patient(name))
+            scores.append(score)
+            if score.lesions is not None:
+                failures["missed"] += missed(score.lesions, truth)
+                failures["made_up"] += made_up(score.lesions, result)
         tables = summarise(scores)
         _show(tables, output)
         if report is not None:
             _write_report(scores, tables, report)
+            if scans is not None:
+                _add_failures(failures, scans, report)
     except SpinemetsError as error:
         raise click.ClickException(str(error)) from error
 
@@ -106,6 +124,14 @@ def _write_report(scores: Sequence[ExamScore], tables: Mapping[str, Sequence[Row
     pictures = "\n".join(f"![{path.stem}]({path.name})" for path in paths)
     atomic_write_text(folder / "report.md", f"# Evaluation\n\n{pictures}\n\n{_markdown(tables)}")
     atomic_write_text(folder / "scores.json", to_json(tables))
+
+
+def _add_failures(failures: Mapping[str, Sequence[Failure]], scans: Path, folder: Path) -> None:
+    titles = {"missed": "Largest lesions missed", "made_up": "Surest findings that are no lesion"}
+    paths = save_failures(failures, scans, folder)
+    pictures = "\n\n".join(f"## {titles[path.stem]}\n\n![{path.stem}]({path.name})" for path in paths)
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    atomic_write_text(folder / "report.md", f"{text}\n{pictures}\n" if pictures else text)
 
 
 def _markdown(tables: Mapping[str, Sequence[Row]]) -> str:

@@ -77,12 +77,21 @@ class LesionOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ExamOutcome:
-    """One exam: its true lesions, and the confidences of what was made up."""
+    """One exam: its true lesions, and what was made up.
+
+    Attributes
+    ----------
+    false_positive_scores
+        The confidences of predicted lesions that are none.
+    false_positives
+        The numbers of these, in the same order.
+    """
 
     patient: str
     study: str
     lesions: tuple[LesionOutcome, ...]
     false_positive_scores: tuple[float, ...]
+    false_positives: tuple[int, ...] = ()
 
 
 def match_lesions(
@@ -135,7 +144,7 @@ def match_lesions(
         if inside[p] / size < MINIMUM_SHARE_INSIDE and p not in unknowable
     ]
     scores = tuple(confidences.get(p, 1.0) for p in made_up)
-    return ExamOutcome(patient=study[0], study=study[1], lesions=lesions, false_positive_scores=scores)
+    return ExamOutcome(*study, lesions, false_positive_scores=scores, false_positives=tuple(made_up))
 
 
 def _where_known(
