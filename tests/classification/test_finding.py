@@ -23,8 +23,11 @@ def test_a_weak_lesion_needs_review():
     phantom = spine_of("L3")
     centre = phantom.point("L3", phantom.body_front_mm("L3"))
     weak = add_lesion(phantom.segmentation, centre, (6, 6, 6), probability=0.75)
-    # Whether the released calibration reports it is another question.
-    found = finding(phantom, weak, LesionConfig(minimum_confidence=0.0))
+    # What the released calibration makes of it is another question.
+    config = LesionConfig(
+        minimum_confidence=0.0, confidence_shift=-2.0, confidence_evidence=1.0, confidence_size=0.0
+    )
+    found = finding(phantom, weak, config)
     assert any("weak" in reason for reason in found.review_reasons)
     assert found.review_topics == (ReviewTopic.EVIDENCE,)
 
