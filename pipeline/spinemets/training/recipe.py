@@ -14,11 +14,11 @@ from spinemets.network import NetworkDefinition
 __all__ = ["DatasetSettings", "NetworkSettings", "Recipe", "SourceSettings", "load_recipe"]
 
 
-_Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DatasetSettings(_Settings):
@@ -32,9 +32,7 @@ class DatasetSettings(_Settings):
         default=None,
         description="file of scripts/make_splits.py, relative to the recipe; else the data set's own subsets",
     )
-    share: float = Field(
-        default=1.0, gt=0, allow_inf_nan=False, description="how often a sample comes from it, as in shares"
-    )
+    share: float = Field(default=1.0, gt=0, description="how often a sample comes from it, as in shares")
     validation_scans: int = Field(default=4, ge=0, description="at most so many of its validation part")
 
 
