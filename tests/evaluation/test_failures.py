@@ -1,20 +1,16 @@
 """Pictures of what was missed and made up: the worst first, on the right slice, from the right scans."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation_script import run
 from spinemets.errors import NoUsableInputError
 from spinemets.evaluation.failures import made_up, missed, save_failures
 from spinemets.evaluation.files import find_studies
 from spinemets.evaluation.lesions import match_lesions
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 # Left-right, back-front, foot-head in RAS+; the lesions lie in slices 1 and 6.
 SHAPE, AFFINE = (8, 60, 80), np.diag([4.0, 1.0, 1.0, 1.0])
 SMALL, LARGE = np.s_[1:2, 10:14, 60:64], np.s_[5:7, 30:40, 20:30]
@@ -102,16 +98,6 @@ def test_scans_on_another_grid_or_of_another_study_are_not_taken(study, name):
     write(scans / name, array.astype(np.float32))
     with pytest.raises(NoUsableInputError, match="no image called s 1 on the grid of its labels"):
         save_failures(failures_of(study), scans, study)
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def test_the_script_adds_the_pictures_to_its_report(study):

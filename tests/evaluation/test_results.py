@@ -2,15 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 
+from evaluation_script import run
 from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.anatomy import VertebralLevel as Level
 from spinemets.batch import study_key
@@ -27,7 +25,6 @@ from spinemets.evaluation.tables import mean_row, to_json, to_markdown
 from spinemets.volume import Grid
 
 GRID = Grid((4, 20, 20), np.diag([4.0, 1.0, 1.0, 1.0]))
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 EXTRADURAL = FindingFacts(0.9, Compartment.EXTRADURAL, SpineRegion.LUMBAR)
 
 
@@ -227,16 +224,6 @@ def test_label_maps_on_different_grids_are_refused(tmp_path):
     nibabel.Nifti1Image(maps()[1], np.eye(4)).to_filename(tmp_path / "s1" / "lesions.nii.gz")
     with pytest.raises(GeometryError, match="different grids"):
         read_study_result(find_studies(tmp_path)["s1"])
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def test_the_script_scores_folders_and_writes_json(tmp_path):
