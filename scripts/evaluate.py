@@ -103,14 +103,15 @@ def results(
         tables = summarise(scores)
         _show(tables, output)
         if report is not None:
-            _write_report(scores, tables, report)
+            text = _write_report(scores, tables, report)
             if scans is not None:
-                _add_failures(failures, scans, report)
+                _add_failures(text, failures, scans, report)
     except SpinemetsError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _write_report(scores: Sequence[ExamScore], tables: Mapping[str, Sequence[Row]], folder: Path) -> None:
+def _write_report(scores: Sequence[ExamScore], tables: Mapping[str, Sequence[Row]], folder: Path) -> str:
+    """Write the report; its text."""
     from spinemets.evaluation.plots import save_plots
 
     try:
@@ -122,16 +123,18 @@ def _write_report(scores: Sequence[ExamScore], tables: Mapping[str, Sequence[Row
     except OSError as error:
         raise OutputError.at(folder, error) from error
     pictures = "\n".join(f"![{path.stem}]({path.name})" for path in paths)
-    atomic_write_text(folder / "report.md", f"# Evaluation\n\n{pictures}\n\n{_markdown(tables)}")
+    text = f"# Evaluation\n\n{pictures}\n\n{_markdown(tables)}"
+    atomic_write_text(folder / "report.md", text)
     atomic_write_text(folder / "scores.json", to_json(tables))
+    return text
 
 
-def _add_failures(failures: Mapping[str, Sequence[Failure]], scans: Path, folder: Path) -> None:
+def _add_failures(text: str, failures: Mapping[str, Sequence[Failure]], scans: Path, folder: Path) -> None:
     titles = {"missed": "Largest lesions missed", "made_up": "Surest findings that are no lesion"}
     paths = save_failures(failures, scans, folder)
     pictures = "\n\n".join(f"## {titles[path.stem]}\n\n![{path.stem}]({path.name})" for path in paths)
-    text = (folder / "report.md").read_text(encoding="utf-8")
-    atomic_write_text(folder / "report.md", f"{text}\n{pictures}\n" if pictures else text)
+    if pictures:
+        atomic_write_text(folder / "report.md", f"{text}\n{pictures}\n")
 
 
 def _markdown(tables: Mapping[str, Sequence[Row]]) -> str:

@@ -29,6 +29,8 @@ from spinemets.reporting.drawing import (
     grey_picture,
     to_image,
 )
+from spinemets.reporting.overlays import plane_about
+from spinemets.reporting.panels import with_caption
 from spinemets.reporting.planes import ORIENTATION_LETTERS, PicturePlane, body_axes, inside, sample
 from spinemets.volume import Grid, Plane
 
@@ -36,7 +38,7 @@ __all__ = ["Failure", "made_up", "missed", "save_failures"]
 
 _MOST, _PER_ROW = 12, 2
 _SIDE_MM, _SIDE = 100.0, 230
-_CAPTION, _BORDER = 24, 8
+_BORDER = 8
 _MOST_SERIES = 3
 _OUTLINE = Outline((255, 90, 60))
 
@@ -145,16 +147,15 @@ def _tile(failure: Failure, scans: Path) -> Image.Image:
     }
     first = next(iter(series.values()))
     outlined = {"outlined": draw_outline(first, sample(mask, grid, points), _OUTLINE)}
-    tile = Image.new("RGB", ((len(series) + 1) * _SIDE, _SIDE + _CAPTION), BACKDROP)
+    tile = Image.new("RGB", ((len(series) + 1) * _SIDE, _SIDE), BACKDROP)
     for rank, (name, picture) in enumerate((*series.items(), *outlined.items())):
         image = to_image(picture)
         if rank == 0:
             sheet = Sheet(image, np.zeros((_SIDE, _SIDE), dtype=np.bool_))
             draw_orientation(sheet, ORIENTATION_LETTERS[Plane.SAGITTAL])
-        draw_text(image, (_BORDER, _SIDE - _CAPTION / 2), fit_text(name, _SIDE // 2 - 2 * _BORDER), size=12)
-        tile.paste(image, (rank * _SIDE, _CAPTION))
-    draw_text(tile, (_BORDER, _CAPTION / 2), fit_text(failure.caption, tile.width - 2 * _BORDER))
-    return tile
+        draw_text(image, (_BORDER, _SIDE - 12), fit_text(name, _SIDE // 2 - 2 * _BORDER), size=12)
+        tile.paste(image, (rank * _SIDE, 0))
+    return with_caption(tile, failure.caption)
 
 
 def _sagittal(voxels: npt.NDArray[np.intp], grid: Grid) -> PicturePlane:
@@ -163,11 +164,8 @@ def _sagittal(voxels: npt.NDArray[np.intp], grid: Grid) -> PicturePlane:
     along = grid.to_world(voxels) @ axes.directions.T
     slices = np.rint((along[:, 0] - axes.lower_mm[0]) / axes.spacing_mm[0] - 0.5).astype(np.int64)
     chosen = slices == np.bincount(slices.clip(0)).argmax()
-    half = (_SIDE - 1) / 2 * (_SIDE_MM / _SIDE)
-    corner = along[chosen].mean(axis=0) + np.array((0.0, half, half))
-    _, front, head = axes.directions
-    size = (_SIDE, _SIDE)
-    return PicturePlane(Plane.SAGITTAL, corner @ axes.directions, -front, -head, size, _SIDE_MM / _SIDE)
+    centre = along[chosen].mean(axis=0) @ axes.directions
+    return plane_about(axes, Plane.SAGITTAL, centre, (_SIDE, _SIDE), _SIDE_MM / _SIDE)
 
 
 def _scans_of(study: str, scans: Path, grid: Grid) -> dict[str, npt.NDArray[np.float32]]:

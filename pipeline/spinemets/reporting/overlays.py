@@ -25,7 +25,15 @@ from spinemets.reporting.scene import DOUBT_NOTE, Scene, has_doubtful_evidence, 
 from spinemets.reporting.words import length_text, percent, volume_text
 from spinemets.volume import Plane
 
-__all__ = ["KeyImage", "Overlays", "draw_key_images", "draw_lesion", "draw_overlays", "plane_through"]
+__all__ = [
+    "KeyImage",
+    "Overlays",
+    "draw_key_images",
+    "draw_lesion",
+    "draw_overlays",
+    "plane_about",
+    "plane_through",
+]
 
 _GAP = 6
 _SAGITTAL_SIZE, _REFORMAT_SIZE, _OTHER_SIZE, _KEY_SIZE = (336, 450), (280, 211), (314, 314), (400, 450)
@@ -138,8 +146,16 @@ def plane_through(
         half = pixels * pixel_mm / 2
         lower, upper = axes.lower_mm[axis] + half, axes.upper_mm[axis] - half
         place[axis] = (lower + upper) / 2 if lower > upper else np.clip(place[axis], lower, upper)
+    return plane_about(axes, kind, place @ axes.directions, size, pixel_mm)
+
+
+def plane_about(
+    axes: BodyAxes, kind: Plane, centre_mm: npt.ArrayLike, size: tuple[int, int], pixel_mm: float
+) -> PicturePlane:
+    """A picture plane with a point in its middle, however much of it lies outside of the image."""
+    across, along, _ = _LAYOUT[kind]
     rightward, downward = -axes.directions[across], -axes.directions[along]
-    corner = place @ axes.directions - pixel_mm * (
+    corner = np.asarray(centre_mm, dtype=np.float64) - pixel_mm * (
         (size[0] - 1) / 2 * rightward + (size[1] - 1) / 2 * downward
     )
     return PicturePlane(kind, corner, rightward, downward, size, pixel_mm)
