@@ -27,13 +27,14 @@ from spinemets.evaluation.files import (
     result_named,
 )
 from spinemets.evaluation.levels import LevelOutcome, identification_rates, studies_all_right
-from spinemets.evaluation.overlap import dice
+from spinemets.evaluation.overlap import dice, share_near
 from spinemets.evaluation.phantoms import KINDS, PhantomVerdict, all_studies, judge, phantom_tables
 from spinemets.evaluation.results import ExamScore, score_exam, summarise
 from spinemets.evaluation.spider import SpiderScore, score_spider
 from spinemets.evaluation.tables import Row, mean_row, to_json, to_markdown
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_BORDER_MM = 2.0  # what differs by less is the same border, drawn otherwise
 
 
 def _not_markdown(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -199,7 +200,9 @@ def structure(
 
     Every value of a mask above 0 counts. Its folder in RESULTS has the mask's name up to the last
     underscore, or is the one whose name begins so. `found` is the share of the mask's voxels
-    that carry the structure; it is the fair figure where a mask shows only a part of it.
+    that carry the structure; it is the fair figure where a mask shows only a part of it. `within
+    2 mm` is the share that has a voxel of the structure so near: what is left is missed, whereas
+    borders may be drawn otherwise.
     """
     values = [Structure[name.upper()] for name in structures]
     try:
@@ -221,7 +224,8 @@ def _score_mask(results: Path, mask: Path, values: Sequence[Structure]) -> Row:
     inside, found = truth > 0, np.isin(anatomy, values)
     shown = int(inside.sum())
     share = int((inside & found).sum()) / shown if shown else None
-    return {"study": name, "dice": dice(found, inside), "found": share}
+    near = share_near(inside, found, grid.spacing_mm, _BORDER_MM)
+    return {"study": name, "dice": dice(found, inside), "found": share, f"within {_BORDER_MM:g} mm": near}
 
 
 @main.command()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spinemets.evaluation.overlap import dice, surface_dice
+from spinemets.evaluation.overlap import dice, share_near, surface_dice
 
 
 def box(shape, *slices):
@@ -53,3 +53,13 @@ def test_the_wrong_side_is_not_near():
     left = box((10, 4, 4), slice(0, 2), slice(1, 3), slice(1, 3))
     right = left[::-1]
     assert surface_dice(left, right, (1.0, 1.0, 1.0), 2.0) == 0.0
+
+
+def test_what_lies_near_counts_in_millimetres():
+    truth = np.zeros((3, 4, 4), bool)
+    truth[:, 1:3, 1:3] = True
+    middle = truth & (np.arange(3) == 1)[:, None, None]
+    assert share_near(truth, middle, (4.0, 1.0, 1.0), 3.9) == pytest.approx(1 / 3)
+    assert share_near(truth, middle, (4.0, 1.0, 1.0), 4.0) == 1.0
+    assert share_near(truth, np.zeros_like(truth), (4.0, 1.0, 1.0), 4.0) == 0.0
+    assert share_near(np.zeros_like(truth), truth, (4.0, 1.0, 1.0), 4.0) is None

@@ -303,12 +303,12 @@ def test_the_script_scores_masks_of_studies_whose_names_begin_alike(tmp_path):
     masks = sorted(tmp_path.glob("case*_sac.nii.gz"))
     done = run("structure", tmp_path / "out", *masks, "--structure", "thecal_sac")
     assert done.returncode == 0, done.stderr
-    assert "| case1 | 1.000 | 1.000 |" in done.stdout
+    assert "| case1 | 1.000 | 1.000 | 1.000 |" in done.stdout
     write(tmp_path / "out" / "case2", None, StudyResult("case2", GRID, anatomy, lesions), lesions)
     nothing = tmp_path / "case2_disc.nii.gz"
     nibabel.Nifti1Image(np.zeros_like(anatomy), GRID.affine).to_filename(nothing)
     empty = run("structure", tmp_path / "out", masks[0], nothing, "--structure", "disc")
-    assert "| case2 | – | – |" in empty.stdout, "an empty mask has nothing to be found"
+    assert "| case2 | – | – | – |" in empty.stdout, "an empty mask has nothing to be found"
     shutil.rmtree(tmp_path / "out" / "case10")
     masks[0].rename(tmp_path / "sac.nii.gz")
     done = run("structure", tmp_path / "out", tmp_path / "sac.nii.gz", "--structure", "thecal_sac")

@@ -1,4 +1,4 @@
-"""Agreement of two masks: Dice, and Dice of their surfaces."""
+"""Agreement of two masks: Dice, Dice of their surfaces, and what of one lies near the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from spinemets.volume import Mask
 
-__all__ = ["dice", "surface_dice"]
+__all__ = ["dice", "share_near", "surface_dice"]
 
 Spacing = tuple[float, float, float]
 
@@ -51,6 +51,28 @@ def surface_dice(predicted: Mask, truth: Mask, spacing_mm: Spacing, tolerance_mm
         distance_mm = ndimage.distance_transform_edt(~other, sampling=spacing_mm)
         near += int((distance_mm[surface] <= tolerance_mm).sum())
     return near / total
+
+
+def share_near(truth: Mask, predicted: Mask, spacing_mm: Spacing, tolerance_mm: float) -> float | None:
+    """The share of the true voxels whose centre lies within a tolerance of a predicted one's.
+
+    Returns
+    -------
+    float or None
+        In [0, 1]; 0 where nothing was predicted, None where nothing is true.
+
+    Examples
+    --------
+    >>> row = np.array([[[1, 1, 1, 1]]], bool)
+    >>> share_near(row, row & [True, False, False, False], (1, 1, 2.5), tolerance_mm=3)
+    0.5
+    """
+    if not truth.any():
+        return None
+    if not predicted.any():
+        return 0.0
+    distance_mm = ndimage.distance_transform_edt(~predicted, sampling=spacing_mm)
+    return float((distance_mm[truth] <= tolerance_mm).mean())
 
 
 def _surface(mask: Mask) -> npt.NDArray[np.bool_]:
