@@ -85,8 +85,9 @@ def test_a_scan_without_bodies_stays_as_it_is(image):
 
 def test_marrow_varies_between_vertebrae_and_within_them(structures, image):
     bodies, labels = bodies_of(structures)
-    usual = spread_about_trend(image, bodies > 0)
-    change = marrow_variation(image, bodies, SPACING_MM, np.random.default_rng(6)) - image
+    references = measure_references(image, structures)
+    usual = references.spread
+    change = marrow_variation(image, bodies, SPACING_MM, references, np.random.default_rng(6)) - image
     means = [change[bodies == label].mean() for label in labels]
     assert np.ptp(means) > 0.2 * usual
     assert change[bodies == labels[0]].std() > 0.05 * usual
@@ -217,6 +218,37 @@ def test_changed_corners_lie_at_a_corner(one_body):
         if len(rows_and_heights):
             middle = rows_and_heights.mean(axis=0)
             assert (np.minimum(middle - low, high - middle) < 0.4 * (high - low)).all()
+
+
+def bright_share(one_body, variant, weighting):
+    """How many of the changes that seeds ask for make a body brighter."""
+    patch, body, references = one_body
+    brighter = [
+        (variant(patch, body, SPACING_MM, references, weighting, np.random.default_rng(seed)) - patch).max()
+        > references.spread
+        for seed in range(200)
+    ]
+    return np.mean(brighter)
+
+
+@pytest.mark.parametrize("variant", [mimics.endplate_change, mimics.corner_change], ids=lambda f: f.__name__)
+def test_what_is_bright_on_t2_is_seldom_benign(one_body, variant):
+    """Without another weighting nothing tells it from disease; a corner may also look like a disc."""
+    with_all, on_t2 = (bright_share(one_body, variant, w) for w in (Weighting.PD, Weighting.T2))
+    assert 0.05 < on_t2 < 0.7 * with_all
+
+
+def test_noise_makes_no_variant_plainer(structures, image):
+    """An eye sees what tissue differs by from place to place; noise only hides it."""
+    noise = 30.0
+    noisy = image + np.random.default_rng(8).normal(0, noise, image.shape).astype(np.float32)
+    body = structures == Structure.VERTEBRAL_BODY
+    plainest = []
+    for seed in SEEDS:
+        changed = add_mimics(noisy, structures, SPACING_MM, Weighting.T1, np.random.default_rng(seed))
+        plainest.append(np.quantile(np.abs(changed - noisy)[body], 0.97))
+    assert measure_references(noisy, structures).spread > 0.9 * noise
+    assert np.mean(plainest) < noise
 
 
 def test_haemangiomas_are_bright_and_striped_and_drawn_where_that_tells(one_body):

@@ -7,6 +7,7 @@ Axes are (left-right, back-front, foot-head).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import cc3d
@@ -44,6 +45,8 @@ _ENDPLATE_MM = 2.0  # from a body to its disc
 _DISC_REACH_MM = 12.0
 # Far below that of bright lesions: on T2 alone, what is bright and round would be learnt to be benign.
 _HAEMANGIOMA_CHANCE = 0.02
+# For the same reason: of bright changes along endplates and of bright corners, how many T2 has not.
+_ENDPLATES_LEFT_OUT, _CORNERS_LEFT_OUT = 0.6, 0.7
 _FAT_SUPPRESSED = (Weighting.T2_FS, Weighting.T1_FS_GD, Weighting.PD_FS, Weighting.DIXON_WATER)
 
 
@@ -63,7 +66,10 @@ def add_mimics(
             image = around_sac(image, structures, spacing_mm, references, rng)
     bodies = cc3d.connected_components(structures == Structure.VERTEBRAL_BODY, connectivity=6)
     boxes = [box for box in ndimage.find_objects(bodies.astype(np.int32)) if box is not None]
-    image = marrow_variation(image, bodies, spacing_mm, rng)
+    # Single voxels differ by twice as much, for noise: in those terms variants would stand out like disease.
+    usual = spread_about_trend(image, bodies.astype(np.bool_))
+    references = replace(references, spread=usual or references.spread)
+    image = marrow_variation(image, bodies, spacing_mm, references, rng)
     if rng.random() < _RADIATION_CHANCE:
         image = radiation_change(image, bodies, spacing_mm, references, weighting, rng)
     for label, found in enumerate(boxes, start=1):
@@ -92,6 +98,7 @@ def marrow_variation(
     image: Array,
     bodies: npt.NDArray[np.generic],
     spacing_mm: PointMm,
+    references: References,
     rng: np.random.Generator,
 ) -> Array:
     """Patchy marrow: every vertebra a little different, and islands within them, fine or smooth.
@@ -99,13 +106,12 @@ def marrow_variation(
     Some patients' marrow is even. Were it never, or did vertebrae differ by more than they do in
     patients, one half as bright again would be learnt to be normal.
     """
-    usual = spread_about_trend(image, bodies.astype(np.bool_))
     count = int(bodies.max())
     uneven = rng.uniform(0, 0.7)
     shift = np.concatenate(([0.0], rng.normal(0, uneven, count))).astype(np.float32)
     patches = smooth_noise(image.shape, spacing_mm, log_uniform((2, 15), rng), rng) * rng.uniform(0, 0.9)
     labels = bodies.astype(np.int64)
-    change = (shift[labels] + patches) * usual
+    change = (shift[labels] + patches) * references.spread
     return np.asarray(image + change * (labels > 0), dtype=np.float32)
 
 
@@ -138,6 +144,8 @@ def endplate_change(
 ) -> Array:
     """Modic change: a band along an endplate, type 1 (oedema), 2 (fat) or 3 (sclerosis)."""
     sign = _sign(_MODIC[int(rng.choice((1, 2, 2, 3)))], weighting)
+    if _resembles_disease(sign, weighting) and rng.random() < _ENDPLATES_LEFT_OUT:
+        return image
     points = np.argwhere(body)
     upper = rng.random() < 0.5
     edge = points[:, 2].max() if upper else points[:, 2].min()
@@ -240,7 +248,10 @@ def corner_change(
     if rng.random() < 0.4:
         shift = references.soft_tissue - references.marrow
     else:
-        shift = _reaction(weighting, rng) * rng.uniform(1.5, 5) * references.spread
+        sign = _reaction(weighting, rng)
+        if _resembles_disease(sign, weighting) and rng.random() < _CORNERS_LEFT_OUT:
+            return image
+        shift = sign * rng.uniform(1.5, 5) * references.spread
     return np.asarray(image + weight * shift, dtype=np.float32)
 
 
@@ -327,6 +338,11 @@ def _sign(change: _Change, weighting: Weighting) -> int:
     if weighting is Weighting.T1:
         return -1 if change == "oedema" else 1
     return -1 if change == "fat" and weighting in _FAT_SUPPRESSED else 1
+
+
+def _resembles_disease(sign: int, weighting: Weighting) -> bool:
+    """Whether a change is bright where only other weightings would tell it from a metastasis."""
+    return weighting is Weighting.T2 and sign > 0
 
 
 def _shows_fat(weighting: Weighting) -> bool:

@@ -38,7 +38,7 @@ _IMPLANTS = ImplantOptions(
     mean_number=2.0,
     compartment_weights=(0.62, 0.2, 0.18),
     bone_weights=(0.4, 0.42, 0.18),
-    whole_vertebra=0.15,
+    whole_vertebra=0.2,
     epidural_extension=0.3,
     sclerotic=0.25,
 )
