@@ -52,6 +52,12 @@ def test_classic_phase_image_that_says_so_by_its_component_alone_is_none_to_read
     assert listing.series[0].reason.startswith("a phase image")
 
 
+def test_image_of_a_colour_palette_is_refused(tmp_path, dicom):
+    dicom.classic(tmp_path, dicom.noise(), tags={"PhotometricInterpretation": "PALETTE COLOR"})
+    (listing,) = discover(tmp_path)
+    assert listing.series[0].reason == "a colour image; grey values are needed"
+
+
 def test_dixon_images_in_one_series_are_parted_by_image_type(tmp_path, dicom):
     voxels = dicom.noise((6, 8, 8))
     for letter in "WF":

@@ -52,6 +52,7 @@ _TAGS = [
     "AcquisitionContrast", "EchoPulseSequence", "InversionRecovery", "FrameOfReferenceUID",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames",
+    "PhotometricInterpretation",
     "SteadyStatePulseSequence", "SpectrallySelectedSuppression", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
@@ -66,7 +67,7 @@ class InstanceHeader:
     modality
         Empty where the header has none.
     samples
-        Values per pixel: 3 for colour, 0 where there is no image.
+        Values per pixel: 3 for colour, that of a palette too, 0 where there is no image.
     acquisition
         Of the first frame.
     slices
@@ -159,10 +160,17 @@ def _instance(path: Path, dataset: pydicom.Dataset) -> InstanceHeader:
         modality=_text(dataset, "Modality").upper(),
         manufacturer=_text(dataset, "Manufacturer"),
         frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
-        samples=(_integer(dataset, "SamplesPerPixel") or 1) if rows else 0,
+        samples=_samples(dataset) if rows else 0,
         acquisition=acquisition,
         slices=slices,
     )
+
+
+def _samples(dataset: pydicom.Dataset) -> int:
+    """Values per pixel as it is shown; a stored value of PALETTE COLOR only points to its colour."""
+    if _text(dataset, "PhotometricInterpretation").upper() == "PALETTE COLOR":
+        return 3
+    return _integer(dataset, "SamplesPerPixel") or 1
 
 
 def _acquisition(dataset: pydicom.Dataset) -> AcquisitionHeader:
