@@ -167,6 +167,18 @@ def test_nan_and_infinity_become_zero_with_a_caution(tmp_path):
     assert header.cautions == ("2 voxels were not finite numbers and were set to 0",)
 
 
+@pytest.mark.parametrize("value", [9000, -2000])
+def test_padding_beyond_all_other_values_takes_the_lowest_of_them_with_a_caution(tmp_path, value):
+    inside = noise((16, 24, 20)).astype(np.int16)
+    padded = np.pad(inside, ((0, 0), (6, 6), (6, 6)), constant_values=value)
+    voxels, header = read_image(save_nifti(tmp_path / "a.nii.gz", padded))
+    np.testing.assert_array_equal(voxels[:, 6:-6, 6:-6], inside)
+    assert set(np.unique(voxels[:, :6])) == {inside.min()}
+    assert header.cautions == (
+        f"{padded.size - inside.size} voxels of the value {value} around the image were taken as padding",
+    )
+
+
 def test_a_constant_image_is_refused(tmp_path):
     with pytest.raises(UnsupportedInputError, match="every voxel is 7"):
         read_image(save_nifti(tmp_path / "a.nii.gz", np.full((8, 12, 10), 7, dtype=np.int16)))

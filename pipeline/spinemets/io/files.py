@@ -52,6 +52,8 @@ _MOST_LABELS, _UNIFORM_SHARE = 64, 0.95
 # NIFTI_INTENT_LABEL of nifti1.h.
 _LABEL_INTENT = 1002
 _HOUNSFIELD_OF_FAT_AND_AIR = -300.0
+# Of the range of all other values: air of an image without padding lies closer to the rest.
+_PADDING_GAP = 0.05
 _CHUNK_BYTES = 1 << 20
 
 
@@ -112,7 +114,8 @@ def read_image_header(path: Path) -> ImageHeader:
 def read_image(path: Path) -> tuple[npt.NDArray[np.float32], ImageHeader]:
     """Read a file's voxels, float32 in the file's own axis order, and its geometry.
 
-    The header's scale is applied. NaN and infinity become 0, with a caution.
+    The header's scale is applied. NaN and infinity become 0, and padding that lies beyond all other
+    values the lowest of these, with a caution.
 
     Raises
     ------
@@ -138,8 +141,9 @@ def read_image(path: Path) -> tuple[npt.NDArray[np.float32], ImageHeader]:
         count = int(array.size - finite.sum())
         array = np.where(finite, array, np.float32(0.0))
         cautions += (f"{count} voxels were not finite numbers and were set to 0",)
+    array, of_padding = _without_padding(array)
     _refuse_what_is_no_mr_image(path, array)
-    return array, ImageHeader(header.grid, cautions)
+    return array, ImageHeader(header.grid, cautions + of_padding)
 
 
 def _open_nifti(path: Path) -> Any:
@@ -289,6 +293,26 @@ def _refuse_shape(path: Path, shape: tuple[int, ...]) -> None:
             f"{path.name}: holds a {len(shape)}-D image of {' x '.join(map(str, shape))} voxels; "
             "a 3-D one is needed, so split it into its volumes"
         )
+
+
+def _without_padding(array: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    """The voxels with padding at their lowest value: as bright as nothing else, it would darken them.
+
+    Padding is a value other than 0 that all corners share, above all others or well below them.
+    """
+    corners = array[np.ix_(*((0, n - 1) for n in array.shape))]
+    value = float(corners.flat[0])
+    if value == 0 or np.any(corners != value):
+        return array, ()
+    padded = array == value
+    rest = array[~padded]
+    if not rest.size:
+        return array, ()
+    low, high = float(rest.min()), float(rest.max())
+    if low - _PADDING_GAP * (high - low) <= value <= high:
+        return array, ()
+    caution = f"{padded.sum()} voxels of the value {value:g} around the image were taken as padding"
+    return np.where(padded, np.float32(low), array), (caution,)
 
 
 def _refuse_what_is_no_mr_image(path: Path, array: npt.NDArray[np.float32]) -> None:
