@@ -42,6 +42,19 @@ def test_nothing_of_a_zip_is_left_after_it_was_listed_and_read(tmp_path, dicom, 
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_different_files_of_one_name_in_a_zip_are_all_read_and_the_same_file_once(tmp_path, dicom):
+    voxels = dicom.noise()
+    paths = dicom.classic(tmp_path / "in", voxels)
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        for path in (*paths, paths[0]):
+            archive.write(path, "image.dcm")
+    (listing,) = discover(tmp_path / "study.zip")
+    volume = read_study(listing, ReadingConfig()).reference
+    np.testing.assert_array_equal(volume.intensities, voxels)
+    assert volume.series.cautions == ()
+
+
 def test_of_a_zip_only_the_files_of_the_study_are_unpacked(tmp_path, dicom):
     dicom.classic(tmp_path / "in/one", dicom.noise())
     dicom.classic(

@@ -92,7 +92,7 @@ def open_files(path: Path) -> Iterator[InputFiles]:
 
 
 def unpack(path: Path, folder: Path, only: Collection[PurePosixPath] | None = None) -> None:
-    """Unpack a .zip, or some files of it, into a folder.
+    """Unpack a .zip, or some files of it, into a folder; different files of one name are all kept.
 
     Raises
     ------
@@ -107,17 +107,18 @@ def unpack(path: Path, folder: Path, only: Collection[PurePosixPath] | None = No
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             _refuse_unsafe(path, members)
+            targets = _targets(members)
             if only is not None:
-                members = [member for member in members if _name(member) in only]
-                if len({_name(member) for member in members}) < len(only):
+                targets = {target: member for target, member in targets.items() if target in only}
+                if len(targets) < len(only):
                     raise UnreadableFileError(
                         f"{path.name}: files of it are gone since it was looked through"
                     )
             room = min(_LARGEST_ARCHIVE_BYTES, shutil.disk_usage(folder).free)
-            if sum(member.file_size for member in members) > room:
+            if sum(member.file_size for member in targets.values()) > room:
                 raise OutputError(f"{path.name}: its content does not fit into {folder.parent}")
-            for member in members:
-                room -= _unpack_member(archive, member, folder, room)
+            for target, member in targets.items():
+                room -= _unpack_member(archive, member, folder / target, room)
     except _DAMAGE_ERRORS as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(f"{path.name}: its content does not fit into {folder.parent}") from error
@@ -194,9 +195,25 @@ def _name(member: zipfile.ZipInfo) -> PurePosixPath:
     return PurePosixPath(member.filename.replace("\\", "/"))
 
 
-def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, room: int) -> int:
+def _targets(members: list[zipfile.ZipInfo]) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    """Where each file goes: different files of one name beside each other, the same file once."""
+    targets: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    for member in members:
+        target = name = _name(member)
+        copies = 1
+        while target in targets and _content(targets[target]) != _content(member):
+            copies += 1
+            target = name.with_name(f"{copies}~{name.name}")
+        targets.setdefault(target, member)
+    return targets
+
+
+def _content(member: zipfile.ZipInfo) -> tuple[int, int]:
+    return member.CRC, member.file_size
+
+
+def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, room: int) -> int:
     """Unpack one file and give its size, which a forged header may understate."""
-    target = folder / _name(member)
     target.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     with archive.open(member) as source, target.open("wb") as file:
