@@ -111,6 +111,22 @@ def test_labels_may_be_named_the_other_way_and_folds_give_the_validation(tmp_pat
     assert {(case.patient, case.weighting) for case in cases} == {("p7", Weighting.T2_FS)}
 
 
+@pytest.mark.parametrize(
+    ("images", "patients", "names"),
+    [
+        (("p1/T1", "p1/T2", "p2/T2"), ["p1", "p1", "p2"], ["p1_T1", "p1_T2", "p2_T2"]),
+        (("p1/day1/image", "p2/day1/image"), ["p1", "p2"], ["p1-day1_image", "p2-day1_image"]),
+        (("t1/case1", "t2/case1", "t2/case2"), ["case1", "case1", "case2"], ["case1", "case1", "case2"]),
+    ],
+)
+def test_images_of_a_datalist_that_name_no_patient_are_of_their_folder_s(tmp_path, images, patients, names):
+    entries = [{"image": f"{image}.nii.gz", "label": f"{image}_mask.nii.gz"} for image in images]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries}))
+    cases = LAYOUTS["datalist"].find(tmp_path)
+    assert [case.patient for case in cases] == patients
+    assert [case.name for case in cases] == names
+
+
 def test_a_datalist_may_have_lesion_masks_alone(tmp_path):
     folder = files.datalist(tmp_path)
     document = json.loads((folder / "dataset.json").read_text())

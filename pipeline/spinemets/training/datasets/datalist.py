@@ -1,7 +1,9 @@
 """A MONAI datalist: a JSON file with ``training``, ``validation`` and ``test`` lists.
 
 Every entry has ``image`` and ``label``, ``lesion`` or both, relative to the JSON file; ``patient``
-and ``weighting`` ("T1", "T2", "STIR", ...) where the file names do not tell them. ``labels`` at
+and ``weighting`` ("T1", "T2", "STIR", ...) where the file names do not tell them. A patient is what
+precedes the first underscore of an image's name; of a name that tells a contrast alone (``p1/T2.nii.gz``)
+or is that of all images (``p1/image.nii.gz``), it is the first folder in which they differ. ``labels`` at
 the top names the values, value to name as in the Medical Segmentation Decathlon or name to value
 as in nnU-Net: "L4", "vertebrae_T12", "vertebral_body", "posterior_elements", "disc_L4_L5",
 "spinal_canal", "thecal_sac", "cord", "sacrum", "L4/L5" (a disc), and "lesion", "metastasis" or
@@ -13,7 +15,9 @@ for it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ import numpy as np
 
 from spinemets.channels import Channel
 from spinemets.errors import NoUsableInputError, UnreadableFileError, UnsupportedInputError
-from spinemets.io.file_names import image_stem
+from spinemets.io.file_names import image_stem, parse_file_name
 from spinemets.io.weighting import weighting_from_name
 from spinemets.training.datasets.cases import Case, Layout, Subset, need_cases
 from spinemets.training.datasets.labels import (
@@ -79,7 +83,7 @@ def find_cases(path: Path) -> tuple[Case, ...]:
                 continue
             fold = subset == "train" and not has_validation and entry.get("fold") == 0
             cases.append(_case(entry, path, f"{key}[{number}]", "validation" if fold else subset, names))
-    return need_cases(cases, path, _EXPECTED)
+    return need_cases(_with_patients(cases), path, _EXPECTED)
 
 
 def _label_names(labels: Mapping[str, Any], path: Path) -> dict[int, str]:
@@ -103,8 +107,25 @@ def _case(entry: Mapping[str, Any], path: Path, place: str, subset: Subset, name
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise UnreadableFileError(f"{path}: {place} lacks a value or holds a wrong one: {error!r}") from error
     name = image_stem(files["image"])
-    patient = str(entry.get("patient", name.split("_")[0]))
+    patient = str(entry.get("patient", ""))
     return Case(patient, name, files, weighting or weighting_from_name(name), subset, names)
+
+
+def _with_patients(cases: Sequence[Case]) -> list[Case]:
+    """The cases with the patients that their entries do not name, and names that are theirs alone."""
+    images = [case.files["image"].absolute() for case in cases]
+    stems, folders = {case.name for case in cases}, {image.parent for image in images}
+    all_alike = len(stems) == 1 and len(folders) > 1
+    nameless = {one for one in images if all_alike or parse_file_name(one).contrast == image_stem(one)}
+    root = Path(os.path.commonpath([image.parent for image in nameless])) if nameless else Path()
+    named = []
+    for case, image in zip(cases, images, strict=True):
+        name, patient = case.name, case.name.split("_")[0]
+        if image in nameless:
+            below = image.parent.relative_to(root).parts or (image.parent.name,)
+            name, patient = f"{'-'.join(below)}_{name}", below[0]
+        named.append(replace(case, name=name, patient=case.patient or patient))
+    return named
 
 
 def read_case(case: Case) -> LabelledScan:
