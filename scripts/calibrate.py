@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ from spinemets.training.offsets import fit_offsets
 from spinemets.training.recipe import load_recipe
 from spinemets.training.trained import built, read_trained
 from spinemets.volume import Grid
+
+# How results are called without --identifiers keep.
+_HASHED = re.compile(r"study-[0-9a-f]{16}")
 
 
 def main() -> int:
@@ -128,7 +132,16 @@ def _read_all(results: Path, truths: Path) -> list[_Map]:
     known = {path.name.removesuffix("_lesions.nii.gz"): path for path in truths.glob("*_lesions.nii.gz")}
     if len(paths) == len(known) == 1:
         return [_read(paths[0], *known.values())]
-    return [_read(path, _truth_of(path.parent.name, known)) for path in paths]
+    truth_of = {path: _truth_of(path.parent.name, known) for path in paths}
+    hashed = [
+        path.parent.name for path, own in truth_of.items() if not own and _HASHED.fullmatch(path.parent.name)
+    ]
+    if known and hashed:
+        raise ValueError(
+            f"{results}: {hashed[0]} is called by a hash, which no truth is, and would count as healthy; "
+            "detect names results as their scans with --identifiers keep"
+        )
+    return [_read(path, own) for path, own in truth_of.items()]
 
 
 def _read(path: Path, own: Path | None) -> _Map:

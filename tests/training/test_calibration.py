@@ -178,6 +178,16 @@ def test_a_folder_of_truths_that_is_not_there_is_refused_not_taken_for_healthy(t
         calibrate._read_all(tmp_path, tmp_path / "trut")
 
 
+def test_results_called_by_hashes_are_refused_beside_truths_not_taken_for_healthy(tmp_path):
+    for name in ("study-460fc331d6a5d1d8", "a_1"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "lesion_probability.nii.gz").touch()
+    (tmp_path / "truths").mkdir()
+    (tmp_path / "truths/a_1_lesions.nii.gz").touch()
+    with pytest.raises(ValueError, match=r"study-460fc331d6a5d1d8 is called by a hash.*--identifiers keep"):
+        calibrate._read_all(tmp_path / "results", tmp_path / "truths")
+
+
 @pytest.mark.parametrize(
     ("results", "truths", "ill"),
     [
