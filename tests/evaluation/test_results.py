@@ -165,6 +165,15 @@ def test_files_side_by_side_are_studies_by_their_prefix(tmp_path):
     np.testing.assert_array_equal(read.anatomy, truth_result().anatomy)
 
 
+def test_a_lesion_without_voxels_is_refused_not_left_out(tmp_path):
+    truth = truth_result()
+    write(tmp_path / "s1", "truth.json", replace(truth, lesions=np.minimum(truth.lesions, 1)))
+    with pytest.raises(
+        UnreadableFileError, match=r"truth\.json: tells of lesion 2, of which lesions\.nii\.gz"
+    ):
+        read_study_result(find_studies(tmp_path)["s1"])
+
+
 def test_folders_that_cannot_be_read_say_why(tmp_path):
     with pytest.raises(NoUsableInputError, match="holds no study"):
         find_studies(tmp_path)

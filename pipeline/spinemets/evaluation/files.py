@@ -193,7 +193,7 @@ def read_study_result(files: StudyFiles) -> StudyResult:
     GeometryError
         Its label maps lie on different grids.
     UnreadableFileError
-        A file is damaged.
+        A file is damaged, or the document tells a lesion of which the label map has no voxel.
     """
     maps = {kind: read_label_map(path) for kind, path in files.maps.items()}
     grid = next(iter(maps.values()))[1]
@@ -211,6 +211,15 @@ def read_study_result(files: StudyFiles) -> StudyResult:
             f"{files.document}: lacks a value or holds a wrong one: {error!r}"
         ) from error
     arrays = {kind: array for kind, (array, _) in maps.items()}
+    undrawn = (
+        sorted(set(findings) - set(np.unique(arrays["lesions"]).tolist())) if "lesions" in arrays else ()
+    )
+    if undrawn:
+        # It would be neither found nor missed.
+        raise UnreadableFileError(
+            f"{files.document}: tells of lesion {undrawn[0]}, of which {files.maps['lesions'].name} has no "
+            "voxel; give each lesion's voxels its number, or leave it out"
+        )
     if not centres and "levels" in arrays:
         centres = _centres_mm(arrays["levels"], arrays.get("anatomy"), grid)
     return StudyResult(
