@@ -29,6 +29,7 @@ def test_names_of_dicom_files_are_hidden_in_messages(tmp_path):
     [
         ("ct", "modality CT; only MR is analysed", None),
         ("L5", "largest at L5", None),
+        ("missing", "1 of 9 slices is missing; pass --allow-missing", None),
         ("T2_sag", "no T2_sag", "no [hidden]"),
         ("T2", "second T2 series; series 3 (T2 sagittal) is used", None),
         ("series", "no sagittal series: the axial one is used", None),

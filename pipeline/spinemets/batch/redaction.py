@@ -32,9 +32,9 @@ HIDDEN = "[hidden]"
 _LONG = 5
 # A file or folder that is called by these alone names nobody, and sentences need them.
 _NOUNS = (
-    "archive ct dicom file files folder header image images input label labels lesion lesions map mha mr mri"
-    " nifti nrrd pixels results scan scans sequence sequences series slice slices spine stack studies study"
-    " voxels"
+    "archive ct dicom file files folder header image images input label labels lesion lesions map mha"
+    " missing mr mri nifti nrrd pixels results scan scans sequence sequences series slice slices spine"
+    " stack studies study voxels"
 )
 # What follows a folder's path in a sentence: folders and a file in it, whose names may hold spaces where a
 # further folder, or a suffix and a colon, tells that they go on.
