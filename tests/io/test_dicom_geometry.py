@@ -42,6 +42,18 @@ def test_a_missing_slice_is_interpolated_on_request(tmp_path, dicom):
     )
 
 
+@pytest.mark.parametrize(
+    ("skip", "words"),
+    [
+        ((3,), "and was interpolated from its neighbours"),
+        ((3, 4), "and were interpolated from their neighbours"),
+    ],
+)
+def test_what_was_interpolated_is_said_of_one_slice_and_of_several(tmp_path, dicom, skip, words):
+    dicom.classic(tmp_path, dicom.noise((9, 8, 8)), skip=skip)
+    assert words in only_volume(tmp_path, ALLOW_MISSING).series.cautions[0]
+
+
 def test_two_slices_missing_in_a_row_are_counted_and_interpolated_by_distance(tmp_path, dicom):
     voxels = np.zeros((9, 8, 8), dtype=np.uint16) + np.arange(9, dtype=np.uint16)[:, None, None] * 30
     dicom.classic(tmp_path, voxels, skip=(3, 4))

@@ -117,6 +117,12 @@ def test_page_tells_doubtful_lesions_compartments_and_cautions(page):
     assert 'data-value="2">2<br><span class="muted">A.</span><br><span class="muted">B.</span></td>' in unsure
 
 
+def test_what_is_to_be_reviewed_is_said_of_lesions_and_of_levels(page):
+    text = page.read_text()
+    assert '<td data-value="1">1 lesion</td>' in text
+    assert '<td data-value="0">0 lesions<br><span class="muted">names of levels</span></td>' in text
+
+
 def test_a_study_without_a_recognised_vertebra_is_to_be_reviewed(make_report, tmp_path):
     bare = replace(make_report(lesions=False), vertebrae=())
     seen, unseen = (

@@ -148,5 +148,5 @@ def _fill_missing(array: npt.NDArray[np.float32], stack: SliceStack) -> tuple[st
         array[place] = (1 - weight) * array[below] + weight * array[above]
     if not stack.missing:
         return ()
-    verb = "was" if len(stack.missing) == 1 else "were"
-    return (f"{stack.gaps} and {verb} interpolated from their neighbours: findings there are unreliable",)
+    verb, whose = ("was", "its") if len(stack.missing) == 1 else ("were", "their")
+    return (f"{stack.gaps} and {verb} interpolated from {whose} neighbours: findings there are unreliable",)
