@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from spinemets import __version__
 from spinemets.command_options import device_option, output_folder, study_options
 from spinemets.deidentify_command import deidentify
 from spinemets.detect_command import COMMANDS as DETECT_COMMANDS
-from spinemets.errors import SpinemetsError
+from spinemets.errors import OutputError, SpinemetsError
 from spinemets.exit_codes import DONE, EPILOG, INTERRUPTED, PARTIAL, USAGE, code_of
 from spinemets.interruption import terminated_as_interrupted
 from spinemets.serve_command import COMMANDS as SERVE_COMMANDS
@@ -49,10 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         complain(f"error: {error or 'out of memory'}")
         sys.exit(code_of(error))
     except BrokenPipeError:
-        # Whoever read the output has closed it, as `head` does; Python would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has closed it, as `head` does.
+        _print_nothing_more()
         sys.exit(DONE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # Of files an OutputError would tell: this is what was to be printed.
+        _print_nothing_more()
+        complain(f"error: what is printed cannot be written ({error.strerror}); check space")
+        sys.exit(code_of(OutputError()))
     sys.exit(code)
+
+
+def _print_nothing_more() -> None:
+    """Let what is still to be printed go nowhere; Python would complain of it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(

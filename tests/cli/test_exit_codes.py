@@ -206,6 +206,20 @@ def test_batch_goes_on_when_nothing_can_be_printed_any_more(truth, tmp_path, lea
     assert [row["state"] for row in table_rows(tmp_path / "out/summary.csv")] == ["done", "done"]
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_listing_that_cannot_be_printed_ends_without_a_traceback(scan, more):
+    command = [sys.executable, "-c", "from spinemets.cli import main; main()", "inspect", scan, *more]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=50
+        )
+    assert done.returncode == 9
+    assert done.stderr == (
+        "spinemets: error: what is printed cannot be written (No space left on device); check space\n"
+    )
+
+
 def test_traceback_of_an_expected_error_needs_vv(run, scan, tmp_path, capsys):
     problem = DeviceUnavailableError("no cuda:9 here")
     run(scan, "-o", tmp_path / "out", "-v", problem=problem)
