@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,16 +132,22 @@ def _read_all(results: Path, truths: Path) -> list[_Map]:
     known = {path.name.removesuffix("_lesions.nii.gz"): path for path in truths.glob("*_lesions.nii.gz")}
     if len(paths) == len(known) == 1:
         return [_read(paths[0], *known.values())]
-    truth_of = {path: _truth_of(path.parent.name, known) for path in paths}
-    hashed = [
-        path.parent.name for path, own in truth_of.items() if not own and _HASHED.fullmatch(path.parent.name)
-    ]
+    return [_read(path, own) for path, own in _truths_of(paths, known).items()]
+
+
+def _truths_of(paths: Sequence[Path], known: Mapping[str, Path]) -> dict[Path, Path | None]:
+    """The truth of each result; says which truths are of none, as their lesions do not count."""
+    truths = {path: _truth_of(path.parent.name, known) for path in paths}
+    hashed = [path.parent for path, own in truths.items() if not own and _HASHED.fullmatch(path.parent.name)]
     if known and hashed:
         raise ValueError(
-            f"{results}: {hashed[0]} is called by a hash, which no truth is, and would count as healthy; "
+            f"{hashed[0]} is called by a hash, which no truth is, and would count as healthy; "
             "detect names results as their scans with --identifiers keep"
         )
-    return [_read(path, own) for path, own in truth_of.items()]
+    left_out = sorted(name for name, path in known.items() if path not in truths.values())
+    if left_out:
+        print(f"calibrate: no result is called as the truth of {', '.join(left_out)}", file=sys.stderr)
+    return truths
 
 
 def _read(path: Path, own: Path | None) -> _Map:

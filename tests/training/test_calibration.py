@@ -188,6 +188,12 @@ def test_results_called_by_hashes_are_refused_beside_truths_not_taken_for_health
         calibrate._read_all(tmp_path / "results", tmp_path / "truths")
 
 
+def test_truths_without_a_result_are_told(tmp_path, capsys):
+    result, known = tmp_path / "a_1/lesion_probability.nii.gz", {"a": tmp_path / "a", "a_1": tmp_path / "a_1"}
+    assert calibrate._truths_of([result], known) == {result: tmp_path / "a_1"}
+    assert capsys.readouterr().err == "calibrate: no result is called as the truth of a\n"
+
+
 @pytest.mark.parametrize(
     ("results", "truths", "ill"),
     [
