@@ -106,6 +106,14 @@ def test_name_of_a_series_that_is_one_long_word_keeps_to_the_margins(make_report
     assert max(float(end) * 25.4 / 72 for end in re.findall(r'xMax="([\d.]+)', text)) <= 210 - 13 + 0.1
 
 
+def test_words_of_the_series_table_s_head_stay_whole_beside_a_long_name(make_report, tmp_path):
+    report = make_report(description="T2 [hidden] cervical spine/upper back")
+    text = poppler(
+        "pdftotext", "-layout", write_report(report, tmp_path, ReportConfig(formats=("pdf",))).pdf, "-"
+    )
+    assert "Weighting" in text
+
+
 def test_every_font_is_embedded(pdf):
     fonts = poppler("pdffonts", pdf).splitlines()[2:]
     assert fonts
