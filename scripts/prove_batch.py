@@ -6,12 +6,9 @@ them in processes of its own, prints what it measured, and exits with 1 where a 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 import time
@@ -25,6 +22,8 @@ import click
 import nibabel
 import numpy as np
 
+from batch_results import results
+from memory_gauge import MemoryGauge
 from spinemets.batch import read_records
 from spinemets.benchmark.synthetic import CASES, write_study
 from spinemets.exit_codes import DONE, PARTIAL
@@ -78,91 +77,6 @@ def _write_scan(path: Path, seed: int, kind: str) -> None:
         path.write_bytes(content[: len(content) // 2])
     if kind == "noimage":
         path.write_bytes(b"no image")
-
-
-def results(out: Path) -> dict[str, object]:
-    """Everything in an output folder, times and the runs' names aside.
-
-    Raises
-    ------
-    ValueError
-        A study has two records: it was done twice.
-    """
-    content: dict[str, object] = {}
-    for path in sorted(file for file in out.rglob("*") if file.is_file() and file.name != "summary.parquet"):
-        name = path.relative_to(out).as_posix()
-        if path.name == "report.json":
-            document = json.loads(path.read_text())
-            del document["provenance"]["timings_s"]
-            content[name] = document
-        elif path.name == "report.html":
-            content[name] = re.sub(r"<dt>Time</dt><dd>[^<]*</dd>", "", path.read_text())
-        elif path.name == "summary.csv":
-            rows = csv.DictReader(io.StringIO(path.read_text()))
-            content[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-        elif path.name == "batch.jsonl":
-            content[name] = _records(path)
-        elif path.parent.name == "logs":
-            content[name] = path.read_text().splitlines()[-1]
-        else:
-            content[name] = path.read_bytes()
-    return content
-
-
-def _records(path: Path) -> dict[str, object]:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    twice = [study for study, count in Counter(line["study"] for line in lines).items() if count > 1]
-    if twice:
-        raise ValueError(f"done twice: {', '.join(twice)}")
-    return {
-        line["study"]: {k: v for k, v in line.items() if k not in ("seconds", "run", "ended")}
-        for line in lines
-    }
-
-
-class MemoryGauge:
-    """The largest memory that any process of each kind has had, in a run that is watched."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._kinds: dict[int, str] = {}
-        self.peak_mb: Counter[str] = Counter()
-
-    def look(self) -> None:
-        """Look at the run's processes; the kernel keeps the peak of each."""
-        for pid in (self._pid, *_descendants(self._pid)):
-            try:
-                status = Path(f"/proc/{pid}/status").read_text()
-                peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-                if peak is not None:
-                    kind = self._kind(pid)
-                    self.peak_mb[kind] = max(self.peak_mb[kind], int(peak[1]) // 1024)
-            except OSError:
-                continue
-
-    def _kind(self, pid: int) -> str:
-        if pid == self._pid:
-            return "main process"
-        # A process begins as a fork and loads the networks later.
-        if self._kinds.get(pid) != "network":
-            has_torch = "libtorch" in Path(f"/proc/{pid}/maps").read_text()
-            self._kinds[pid] = "network" if has_torch else "worker"
-        return self._kinds[pid]
-
-
-def _descendants(pid: int) -> list[int]:
-    parents: dict[int, int] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-    found: list[int] = []
-    new = {pid}
-    while new:
-        new = {child for child, parent in parents.items() if parent in new}
-        found += new
-    return found
 
 
 def _detect(

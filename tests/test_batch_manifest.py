@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from batch_faults import LEAN, Silent, run_planned
-from prove_batch import results
+from batch_results import results
 from spinemets.batch import Shard, State, manifest_text, merge_batches, plan_batch
 from spinemets.batch.manifest import read_manifest
 from spinemets.errors import ConfigError, NoUsableInputError, OutputError, SpinemetsError

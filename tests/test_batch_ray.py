@@ -14,7 +14,7 @@ import pytest
 
 import batch_faults
 from batch_faults import FaultySegmenter, HoldsOn, Silent, no_model, run_planned
-from prove_batch import results
+from batch_results import results
 from spinemets.batch import Limits, RayCluster, State, plan_batch
 from spinemets.batch.ray_fleet import connected
 from spinemets.batch.ray_nodes import BundleAddress, Site

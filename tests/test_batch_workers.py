@@ -16,7 +16,7 @@ import pytest
 
 import batch_faults
 from batch_faults import Crowded, FaultySegmenter, LoadsOnce, Silent, run_planned
-from prove_batch import results
+from batch_results import results
 from spinemets.batch import Limits, RecordBook, SideBySide, State, plan_batch, read_records
 from spinemets.batch.stages import LoadedStudy, segment
 from spinemets.batch.workers import Worker, _context
