@@ -25,7 +25,8 @@ from spinemets.cli import main
 from spinemets.config import DetectionConfig, SegmentationConfig
 from spinemets.detection import Models
 from spinemets.errors import OutOfMemoryError
-from spinemets.findings import Provenance, SpineSegmentation
+from spinemets.findings import Provenance
+from spinemets.segmented import SpineSegmentation
 from spinemets.volume import Study
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from phantoms import Phantom, draw_phantom
-from spinemets.findings import SpineSegmentation
+from spinemets.segmented import SpineSegmentation
 from standins import lumbar_truth, write_scan
 from tool_requirement import pytest_runtest_makereport
 

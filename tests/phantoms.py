@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from spinemets.anatomy import SpineRegion, Structure, VertebralLevel
-from spinemets.findings import InstanceEvidence, SpineSegmentation
+from spinemets.segmented import InstanceEvidence, SpineSegmentation
 from spinemets.volume import Grid, Series, Volume, Weighting
 
 # level: body height, depth, width and the height of the disc below, mm

@@ -22,7 +22,7 @@ from dicom_files import write_classic
 from phantoms import add_lesion, draw_phantom
 from spinemets.anatomy import Structure
 from spinemets.detection import Models
-from spinemets.findings import SpineSegmentation
+from spinemets.segmented import SpineSegmentation
 from standins import TruthSegmenter, models_for
 
 KEY = "a secret that only this test knows: 4f1d"

@@ -12,7 +12,8 @@ import numpy as np
 from phantoms import add_lesion, draw_phantom
 from spinemets.anatomy import Structure
 from spinemets.detection import Models
-from spinemets.findings import Provenance, SpineSegmentation
+from spinemets.findings import Provenance
+from spinemets.segmented import SpineSegmentation
 from spinemets.volume import Study
 
 # T2-like grey values: fat and marrow bright, disc and cord grey, CSF brightest, lesion dark.

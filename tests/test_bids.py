@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from spinemets.config import ReadingConfig, ReportConfig
-from spinemets.findings import Provenance, SpineSegmentation, StudyReport
+from spinemets.findings import Provenance, StudyReport
 from spinemets.io import bids_stem, discover, read_study
 from spinemets.results import write_results
+from spinemets.segmented import SpineSegmentation
 from spinemets.volume import Series
 
 SESSION = Path("sub-01/ses-a/anat")

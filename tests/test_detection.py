@@ -11,8 +11,8 @@ from spinemets.anatomy import Compartment, VertebralLevel
 from spinemets.config import DetectionConfig, LevelConfig, parse_anchor
 from spinemets.detection import detect
 from spinemets.errors import OutOfMemoryError
-from spinemets.findings import NetworkExecution
 from spinemets.reporting.document import report_document
+from spinemets.segmented import NetworkExecution
 from spinemets.volume import Series, Study, Volume, Weighting
 from standins import TruthSegmenter, models_for, without_lesions
 

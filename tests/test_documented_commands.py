@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from spinemets.cli import spinemets
 from spinemets.evaluation.files import find_studies, read_study_result
-from spinemets.findings import SpineSegmentation
+from spinemets.segmented import SpineSegmentation
 from standins import models_for
 
 ROOT = Path(__file__).resolve().parents[1]

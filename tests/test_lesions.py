@@ -6,8 +6,8 @@ import pytest
 from phantoms import add_lesion, draw_phantom, with_volume
 from spinemets.anatomy import Structure
 from spinemets.config import LesionConfig
-from spinemets.findings import SpineSegmentation
 from spinemets.lesions import find_lesions
+from spinemets.segmented import SpineSegmentation
 from spinemets.volume import Grid, Weighting
 
 CONFIG = LesionConfig(

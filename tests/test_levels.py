@@ -9,11 +9,11 @@ from phantoms import NORMAL, draw_phantom
 from spinemets.anatomy import Structure, VertebralLevel
 from spinemets.config import Anchor, LevelConfig
 from spinemets.errors import ConfigError
-from spinemets.findings import InstanceEvidence
 from spinemets.instances import split_vertebrae
 from spinemets.levels import label_levels, level_cautions
 from spinemets.levels.measures import measure_spine
 from spinemets.levels.numbering import _step
+from spinemets.segmented import InstanceEvidence
 from spinemets.volume import Series, Volume
 
 CONFIG = LevelConfig()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spinemets.assembly import Segmenter
     from spinemets.bundles import Bundle
     from spinemets.config import DetectionConfig, SegmentationConfig
-    from spinemets.findings import SpineSegmentation
+    from spinemets.segmented import SpineSegmentation
     from spinemets.volume import Study
 
 __all__ = ["Models", "detect", "interpret", "load_models"]

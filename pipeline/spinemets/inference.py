@@ -18,9 +18,9 @@ from torch import Tensor
 from spinemets.allocation import available_bytes, kept_bytes
 from spinemets.errors import DeviceUnavailableError, OutOfMemoryError
 from spinemets.execution import FusedNetwork, NetworkWeights, TrainedNetwork, part_count, peak_bytes
-from spinemets.findings import NetworkExecution
 from spinemets.graphs import ReplayedNetwork
 from spinemets.network import NetworkDefinition
+from spinemets.segmented import NetworkExecution
 
 __all__ = ["Engine", "EngineReport", "choose_device", "choose_precision"]
 

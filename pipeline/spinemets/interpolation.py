@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from spinemets.channels import Channel
-from spinemets.findings import SourceMaps
 from spinemets.sampling import NetworkFrame
+from spinemets.segmented import SourceMaps
 from spinemets.voxels import Box, widened
 
 __all__ = ["to_source"]

@@ -20,7 +20,8 @@ from scipy.spatial.distance import pdist
 from spinemets.anatomy import Structure
 from spinemets.confidence import confidence, gather_evidence
 from spinemets.config import LesionConfig
-from spinemets.findings import Lesion, SequenceSignal, SpineSegmentation
+from spinemets.findings import Lesion, SequenceSignal
+from spinemets.segmented import SpineSegmentation
 from spinemets.surroundings import labels_about
 from spinemets.volume import Grid, Mask, Volume
 from spinemets.voxels import Box, bounding_box, corner, islands_of, voxels_of, widened

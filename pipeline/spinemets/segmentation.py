@@ -25,13 +25,14 @@ from spinemets.channels import Channel, condition_vector
 from spinemets.config import SegmentationConfig
 from spinemets.errors import ModelIncompatibleError
 from spinemets.execution import NetworkWeights, parameter_shapes
-from spinemets.findings import NetworkMaps, Provenance, SourceMaps, SpineSegmentation
+from spinemets.findings import Provenance
 from spinemets.inference import Engine, EngineReport, choose_device, choose_precision
 from spinemets.intensity import lesion_input, normalise
 from spinemets.interpolation import to_source
 from spinemets.network import NetworkDefinition
 from spinemets.registration import Alignment, align, shown_by
 from spinemets.sampling import NetworkFrame, network_frame
+from spinemets.segmented import NetworkMaps, SourceMaps, SpineSegmentation
 from spinemets.volume import Grid, Study, Volume
 from spinemets.voxels import Box, bounding_box, corner
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from spinemets.findings import Lesion, SpineSegmentation
+from spinemets.findings import Lesion
+from spinemets.segmented import SpineSegmentation
 from spinemets.voxels import shell_of
 
 __all__ = ["labels_about"]

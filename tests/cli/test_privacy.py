@@ -15,7 +15,7 @@ import pytest
 from cli_calls import Raises, write_dicom
 from spinemets.cli import main
 from spinemets.exit_codes import DONE, PARTIAL, USAGE
-from spinemets.findings import SpineSegmentation
+from spinemets.segmented import SpineSegmentation
 from standins import write_scan
 
 

@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 
 from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
 from spinemets.findings import (
-    InstanceEvidence,
     Lesion,
     LesionFinding,
     LesionPlace,
@@ -19,12 +18,12 @@ from spinemets.findings import (
     Provenance,
     ReviewTopic,
     SequenceSignal,
-    SpineSegmentation,
     StudyReport,
     Vertebra,
 )
 from spinemets.reporting import build_report
 from spinemets.reporting.places import lesion_places
+from spinemets.segmented import InstanceEvidence, SpineSegmentation
 from spinemets.spinal_axis import fit_spinal_axis
 from spinemets.volume import Grid, Plane, Series, Study, Volume, Weighting
 

@@ -22,13 +22,13 @@ from spinemets.batch.records import Stage
 from spinemets.batch.redaction import redacted_logs, without_names, without_words
 from spinemets.detection import interpret
 from spinemets.errors import SpinemetsError
-from spinemets.findings import NetworkMaps
 from spinemets.io import read_study, unpack_study
 from spinemets.registration import Alignment, align
 from spinemets.reporting import summary_lines
 from spinemets.reporting.batch_page import write_thumbnail
 from spinemets.reporting.tables import Row, finding_rows, report_row
 from spinemets.results import write_results
+from spinemets.segmented import NetworkMaps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from spinemets.batch.planning import PlannedStudy
     from spinemets.config import DetectionConfig
     from spinemets.detection import Models
-    from spinemets.findings import Provenance, SpineSegmentation
+    from spinemets.findings import Provenance
+    from spinemets.segmented import SpineSegmentation
     from spinemets.volume import Study
 
 __all__ = [

@@ -13,7 +13,8 @@ from spinemets.classification.compartment import BASE_RATES, CompartmentOpinion,
 from spinemets.classification.envelopes import Envelope, model_envelope
 from spinemets.classification.place import LevelsTouched, find_levels
 from spinemets.config import ClassificationConfig
-from spinemets.findings import Lesion, LesionFinding, ReviewTopic, SpineSegmentation, Vertebra
+from spinemets.findings import Lesion, LesionFinding, ReviewTopic, Vertebra
+from spinemets.segmented import SpineSegmentation
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.surroundings import labels_about
 from spinemets.volume import Grid, Mask, Weighting

@@ -12,7 +12,8 @@ from scipy.spatial import cKDTree
 from spinemets.anatomy import Structure, VertebralLevel
 from spinemets.arches import arch_drop_mm, pitch_at
 from spinemets.config import ClassificationConfig
-from spinemets.findings import SpineSegmentation, Vertebra
+from spinemets.findings import Vertebra
+from spinemets.segmented import SpineSegmentation
 from spinemets.spinal_axis import SpinalAxis
 from spinemets.volume import Mask
 from spinemets.voxels import SAMPLED_VOXELS, box_around, corner, voxels_of, widened

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.anatomy import Structure
-from spinemets.findings import SpineSegmentation
+from spinemets.segmented import SpineSegmentation
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.volume import Grid, Mask
 from spinemets.voxels import SAMPLED_VOXELS, thin_out, unseen_part, voxels_of

@@ -10,10 +10,11 @@ import numpy as np
 from spinemets.anatomy import VertebralLevel
 from spinemets.config import Anchor, LevelConfig
 from spinemets.errors import ConfigError
-from spinemets.findings import LevelAlternative, SpineSegmentation, Vertebra
+from spinemets.findings import LevelAlternative, Vertebra
 from spinemets.levels.measures import BodyMeasures, measure_spine
 from spinemets.levels.numbering import LEVELS, Numbering
 from spinemets.levels.spurious import number_vertebrae
+from spinemets.segmented import SpineSegmentation
 
 __all__ = ["label_levels", "level_cautions"]
 

@@ -18,8 +18,8 @@ from scipy.special import logsumexp, ndtr
 
 from spinemets.anatomy import SpineRegion, VertebralLevel
 from spinemets.config import LevelConfig
-from spinemets.findings import InstanceEvidence
 from spinemets.levels.measures import BodyMeasures, SpineMeasures
+from spinemets.segmented import InstanceEvidence
 
 __all__ = ["LEVELS", "Numbering", "number_column"]
 

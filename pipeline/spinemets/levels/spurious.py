@@ -16,9 +16,9 @@ from scipy.special import expit
 
 from spinemets.anatomy import VertebralLevel
 from spinemets.config import LevelConfig
-from spinemets.findings import InstanceEvidence
 from spinemets.levels.measures import BodyMeasures, SpineMeasures
 from spinemets.levels.numbering import Numbering, number_column
+from spinemets.segmented import InstanceEvidence
 
 __all__ = ["NumberedColumn", "number_vertebrae"]
 

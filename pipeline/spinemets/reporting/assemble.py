@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from spinemets.channels import condition_vector
-from spinemets.findings import LesionFinding, Provenance, SpineSegmentation, StudyReport, Vertebra
+from spinemets.findings import LesionFinding, Provenance, StudyReport, Vertebra
 from spinemets.reporting.extent import extent_cautions
 from spinemets.reporting.places import lesion_places
+from spinemets.segmented import SpineSegmentation
 from spinemets.spinal_axis import fit_spinal_axis
 from spinemets.volume import Study, Weighting
 

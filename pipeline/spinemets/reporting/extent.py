@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from spinemets.anatomy import SpineRegion, VertebralLevel
-from spinemets.findings import SpineSegmentation, Vertebra
+from spinemets.findings import Vertebra
+from spinemets.segmented import SpineSegmentation
 from spinemets.spinal_axis import SpinalAxis
 from spinemets.voxels import SAMPLED_VOXELS, voxels_of
 

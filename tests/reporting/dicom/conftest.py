@@ -12,19 +12,11 @@ import pytest
 from dicom_files import SAGITTAL, write_classic, write_enhanced
 from spinemets.anatomy import Compartment, Structure, VertebralLevel
 from spinemets.config import ReadingConfig, ReportConfig
-from spinemets.findings import (
-    InstanceEvidence,
-    Lesion,
-    LesionFinding,
-    Provenance,
-    ReviewTopic,
-    SpineSegmentation,
-    StudyReport,
-    Vertebra,
-)
+from spinemets.findings import Lesion, LesionFinding, Provenance, ReviewTopic, StudyReport, Vertebra
 from spinemets.io import discover, read_study
 from spinemets.reporting import build_report
 from spinemets.reporting.dicom import write_dicom
+from spinemets.segmented import InstanceEvidence, SpineSegmentation
 from spinemets.volume import Grid, Study
 
 SHAPE = (12, 40, 32)
