@@ -1,13 +1,18 @@
-"""What every test shares: spines to test with; and a missing tool is a failure where tools are required."""
+"""Spines, scans and queues that tests share; a missing tool is a failure where tools are required."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from phantoms import Phantom, draw_phantom
 from spinemets.segmented import SpineSegmentation
+from spinemets.serving.inbox import Folders, Inbox
+from spinemets.serving.settings import LimitSettings
+from spinemets.serving.study_queue import StudyQueue
 from standins import lumbar_truth, write_scan
 from tool_requirement import pytest_runtest_makereport
 
@@ -65,3 +70,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("receiver", "connections"):
         monkeypatch.setattr(f"spinemets.serving.{module}.ASKING_S", 2.0)
         monkeypatch.setattr(f"spinemets.serving.{module}.SILENT_S", 5.0)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[StudyQueue]:
+    """What waits in a server's folder."""
+    with closing(StudyQueue(Folders(tmp_path).queue)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def inbox(tmp_path: Path, queue: StudyQueue) -> Inbox:
+    """Where a server puts what it receives."""
+    return Inbox(Folders(tmp_path), queue, LimitSettings(free_gib=0))

@@ -20,6 +20,8 @@ from spinemets.serving.study_queue import StudyQueue
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples/dicom"
 IMAGES = sorted((SAMPLES / "1_Localizer").glob("*.dcm"))
 LIMITS: dict[str, object] = {}
+# A series as a DICOMweb node answers with it.
+SERIES = {"0020000D": {"vr": "UI", "Value": ["1.2"]}, "0020000E": {"vr": "UI", "Value": ["1.3"]}}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a node says, or does not say, ends neither a pull nor the server."""
+"""What a node answers, or does not answer, ends neither a pull nor the server."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import gzip
 import json
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from functools import cache
-from io import BytesIO
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -23,81 +22,13 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicom_nodes import TITLE, free_port
-from serving_sides import IMAGES, LIMITS, listening, other_study, remote_at, web_node
+from serving_sides import IMAGES, LIMITS, SERIES, listening, other_study, remote_at, web_node
 from spinemets.errors import NetworkError, OutputError, UnreadableFileError
 from spinemets.serving.dimse import _kind_of
-from spinemets.serving.inbox import Folders, Inbox
-from spinemets.serving.pulling import Puller, pull
+from spinemets.serving.inbox import Inbox
+from spinemets.serving.pulling import Puller
 from spinemets.serving.remotes import Query, RemoteSeries, connect
-from spinemets.serving.settings import LimitSettings, PullSettings, ServeSettings
-from spinemets.serving.study_queue import StudyQueue
-
-
-class Archive:
-    """A node with some series of one image each; it does not give those that it has lost."""
-
-    def __init__(self, *series: RemoteSeries, lost: Sequence[str] = ()) -> None:
-        self.series, self.lost, self.asked = series, list(lost), 0
-
-    def find(self, _: Query) -> tuple[RemoteSeries, ...]:
-        return self.series
-
-    def retrieve(self, series: RemoteSeries, inbox: Inbox) -> None:
-        self.asked += 1
-        if series.uid in self.lost:
-            raise NetworkError("archive: answered the retrieval with HTTP status 500")
-        if series.uid == "damaged":
-            inbox.take(b"no DICOM file")
-        inbox.take(image_of(series.study_uid, series.uid))
-
-
-def image_of(study_uid: str, series_uid: str) -> bytes:
-    dataset = pydicom.dcmread(IMAGES[0])
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study_uid, series_uid
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{series_uid}.1"
-    content = BytesIO()
-    dataset.save_as(content)
-    return content.getvalue()
-
-
-@pytest.fixture
-def queue(tmp_path) -> Iterator[StudyQueue]:
-    with closing(StudyQueue(Folders(tmp_path).queue)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def inbox(tmp_path, queue) -> Inbox:
-    return Inbox(Folders(tmp_path), queue, LimitSettings(free_gib=0))
-
-
-def test_a_damaged_instance_does_not_keep_other_studies_from_being_pulled(queue, inbox):
-    with pytest.raises(UnreadableFileError):
-        inbox.take(b"no DICOM file")
-    archive = Archive(RemoteSeries("1.2.1", "damaged", 1), RemoteSeries("1.2.2", "1.2.2.1", 1))
-    pulled = pull(archive, Query(), queue, inbox, 10)
-    assert pulled.retrieved == 1
-    assert len(pulled.failures) == 1
-
-
-@pytest.mark.parametrize("said", [1, 0], ids=["with counts", "without counts"])
-def test_series_that_fails_keeps_no_other_from_being_pulled_and_is_tried_again(queue, inbox, said):
-    series = [RemoteSeries("1.2.1", f"1.2.1.{number}", said) for number in range(3)]
-    archive = Archive(*series, lost=["1.2.1.0", "1.2.1.1"])
-    for _ in range(2):
-        pulled = pull(archive, Query(), queue, inbox, 10)
-        assert (pulled.retrieved, pulled.known, len(pulled.failures)) == (0, 0, 1)
-        assert queue.count_images("1.2.1") == 1
-    archive.lost.clear()
-    assert pull(archive, Query(), queue, inbox, 10).retrieved == 1
-    assert queue.count_images("1.2.1") == 3
-    # And then never again, until there is a further series.
-    archive.asked = 0
-    assert pull(archive, Query(), queue, inbox, 10).known == 1
-    assert archive.asked == 0
-    archive.series += (RemoteSeries("1.2.1", "1.2.1.3", said),)
-    assert pull(archive, Query(), queue, inbox, 10).retrieved == 1
-    assert queue.count_images("1.2.1") == 4
+from spinemets.serving.settings import PullSettings, ServeSettings
 
 
 def test_damaged_instance_keeps_no_other_of_its_series_from_being_pulled(queue, inbox, monkeypatch):
@@ -160,9 +91,6 @@ def test_name_that_does_not_resolve_is_a_network_error(host):
     values = {"folder": "unused", "receive": {"callers": "any"}, "nodes": {"pacs": node}}
     with pytest.raises(NetworkError, match=f"{host}:104"):
         connect("pacs", ServeSettings.model_validate(values)).check()
-
-
-SERIES = {"0020000D": {"vr": "UI", "Value": ["1.2"]}, "0020000E": {"vr": "UI", "Value": ["1.3"]}}
 
 
 @pytest.mark.parametrize(
@@ -258,41 +186,6 @@ def test_answer_to_a_storing_that_is_none_is_a_network_error(content, kind):
         node.send(IMAGES[:1])
 
 
-class Uncounted:
-    """A DICOMweb node that does not count the images of a series, but lists them."""
-
-    def __init__(self, *files: Path) -> None:
-        self.files = list(files)
-        self.retrieved = 0
-
-    def __call__(self, address: str) -> bytes:
-        path = urlsplit(address).path
-        offset = int(parse_qs(urlsplit(address).query).get("offset", ["0"])[0])
-        if path.endswith("/instances"):
-            uids = [pydicom.dcmread(file).SOPInstanceUID for file in self.files]
-            return json.dumps([{"00080018": {"vr": "UI", "Value": [uid]}} for uid in uids][offset:]).encode()
-        if "limit" in address:
-            return json.dumps([{**SERIES, "0020000D": {"vr": "UI", "Value": [self.study]}}][offset:]).encode()
-        self.retrieved += 1
-        head = b"--part\r\nContent-Type: application/dicom\r\n\r\n"
-        return b"\r\n".join(head + file.read_bytes() for file in self.files) + b"\r\n--part--"
-
-    study = str(pydicom.dcmread(IMAGES[0]).StudyInstanceUID)
-
-
-def test_image_that_comes_later_to_a_series_without_a_count_is_pulled(queue, inbox):
-    archive = Uncounted(*IMAGES[:2])
-    kind = 'multipart/related; type="application/dicom+json"; boundary=part'
-    with web_node(archive, kind=kind) as node:
-        assert pull(node, Query(), queue, inbox, 10).retrieved == 1
-        assert pull(node, Query(), queue, inbox, 10).known == 1
-        archive.files.append(IMAGES[2])
-        assert pull(node, Query(), queue, inbox, 10).retrieved == 1
-        assert pull(node, Query(), queue, inbox, 10).known == 1
-    assert archive.retrieved == 2
-    assert queue.count_images(archive.study) == 3
-
-
 @pytest.mark.parametrize("lists", [True, False])
 def test_node_that_counts_no_images_is_asked_for_them_by_c_find(lists):
     def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
@@ -314,14 +207,6 @@ def test_node_that_counts_no_images_is_asked_for_them_by_c_find(lists):
         assert remote_at(port, None).find(Query()) == (RemoteSeries("1.2", "1.3", 3 if lists else 0),)
     finally:
         running.shutdown()
-
-
-@pytest.mark.parametrize("uid", ["\ud800", "../../1.2", "1.2/../3", "1.2 3", "1" * 65, "1\0"])
-def test_study_whose_uid_is_none_is_passed_over(queue, inbox, caplog, uid):
-    archive = Archive(RemoteSeries(uid, "1.3", 1), RemoteSeries("1.2.2", "1.2.2.1", 1))
-    assert pull(archive, Query(), queue, inbox, 10).retrieved == 1
-    assert [study.uid for study in queue.studies()] == ["1.2.2"]
-    assert "1 series are passed over" in caplog.text
 
 
 @pytest.mark.usefixtures("impatient")
