@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from phantoms import Phantom, draw_phantom, ellipsoid
 from spinemets.anatomy import Structure, VertebralLevel
 from spinemets.bodies import Piece, _expected_height_mm
-from spinemets.instances import clean_anatomy, split_vertebrae
+from spinemets.instances import split_vertebrae
+from spinemets.islands import clean_anatomy
 from spinemets.volume import Grid
 
 LEVELS = list(VertebralLevel)

@@ -18,7 +18,8 @@ from spinemets.errors import InputError, ModelNotFoundError
 from spinemets.evaluation.files import read_label_map
 from spinemets.evaluation.spider import SpiderPrediction, body_centres_mm, score_spider
 from spinemets.io import VERSE_LABELS, discover, read_study
-from spinemets.registration import RigidTransform, align
+from spinemets.registration import align
+from spinemets.resampling import RigidTransform
 from spinemets.results import lesion_map, level_map
 from spinemets.volume import Grid, Study, Volume
 

@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 from spinemets.config import SegmentationConfig
 from spinemets.edges import edge_agreement
 from spinemets.errors import GeometryError
-from spinemets.registration import RigidTransform, align, coverage, extent_overlap, resample
-from spinemets.resampling import block_mean
+from spinemets.registration import align
+from spinemets.resampling import RigidTransform, block_mean, coverage, extent_overlap, resample
 from spinemets.volume import Grid, Series, Study, Volume
 
 AUTO = SegmentationConfig()

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from spinemets.channels import STRUCTURE_OF_CHANNEL
 from spinemets.divided_axis import join_divided_axis
-from spinemets.instances import clean_anatomy, split_vertebrae
+from spinemets.instances import split_vertebrae
+from spinemets.islands import clean_anatomy
 from spinemets.registration import Alignment, shown_by
 from spinemets.segmented import InstanceEvidence, NetworkMaps, SourceMaps, SpineSegmentation
 from spinemets.volume import Grid, Mask, Study

@@ -19,12 +19,12 @@ import numpy.typing as npt
 from spinemets.anatomy import Structure
 from spinemets.arches import arch_drop_mm, pitch_at
 from spinemets.bodies import BODY_FRONT_MM, Bodies, Piece, gather_bodies, height_from_depth_mm, single_bodies
-from spinemets.islands import clean_anatomy, cores_and_components
+from spinemets.islands import cores_and_components
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.volume import Grid, Mask
 from spinemets.voxels import bounding_box, corner, thin_out, voxels_of
 
-__all__ = ["clean_anatomy", "split_vertebrae"]
+__all__ = ["split_vertebrae"]
 
 Labels = npt.NDArray[np.uint8]
 

@@ -19,28 +19,20 @@ from spinemets.resampling import RigidTransform, block_mean, coverage, empty_rim
 from spinemets.rigid import agreement_of, centre_mm, register
 from spinemets.volume import Grid, Mask, Study, Volume
 
-__all__ = [
-    "Alignment",
-    "RigidTransform",
-    "align",
-    "coverage",
-    "extent_overlap",
-    "resample",
-    "shown_by",
-]
+__all__ = ["Alignment", "align", "shown_by"]
 
 _log = logging.getLogger(__name__)
 
-MAXIMUM_SHIFT_MM = 40.0
-MAXIMUM_ROTATION_DEGREES = 15.0
-MINIMUM_OVERLAP = 0.25
-GOOD_OVERLAP = 0.5
+_MAXIMUM_SHIFT_MM = 40.0
+_MAXIMUM_ROTATION_DEGREES = 15.0
+_MINIMUM_OVERLAP = 0.25
+_GOOD_OVERLAP = 0.5
 # Measured: a lumbar T1/T2 pair of one person 0.65 aligned, 0.45 shifted by 4 mm, 0.46 for axial
 # slices aligned with sagittal ones; a small cervical T1/T2 pair 0.2 to 0.25; at most 0.14 after
 # registration in eleven pairs of different people.
-MINIMUM_AGREEMENT = 0.18
-CLEAR_GAIN = 0.02
-NOTABLE_SHIFT_MM = 4.0
+_MINIMUM_AGREEMENT = 0.18
+_CLEAR_GAIN = 0.02
+_NOTABLE_SHIFT_MM = 4.0
 # Less than half a cervical vertebra, which looks like its neighbour. A shift beyond it must match far
 # better: measured, 0.4 to 0.9 where it is right, at most 0.3 by chance in small cervical images.
 _NEAR_SHIFT_MM = 8.0
@@ -123,7 +115,7 @@ def _place(
     overlap = extent_overlap(reference.grid, volume.grid)
     shared = _same_coordinates(reference, volume)
     if config.registration == "never" or (shared and config.registration == "auto"):
-        if overlap < MINIMUM_OVERLAP:
+        if overlap < _MINIMUM_OVERLAP:
             return None, (_left_out(name, overlap),)
         said = _partial_overlap(name, overlap)
         if not shared:
@@ -146,7 +138,7 @@ def _register_checked(
     """Register one series, and decide between the result, the coordinates and leaving it out."""
     name = volume.series.name
     fixed, moving = block_mean(reference, _FINE_MM), block_mean(volume, _FINE_MM)
-    headers_overlap = overlap >= MINIMUM_OVERLAP
+    headers_overlap = overlap >= _MINIMUM_OVERLAP
     found = register(fixed, moving, headers_overlap)
     agreement = agreement_of(fixed, moving, found)
     by_headers = agreement_of(fixed, moving, RigidTransform.identity()) if headers_overlap else -1.0
@@ -155,18 +147,18 @@ def _register_checked(
         "%s: registration moved it %.1f mm and %.1f degrees; edges agree %.2f, by coordinates %.2f",
         name, shift_mm, turn_degrees, agreement, by_headers,
     )  # fmt: skip
-    plausible = turn_degrees <= MAXIMUM_ROTATION_DEGREES and (
-        not headers_overlap or shift_mm <= MAXIMUM_SHIFT_MM
+    plausible = turn_degrees <= _MAXIMUM_ROTATION_DEGREES and (
+        not headers_overlap or shift_mm <= _MAXIMUM_SHIFT_MM
     )
-    if plausible and agreement >= MINIMUM_AGREEMENT and agreement >= by_headers + CLEAR_GAIN:
+    if plausible and agreement >= _MINIMUM_AGREEMENT and agreement >= by_headers + _CLEAR_GAIN:
         return found, _moved(name, shift_mm, turn_degrees, headers_overlap)
     if not headers_overlap:
         return None, (_left_out(name, overlap),)
     said = _partial_overlap(name, overlap)
-    if by_headers < MINIMUM_AGREEMENT:
+    if by_headers < _MINIMUM_AGREEMENT:
         said += (
             f"{name} could not be aligned with the reference series with certainty "
-            f"(edge agreement {by_headers:.2f}, expected at least {MINIMUM_AGREEMENT}); it was taken by its "
+            f"(edge agreement {by_headers:.2f}, expected at least {_MINIMUM_AGREEMENT}); it was taken by its "
             "coordinates: check its place in the images.",
         )
     return RigidTransform.identity(), said
@@ -175,12 +167,12 @@ def _register_checked(
 def _left_out(name: str, overlap: float) -> str:
     return (
         f"{name} was left out: it shares {overlap:.0%} of its extent with the reference series, "
-        f"expected at least {MINIMUM_OVERLAP:.0%}; analyse it as a study of its own."
+        f"expected at least {_MINIMUM_OVERLAP:.0%}; analyse it as a study of its own."
     )
 
 
 def _partial_overlap(name: str, overlap: float) -> tuple[str, ...]:
-    if overlap >= GOOD_OVERLAP:
+    if overlap >= _GOOD_OVERLAP:
         return ()
     return (
         f"{name} shares only {overlap:.0%} of its extent with the reference series; the rest was not used.",
@@ -193,7 +185,7 @@ def _moved(name: str, shift_mm: float, turn_degrees: float, headers_overlap: boo
             f"{name} and the reference series lie apart by their coordinates; {name} was aligned by its "
             "content alone: check its place in the images.",
         )
-    if shift_mm < NOTABLE_SHIFT_MM:
+    if shift_mm < _NOTABLE_SHIFT_MM:
         return ()
     return (
         f"{name} was moved by {shift_mm:.0f} mm and turned by {turn_degrees:.0f}° "
@@ -207,16 +199,16 @@ def _movement(reference: Volume, volume: Volume) -> tuple[str, ...]:
     other = resample(block_mean(volume, _FINE_MM), fixed.grid)
     shifts = edge_agreement_when_shifted(fixed, other, coverage(volume.grid, fixed.grid))
     near, near_mm = shifts.best(_NEAR_SHIFT_MM)
-    far, far_mm = shifts.best(MAXIMUM_SHIFT_MM)
-    if far >= max(near + 5 * CLEAR_GAIN, 2 * MINIMUM_AGREEMENT):
+    far, far_mm = shifts.best(_MAXIMUM_SHIFT_MM)
+    if far >= max(near + 5 * _CLEAR_GAIN, 2 * _MINIMUM_AGREEMENT):
         return (_better_when_shifted(volume.series.name, far_mm),)
-    if shifts.voxels and near < MINIMUM_AGREEMENT:
+    if shifts.voxels and near < _MINIMUM_AGREEMENT:
         return (
             f"{volume.series.name} hardly matches the reference series where its coordinates put it "
-            f"(edge agreement {shifts.here:.2f}, expected at least {MINIMUM_AGREEMENT}): check its place in "
+            f"(edge agreement {shifts.here:.2f}, expected at least {_MINIMUM_AGREEMENT}): check its place in "
             "the images.",
         )
-    if near_mm < NOTABLE_SHIFT_MM or near < max(shifts.here + 5 * CLEAR_GAIN, MINIMUM_AGREEMENT):
+    if near_mm < _NOTABLE_SHIFT_MM or near < max(shifts.here + 5 * _CLEAR_GAIN, _MINIMUM_AGREEMENT):
         return ()
     return (_better_when_shifted(volume.series.name, near_mm),)
 
