@@ -33,7 +33,7 @@ __all__ = [
     "read_instance",
 ]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # What pydicom and the decoders below it raise on damaged files.
 DAMAGE_ERRORS = (
@@ -344,7 +344,7 @@ def _values(dataset: pydicom.Dataset, keyword: str) -> Sequence[Any]:
         value = dataset.get(keyword)
     except (ValueError, TypeError):
         # pydicom converts on access, and raises on text that is no number.
-        logger.debug("a malformed value of %s is taken as absent", keyword)
+        _log.debug("a malformed value of %s is taken as absent", keyword)
         return ()
     if value is None or value == "":
         return ()

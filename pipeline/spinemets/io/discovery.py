@@ -24,7 +24,7 @@ from spinemets.io.weighting import native_if_silent
 
 __all__ = ["discover"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _OWN_RESULT = "a result of spinemets"
 # As reporting/dicom writes it; what is in an archive may come back with the study it was made of.
@@ -101,9 +101,9 @@ def _discover(path: Path, source: InputFiles, config: ReadingConfig) -> tuple[St
     studies = [*_list_dicom_studies(instances, config), *file_studies]
     if not studies:
         raise _nothing_found(path, ignored)
-    logger.info("%d studies found, %d files ignored", len(studies), len(ignored))
+    _log.info("%d studies found, %d files ignored", len(studies), len(ignored))
     for reason, count in Counter(reason for _, reason in source.not_entered).items():
-        logger.warning("%d part(s) of the input were not looked into: %s", count, reason)
+        _log.warning("%d part(s) of the input were not looked into: %s", count, reason)
     damaged = _damaged_beside(studies, [entry.path for entry in ignored if entry.damaged])
     listings = (
         replace(
@@ -135,7 +135,7 @@ def _damaged_beside(studies: Sequence[StudyListing], files: Sequence[Path]) -> C
         beside.update(near)
         stray += not near
     if stray:
-        logger.warning("%d unreadable DICOM file(s) lie beside no study that was found", stray)
+        _log.warning("%d unreadable DICOM file(s) lie beside no study that was found", stray)
     return beside
 
 

@@ -28,7 +28,7 @@ from spinemets.volume import Grid, Series
 
 __all__ = ["list_file_studies"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def _sidecar(path: Path) -> Mapping[str, object]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError):
-        logger.warning("a damaged sidecar was passed over: %s", sidecar)
+        _log.warning("a damaged sidecar was passed over: %s", sidecar)
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -20,7 +20,7 @@ from spinemets.volume import Plane, Study, Volume
 
 __all__ = ["read_study"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _Key = tuple[tuple[Path, ...], tuple[int, ...]]
 
@@ -54,7 +54,7 @@ def _read_study(listing: StudyListing, config: ReadingConfig) -> Study:
         try:
             volumes[_key(unread)] = _read_series(unread)
         except InputError as error:
-            logger.warning("%s is not used: %s", unread.series.name, error)
+            _log.warning("%s is not used: %s", unread.series.name, error)
             entries = tuple(
                 entry.rejected(_kind_of(error), str(error)) if entry is unread else entry for entry in entries
             )

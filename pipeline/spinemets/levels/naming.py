@@ -18,7 +18,7 @@ from spinemets.segmented import SpineSegmentation
 
 __all__ = ["label_levels", "level_cautions"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _LEAST_ALTERNATIVE = 0.01
 _ANCHOR_REACH_MM = 50.0
@@ -70,7 +70,7 @@ def label_levels(segmentation: SpineSegmentation, config: LevelConfig) -> tuple[
         )
     numbering = column.numbering
     names = [LEVELS[rank].value for rank in numbering.path]
-    logger.info("%d vertebrae named %s to %s", len(names), names[0], names[-1])
+    _log.info("%d vertebrae named %s to %s", len(names), names[0], names[-1])
     return tuple(_vertebra(body, place, numbering) for place, body in enumerate(column.measures.bodies))
 
 

@@ -22,7 +22,7 @@ from spinemets.segmented import InstanceEvidence
 
 __all__ = ["NumberedColumn", "number_vertebrae"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _LOW = 0.8  # of its neighbours' median height
 _BESIDE = 0.4  # share of the lower one's height at which two are beside each other
@@ -72,7 +72,7 @@ def number_vertebrae(
             break
         if gain <= 0:
             return _mixed(chosen, shorter, float(expit(gain)))
-        logger.warning("instance %d is taken for no vertebra", suspect.instance)
+        _log.warning("instance %d is taken for no vertebra", suspect.instance)
         chosen = _mixed(shorter, chosen, float(expit(-gain)))
     return chosen
 
@@ -159,7 +159,7 @@ def _lowest(measures: SpineMeasures) -> BodyMeasures:
     """The free body of least height."""
     free = [body for body in measures.bodies if not body.is_sacrum] or list(measures.bodies)
     lowest = min(free, key=_height)
-    logger.warning(
+    _log.warning(
         "%d bodies are more than can be named; one of %.0f mm is left out",
         len(measures.bodies),
         _height(lowest),
