@@ -131,9 +131,9 @@ class Clock:
 @pytest.mark.usefixtures("connection")
 def test_hung_and_dying_processes_cost_their_studies_only(scan, truth, tmp_path, monkeypatch):
     monkeypatch.setattr("spinemets.batch.run.load", batch_faults.load)
-    monkeypatch.setattr("spinemets.batch.ray_engine._TRIES", 2)
+    monkeypatch.setattr("spinemets.batch.ray_run._TRIES", 2)
     watcher = Silent()
-    monkeypatch.setattr("spinemets.batch.ray_engine.monotonic", Clock(watcher))
+    monkeypatch.setattr("spinemets.batch.ray_run.monotonic", Clock(watcher))
     inputs = scans_named(tmp_path / "in", scan, "a", "b_stuck", "c_hung", "d_killed", "e")
     records = run_planned(
         plan_batch([inputs]),
