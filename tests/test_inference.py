@@ -144,7 +144,7 @@ def test_one_pass_is_said_in_the_report(network):
     report = engine.new_report()
     engine.run(noise(2, 16, 16), T2, report)
     assert (report.device, report.precision, report.strategy) == ("cpu", "bfloat16", "whole volume")
-    assert report.cautions == []
+    assert report.fallbacks == []
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
@@ -159,11 +159,11 @@ def test_a_volume_that_does_not_fit_the_gpu_is_computed_in_parts_and_the_report_
     monkeypatch.undo()
     assert memory.calls == [("cuda", False), ("cuda", True)]
     assert report.strategy == "parts"
-    told = report.told()
-    assert (told.device, told.passes, told.parts) == ("cuda:0", 1, 1)
-    assert told.fallbacks == tuple(report.cautions)
-    assert len(report.cautions) == 1
-    assert "cuda:0 has no room" in report.cautions[0]
+    ran = report.execution()
+    assert (ran.device, ran.passes, ran.parts) == ("cuda:0", 1, 1)
+    assert ran.fallbacks == tuple(report.fallbacks)
+    assert len(report.fallbacks) == 1
+    assert "cuda:0 has no room" in report.fallbacks[0]
     whole = Engine(network, CPU, torch.float32)
     assert torch.allclose(logits, whole_logits(whole, image), atol=1e-4)
 
@@ -180,7 +180,7 @@ def test_a_volume_that_cannot_fit_the_gpu_is_not_even_tried_in_one_pass(monkeypa
     report = engine.new_report()
     engine.run(noise(2, 80, 80), T2, report)
     assert memory.calls == [("cuda", True)]
-    assert report.told().parts > 1
+    assert report.execution().parts > 1
 
 
 def test_a_gpu_without_room_for_a_part_leaves_the_study_to_the_cpu_and_the_report_says_so(
@@ -193,7 +193,7 @@ def test_a_gpu_without_room_for_a_part_leaves_the_study_to_the_cpu_and_the_repor
         logits = engine.run(noise(2, 16, 16), T2, report)
         assert logits.shape == (1, 3, 2, 16, 16)
         assert (report.device, report.precision, report.strategy) == ("cpu", "float32", "whole volume")
-        assert any("cuda:0 ran out of memory" in caution and "CPU" in caution for caution in report.cautions)
+        assert any("cuda:0 ran out of memory" in caution and "CPU" in caution for caution in report.fallbacks)
     assert memory.calls == 2 * [("cuda", False), ("cuda", True), ("cpu", False)]
 
 

@@ -71,7 +71,7 @@ def assemble(alignment: Alignment, seen: NetworkMaps) -> SpineSegmentation:
         lesion_probability=_near_spine(lesion, anatomy, grid),
         evidence=evidence,
         volumes=alignment.volumes,
-        cautions=(*alignment.cautions, *seen.cautions),
+        cautions=(*alignment.cautions, *seen.execution.fallbacks),
         execution=seen.execution,
         covered=covered,
     )

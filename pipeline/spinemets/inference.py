@@ -85,8 +85,8 @@ class EngineReport:
     ----------
     passes, parts
         Images that went through a network; pieces that the largest convolution was cut into.
-    cautions
-        One for every fallback, in order.
+    fallbacks
+        One sentence for each, in order.
     """
 
     device: str
@@ -94,11 +94,11 @@ class EngineReport:
     strategy: str = "whole volume"
     passes: int = 0
     parts: int = 1
-    cautions: list[str] = field(default_factory=list)
+    fallbacks: list[str] = field(default_factory=list)
 
-    def told(self) -> NetworkExecution:
-        """The same as a value, each caution once."""
-        fallbacks = tuple(dict.fromkeys(self.cautions))
+    def execution(self) -> NetworkExecution:
+        """The same as a value, each sentence once."""
+        fallbacks = tuple(dict.fromkeys(self.fallbacks))
         return NetworkExecution(
             self.device, self.precision, self.strategy, self.passes, self.parts, fallbacks
         )
@@ -238,11 +238,11 @@ class Engine:
             report.strategy = "parts"
             count = part_count(self.definition, image.shape, self._precision.itemsize, part_bytes)
             report.parts = max(report.parts, count)
-            report.cautions.append(
+            report.fallbacks.append(
                 f"{self._device} has no room for the whole volume; it was computed in parts, which is slower"
             )
             return logits
-        report.cautions.append(f"{self._device} ran out of memory; this study was computed on the CPU")
+        report.fallbacks.append(f"{self._device} ran out of memory; this study was computed on the CPU")
         report.device, report.precision = "cpu", "float32"
         spare = FusedNetwork(self._spare, torch.device("cpu"), torch.float32)
         with _memory_errors():

@@ -40,9 +40,8 @@ __all__ = ["CascadeSegmenter", "load_segmenter", "read_networks"]
 
 _NETWORK_TYPE = "spinemets-cascade"
 _NETWORKS = ("anatomy", "lesion")
-# The lesion network sees the spine and this many millimetres around it; elsewhere its log odds
-# are those of no lesion.
-_LESION_MARGIN = 32
+# The lesion network sees the spine and this much around it; elsewhere its log odds are those of no lesion.
+_LESION_MARGIN_MM = 32
 _NO_LESION = -10.0
 _LEAST_EMPTY = 0.05  # of an axis; what less does is next to nothing, and the networks learnt with it
 # Log odds of several series: the mean of their exponentials at a third, between mean and maximum.
@@ -50,11 +49,19 @@ _SOFTNESS = 3.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Evidence:
-    """Fused network outputs on the network's grid: (channels, ...) probabilities and (...)."""
+class _SeriesOpinion:
+    """What the networks say of one series, on the network's grid.
+
+    Attributes
+    ----------
+    anatomy
+        (channels, slices, rows, columns): probabilities of every ``Channel``.
+    lesion_log_odds
+        (slices, rows, columns).
+    """
 
     anatomy: Tensor
-    lesion: Tensor
+    lesion_log_odds: Tensor
 
 
 class CascadeSegmenter:
@@ -126,19 +133,27 @@ class CascadeSegmenter:
         )
         report = self._anatomy.new_report()
         with torch.inference_mode():
-            evidence = self._fused(alignment, frame, report)
-            maps = to_source(evidence.anatomy, evidence.lesion, frame, lesion_reach(grid))
-        return NetworkMaps(_moved(maps, box), tuple(dict.fromkeys(report.cautions)), report.told())
+            anatomy, lesion = self._fused(alignment, frame, report)
+            maps = to_source(anatomy, lesion, frame, lesion_reach(grid))
+        return NetworkMaps(_moved(maps, box), report.execution())
 
-    def _fused(self, alignment: Alignment, frame: NetworkFrame, report: EngineReport) -> _Evidence:
+    def _fused(
+        self, alignment: Alignment, frame: NetworkFrame, report: EngineReport
+    ) -> tuple[Tensor, Tensor]:
         """Anatomy's mean and a soft maximum of lesion, over the series that have values there.
 
         A metastasis that is plain on STIR is often like marrow on T2, so that a series without
         a trace of it says little against it.
+
+        Returns
+        -------
+        tuple of Tensor
+            Probabilities: of every ``Channel``, (channels, slices, rows, columns); of lesion, (slices,
+            rows, columns).
         """
         if len(alignment.volumes) == 1:
             only = self._one_series(alignment.volumes[0], frame, report)
-            return _Evidence(only.anatomy, torch.sigmoid(only.lesion))
+            return only.anatomy, torch.sigmoid(only.lesion_log_odds)
         anatomy = total = torch.zeros(())
         lesion = torch.tensor(-torch.inf)
         for rank, volume in enumerate(alignment.volumes):
@@ -152,28 +167,30 @@ class CascadeSegmenter:
             device = one.anatomy.device
             weight = weight.to(device)
             anatomy = anatomy.to(device) + one.anatomy * weight
-            lesion = torch.logaddexp(lesion.to(device), one.lesion / _SOFTNESS + weight.log())
+            lesion = torch.logaddexp(lesion.to(device), one.lesion_log_odds / _SOFTNESS + weight.log())
             total = total.to(device) + weight
-        return _Evidence(anatomy / total, torch.sigmoid(_SOFTNESS * (lesion - total.log())))
+        return anatomy / total, torch.sigmoid(_SOFTNESS * (lesion - total.log()))
 
     def _one_series(
         self, volume: Volume, frame: NetworkFrame, report: EngineReport, box: Box | None = None
-    ) -> _Evidence:
-        """Anatomy probabilities and lesion log odds of one series, nothing outside of a box it lies in."""
+    ) -> _SeriesOpinion:
+        """The networks' opinion of one series; outside of a box that it lies in, that nothing is there."""
         image = _to_network(volume.intensities, frame, self._anatomy.device)
         if box is not None and image[0, 0][box].shape != image.shape[2:]:
             slices, rows, columns = box
-            inner = self._seen(image[..., slices, rows, columns], volume, frame, report)
+            inner = self._opinion_of(image[..., slices, rows, columns], volume, frame, report)
             anatomy = inner.anatomy.new_zeros((len(inner.anatomy), *image.shape[2:]))
             anatomy[Channel.BACKGROUND] = 1.0
             logits = torch.full_like(anatomy[0], _NO_LESION)
             anatomy[:, slices, rows, columns] = inner.anatomy
-            logits[box] = inner.lesion
-            return _Evidence(anatomy, logits)
-        return self._seen(image, volume, frame, report)
+            logits[box] = inner.lesion_log_odds
+            return _SeriesOpinion(anatomy, logits)
+        return self._opinion_of(image, volume, frame, report)
 
-    def _seen(self, image: Tensor, volume: Volume, frame: NetworkFrame, report: EngineReport) -> _Evidence:
-        """What the networks say of an image of a series, or of a part of it; (1, 1, ...)."""
+    def _opinion_of(
+        self, image: Tensor, volume: Volume, frame: NetworkFrame, report: EngineReport
+    ) -> _SeriesOpinion:
+        """What the networks say of a series' image, or of a part of it; (1, 1, slices, rows, columns)."""
         image = normalise(image)
         condition = torch.from_numpy(condition_vector(volume.series.weighting))[None]
         anatomy = torch.softmax(self._anatomy.run(image, condition, report), dim=1)
@@ -182,7 +199,7 @@ class CascadeSegmenter:
         stacked = lesion_input(image.to(anatomy.device)[part], anatomy[part], frame.grid.spacing_mm)
         logits = torch.full_like(anatomy[0, 0], _NO_LESION)
         logits[part] = self._lesion.run(stacked, condition, report)[0, 0].to(anatomy.device)
-        return _Evidence(anatomy[0], logits)
+        return _SeriesOpinion(anatomy[0], logits)
 
 
 def _shown_box(volumes: Sequence[Volume]) -> Box:
@@ -342,5 +359,5 @@ def _spine_box(anatomy: Tensor) -> tuple[slice, slice]:
         # A line with a few stray voxels does not belong to the spine.
         shown = np.flatnonzero(counts > 0.02 * counts.max())
         low, high = (int(shown[0]), int(shown[-1])) if len(shown) else (0, len(counts))
-        edges.append(slice(max(0, low - _LESION_MARGIN), min(len(counts), high + 1 + _LESION_MARGIN)))
+        edges.append(slice(max(0, low - _LESION_MARGIN_MM), min(len(counts), high + 1 + _LESION_MARGIN_MM)))
     return edges[0], edges[1]

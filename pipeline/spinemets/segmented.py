@@ -105,12 +105,11 @@ class NetworkMaps:
     ----------
     maps
         On the grid of the reference series.
-    cautions
-        What a reader must know of fallbacks.
+    execution
+        How the networks ran.
     """
 
     maps: SourceMaps
-    cautions: tuple[str, ...]
     execution: NetworkExecution
 
 

@@ -221,7 +221,7 @@ def test_the_lesion_network_sees_the_image_and_the_anatomy(spine):
 def test_a_fallback_of_the_engine_becomes_a_caution(spine):
     class OutOfRoom(Reader):
         def run(self, image, condition, report):
-            report.cautions.append("cuda ran out of memory; this study was computed on the CPU")
+            report.fallbacks.append("cuda ran out of memory; this study was computed on the CPU")
             return super().run(image, condition, report)
 
     study = Study("s", (picture(spine), picture(spine, Weighting.T1, "2")))
