@@ -40,13 +40,26 @@ _AXIS_CUT = 1.2  # times the expected height: a C2 cut by the image's edge may s
 _NECK = 0.5  # a blob's cross-section between two bodies against the lesser of theirs
 _DISC_NECK = 0.75  # the same, less the disc's, where a disc lies beside it
 _DISC_BESIDE = 0.15  # of the lesser body's cross-section
+_DISC_COUNTS = 0.7  # of a disc's cross-section, taken from the bone's where a blob may be cut
+_NEAR_PIECES = 7  # a piece and those about it that it is measured against
 _WIDE = 0.55  # a body's cross-section against the widest of a blob; the dens has 0.3-0.4 of C2's
+_PROFILE_SD_MM = 1.2
 _LEAST_WEIGHT = 0.05  # of a voxel labelled body, however improbable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """A candidate body: rows of the bony voxel table, and its extent along the axis in mm."""
+    """A candidate body: rows of ``Bodies``' voxels, and its extent.
+
+    Attributes
+    ----------
+    top_mm, bottom_mm
+        Ends along the axis.
+    depth_mm
+        Front to back.
+    front_mm, side_mm
+        Its middle, from the canal's centre to the front and to the right.
+    """
 
     rows: npt.NDArray[np.intp]
     top_mm: float
@@ -67,7 +80,21 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bodies:
-    """Voxels labelled body: indices (n, 3), axis coordinates (n, 3) in mm, weight (n,)."""
+    """Voxels labelled body, and the discs between bodies.
+
+    Attributes
+    ----------
+    voxels
+        Shape (n, 3): indices on the label map's grid.
+    where_mm
+        Shape (n, 3): the same along and across the axis.
+    weight
+        Shape (n,): probability of body, kept above 0.
+    discs_mm
+        Shape (m, 3): discs' voxels before the canal, along and across the axis.
+    slack_mm
+        The finest spacing: what an extent between voxels' centres lacks.
+    """
 
     voxels: npt.NDArray[np.intp]
     where_mm: Array
@@ -167,7 +194,7 @@ def _expected_height_mm(piece: Piece, pieces: list[Piece]) -> float:
 
 def _sound_near(piece: Piece, pieces: list[Piece]) -> list[Piece]:
     """A piece and those about it, without what is much slimmer than the others."""
-    near = sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:7]
+    near = sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:_NEAR_PIECES]
     # By cross-section, so that single bodies stay sound beside a blob of three.
     large = max(other.volume_mm3 / other.height_mm for other in near)
     return [other for other in near if other.volume_mm3 / other.height_mm > 0.3 * large]
@@ -241,13 +268,11 @@ def _cut_at_necks(bodies: Bodies, piece: Piece, expected_mm: float) -> list[Piec
     """Cut where the blob is narrower than above and below, as between two bodies."""
     if piece.height_mm < _AXIS_CUT * expected_mm:
         return [piece]
-    edges = np.arange(piece.top_mm, piece.bottom_mm + 1.0)
     along = bodies.where_mm[piece.rows, 0]
-    area = ndimage.gaussian_filter1d(np.histogram(along, edges, weights=bodies.weight[piece.rows])[0], 1.2)
-    discs = ndimage.gaussian_filter1d(np.histogram(bodies.discs_mm[:, 0], edges)[0].astype(np.float64), 1.2)
+    area, discs = (_smooth(profile) for profile in _profiles(bodies, piece))
     lesser = np.minimum(np.maximum.accumulate(area), np.maximum.accumulate(area[::-1])[::-1])
     with_disc = discs > _DISC_BESIDE * lesser
-    bone = np.where(with_disc, area - 0.7 * discs, area)
+    bone = np.where(with_disc, area - _DISC_COUNTS * discs, area)
     least = np.where(with_disc, _DISC_NECK, _NECK) * lesser
     # Where nothing lies above or below there is no neck.
     neck = np.divide(bone, least, out=np.full_like(bone, np.inf), where=least > 0)
@@ -263,23 +288,32 @@ def _cut_at_necks(bodies: Bodies, piece: Piece, expected_mm: float) -> list[Piec
     return [part for half in parts for part in _cut_at_necks(bodies, half, expected_mm)]
 
 
-def _cut_by_height(bodies: Bodies, piece: Piece, expected: float) -> list[Piece]:
+def _profiles(bodies: Bodies, piece: Piece) -> tuple[Array, Array]:
+    """Of each millimetre along a piece, head to foot: weight of its own voxels, and count of the discs'."""
+    edges = np.arange(piece.top_mm, piece.bottom_mm + 1.0)
+    rows = piece.rows
+    bone = np.histogram(bodies.where_mm[rows, 0], edges, weights=bodies.weight[rows])[0]
+    return bone, np.histogram(bodies.discs_mm[:, 0], edges)[0].astype(np.float64)
+
+
+def _smooth(profile: Array) -> Array:
+    return np.asarray(ndimage.gaussian_filter1d(profile, _PROFILE_SD_MM))
+
+
+def _cut_by_height(bodies: Bodies, piece: Piece, expected_mm: float) -> list[Piece]:
     """Cut a blob that is too high for one body at its narrowest or most disc-like heights.
 
     Only the wide part of it counts: the dens makes C2 high, but not two bodies.
     """
-    if piece.height_mm < _SPLIT_HEIGHT * expected:
+    if piece.height_mm < _SPLIT_HEIGHT * expected_mm:
         return [piece]
-    edges = np.arange(piece.top_mm, piece.bottom_mm + 1.0)
     along = bodies.where_mm[piece.rows, 0]
-    area = np.histogram(along, edges, weights=bodies.weight[piece.rows])[0]
-    discs = np.histogram(bodies.discs_mm[:, 0], edges)[0]
-    profile = ndimage.gaussian_filter1d(area - 0.7 * discs, 1.2)
-    area = ndimage.gaussian_filter1d(area, 1.2)
+    area, discs = _profiles(bodies, piece)
+    profile, area = _smooth(area - _DISC_COUNTS * discs), _smooth(area)
     cuts = []
     wide = np.flatnonzero(area > _WIDE * np.percentile(area, 85))
-    start, stop, pitch = int(wide[0]), int(wide[-1]) + 1, expected * (1.0 + _DISC_PER_HEIGHT)
-    while stop - start > _SPLIT_HEIGHT * expected:
+    start, stop, pitch = int(wide[0]), int(wide[-1]) + 1, expected_mm * (1.0 + _DISC_PER_HEIGHT)
+    while stop - start > _SPLIT_HEIGHT * expected_mm:
         window = np.arange(start + max(1, int(0.6 * pitch)), min(start + int(1.4 * pitch), stop))
         start = int(window[np.argmin(profile[window])])
         cuts.append(piece.top_mm + start + 0.5)
@@ -293,7 +327,7 @@ def _drop_scraps(pieces: list[Piece]) -> list[Piece]:
     """Remove pieces too small to be a body, and those inside another one's extent."""
     kept = []
     for piece in pieces:
-        near = sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:7]
+        near = sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:_NEAR_PIECES]
         # Not the median: there may be a scrap beside every body.
         typical = float(np.percentile([other.volume_mm3 for other in near], 75))
         others = [other for other in near if other is not piece and other.volume_mm3 > 2 * piece.volume_mm3]

@@ -10,7 +10,7 @@ of its own beside the dens; its arch behind the canal goes with C2, whose dens i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import cc3d
 import numpy as np
@@ -30,6 +30,8 @@ Labels = npt.NDArray[np.uint8]
 
 _MINIMUM_SACRUM_MM3 = 800.0
 _ARCH_MAJORITY = 0.6
+# How far from the canal's centre posterior elements reach, to the back, the front and either side.
+_ARCH_BEHIND_MM, _ARCH_FRONT_MM, _ARCH_SIDE_MM = 75.0, 45.0, 60.0
 _MAXIMUM_INSTANCES = 250
 
 
@@ -62,7 +64,7 @@ def split_vertebrae(
     pieces = single_bodies(bodies, cores, sacrum_top_mm)
     _assign_bodies(instances, bodies, pieces, components)
     bounds = _Boundaries.between(pieces, sacrum_top_mm)
-    _assign_arches(instances, anatomy, grid, (axis, bounds))
+    _assign_arches(instances, anatomy, grid, axis, bounds)
     if sacrum.any() and len(pieces) < _MAXIMUM_INSTANCES:
         instances[sacrum] = len(pieces) + 1
     return instances
@@ -83,29 +85,31 @@ def _assign_bodies(
     np.minimum.at(lowest, components[owned], owner[owned])
     np.maximum.at(highest, components[owned], owner[owned])
     rim = ~owned & (highest[components] > 0)
-    cuts = [0.5 * (upper.bottom_mm + lower.top_mm) for upper, lower in pairwise(pieces)]
-    by_height = np.digitize(bodies.where_mm[rim, 0], np.maximum.accumulate(cuts) if cuts else []) + 1
+    by_height = np.digitize(bodies.where_mm[rim, 0], _borders_mm(pieces)) + 1
     owner[rim] = np.clip(by_height, lowest[components[rim]], highest[components[rim]])
     instances[tuple(bodies.voxels.T)] = owner
 
 
 def _find_sacrum(anatomy: Labels, grid: Grid, axis: SpinalAxis) -> tuple[Mask, float]:
-    """The sacrum's largest component and those as large as a tenth of it; the largest's top."""
+    """The sacrum's largest component and those above a tenth of its size; the largest's top along the axis.
+
+    Where too little of a sacrum is labelled, nothing, at infinity.
+    """
     mask = anatomy == Structure.SACRUM
-    empty = np.zeros(grid.shape, dtype=np.bool_)
+    sacrum = np.zeros(grid.shape, dtype=np.bool_)
     box = bounding_box(mask)
     if box is None:
-        return empty, float("inf")
+        return sacrum, float("inf")
     islands = cc3d.connected_components(np.ascontiguousarray(mask[box]), connectivity=18)
     counts = np.bincount(islands.ravel())
     counts[0] = 0
     if counts.max() * grid.voxel_volume_mm3 < _MINIMUM_SACRUM_MM3:
-        return empty, float("inf")
-    empty[box] = (counts > 0.1 * counts.max())[islands]
+        return sacrum, float("inf")
+    sacrum[box] = (counts > 0.1 * counts.max())[islands]
     largest = voxels_of(islands == int(counts.argmax())) + corner(box)
     where = axis.project(grid.to_world(thin_out(largest)))
     front = where[where[:, 1] > BODY_FRONT_MM[0]]
-    return empty, float(np.percentile(front[:, 0] if len(front) else where[:, 0], 2))
+    return sacrum, float(np.percentile(front[:, 0] if len(front) else where[:, 0], 2))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,22 +125,26 @@ class _Boundaries:
     def between(cls, pieces: list[Piece], sacrum_top_mm: float) -> _Boundaries:
         if not pieces:
             return cls(0.0, (), 0.0)
-        cuts = [0.5 * (upper.bottom_mm + lower.top_mm) for upper, lower in pairwise(pieces)]
         first, last = pieces[0], pieces[-1]
         reach = 0.5 * min(first.height_mm, height_from_depth_mm([first]))
         stop = min(last.bottom_mm + 0.5 * last.height_mm, sacrum_top_mm + 5.0)
-        between = tuple(np.maximum.accumulate(cuts)) if cuts else ()
-        return cls(first.top_mm - reach, between, stop, tuple(piece.middle_mm for piece in pieces))
+        middles = tuple(piece.middle_mm for piece in pieces)
+        return cls(first.top_mm - reach, _borders_mm(pieces), stop, middles)
+
+
+def _borders_mm(pieces: list[Piece]) -> tuple[float, ...]:
+    """Where along the axis each piece ends and the next begins: halfway between them, in order."""
+    middles = [0.5 * (upper.bottom_mm + lower.top_mm) for upper, lower in pairwise(pieces)]
+    return tuple(accumulate(middles, max))
 
 
 def _assign_arches(
-    instances: Labels, anatomy: Labels, grid: Grid, guide: tuple[SpinalAxis, _Boundaries]
+    instances: Labels, anatomy: Labels, grid: Grid, axis: SpinalAxis, bounds: _Boundaries
 ) -> None:
     """Write posterior elements to the vertebra whose body lies where theirs should.
 
     A component that belongs mostly to one vertebra goes to it as a whole.
     """
-    axis, bounds = guide
     mask = anatomy == Structure.POSTERIOR_ELEMENTS
     box = bounding_box(mask)
     if box is None or bounds.stop_mm <= bounds.start_mm:
@@ -147,7 +155,8 @@ def _assign_arches(
     height = where[:, 0] - arch_drop_mm(-where[:, 1], where[:, 2], pitch)
     owner = np.digitize(height, bounds.between_mm) + 1
     owner[(height < bounds.start_mm) | (height > bounds.stop_mm)] = 0
-    owner[(np.abs(where[:, 2]) > 60.0) | (where[:, 1] < -75.0) | (where[:, 1] > 45.0)] = 0
+    front, side = where[:, 1], np.abs(where[:, 2])
+    owner[(side > _ARCH_SIDE_MM) | (front < -_ARCH_BEHIND_MM) | (front > _ARCH_FRONT_MM)] = 0
     islands = cc3d.connected_components(np.ascontiguousarray(mask[box]), connectivity=6)
     island = islands[mask[box]].astype(np.intp)
     kinds = int(owner.max()) + 1
