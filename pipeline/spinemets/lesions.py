@@ -8,7 +8,7 @@ lies in the body is not decided here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,21 +60,10 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
     around = bounding_box(mask)
     if around is None:
         return ()
-    components = islands_of(mask[around])
     lesions = []
-    # The smaller ones first: what lies in the hole of one in another one's hole is the inner one's.
-    for label, box in sorted(enumerate(ndimage.find_objects(components), start=1), key=_box_size):
-        inside = components[box] == label
-        probabilities = segmentation.lesion_probability[around][box][inside]
-        start = corner(around) + corner(box)
-        # What lies in its holes is its own, unless it is another lesion.
-        filled = ndimage.binary_fill_holes(inside) & (inside | (components[box] == 0))
-        components[box][filled] = label
-        voxels = np.argwhere(filled) + start
-        in_cord = segmentation.anatomy[around][box][inside] == Structure.CORD
-        series = _series_at(voxels, segmentation)
-        evidence = gather_evidence(probabilities, in_cord, grid.voxel_volume_mm3, series)
-        sure = confidence(evidence, config)
+    for bare, voxels in _components(mask[around]):
+        bare, voxels = bare + corner(around), voxels + corner(around)
+        sure = _confidence_of(bare, _series_at(voxels, segmentation), segmentation, config)
         large = len(voxels) * grid.voxel_volume_mm3 >= config.minimum_volume_mm3
         if large and sure >= config.minimum_confidence:
             lesions.append(_describe(voxels.astype(np.int32), sure, grid))
@@ -86,6 +75,31 @@ def find_lesions(segmentation: SpineSegmentation, config: LesionConfig) -> tuple
         replace(lesion, number=number, signals=_signals(lesion, segmentation, references))
         for number, lesion in enumerate(lesions, start=1)
     )
+
+
+def _components(mask: Mask) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """The voxels (n, 3) of each component of a mask: bare, and with what lies in its holes.
+
+    What lies in the holes is the component's own, unless it is another one or in a hole of that.
+    """
+    components = islands_of(mask)
+    # The smaller ones first, so that the inner one of two takes its holes.
+    for label, box in sorted(enumerate(ndimage.find_objects(components), start=1), key=_box_size):
+        bare = components[box] == label
+        filled = ndimage.binary_fill_holes(bare) & (bare | (components[box] == 0))
+        components[box][filled] = label
+        yield np.argwhere(bare) + corner(box), np.argwhere(filled) + corner(box)
+
+
+def _confidence_of(
+    voxels: npt.NDArray[np.intp], series: int, segmentation: SpineSegmentation, config: LesionConfig
+) -> float:
+    """Probability that a component of these voxels (n, 3), which so many series show, is a lesion."""
+    place = tuple(voxels.T)
+    in_cord = segmentation.anatomy[place] == Structure.CORD
+    probabilities = segmentation.lesion_probability[place]
+    evidence = gather_evidence(probabilities, in_cord, segmentation.grid.voxel_volume_mm3, series)
+    return confidence(evidence, config)
 
 
 def _series_at(voxels: npt.NDArray[np.intp], segmentation: SpineSegmentation) -> int:
@@ -101,6 +115,7 @@ def _box_size(labelled: tuple[int, Box]) -> int:
 
 
 def _describe(voxels: Voxels, sure: float, grid: Grid) -> Lesion:
+    """A lesion of these voxels (n, 3), not numbered and without signals yet."""
     centre = grid.to_world(voxels).mean(axis=0)
     return Lesion(
         number=0,
@@ -201,8 +216,8 @@ def _signals(
 ) -> tuple[SequenceSignal, ...]:
     """One entry per series, against marrow, or cord or CSF where those surround the lesion."""
     tissue = _surroundings(lesion, segmentation)
-    reference = _REFERENCE_NAMES[tissue], references.near(lesion, tissue)
-    return tuple(_signal(lesion, volume, reference) for volume in segmentation.volumes)
+    name, voxels = _REFERENCE_NAMES[tissue], references.near(lesion, tissue)
+    return tuple(_signal(lesion, volume, name, voxels) for volume in segmentation.volumes)
 
 
 def _surroundings(lesion: Lesion, segmentation: SpineSegmentation) -> Structure:
@@ -214,10 +229,12 @@ def _surroundings(lesion: Lesion, segmentation: SpineSegmentation) -> Structure:
     return Structure.CORD if cord > 0.4 * (cord + sac) else Structure.THECAL_SAC
 
 
-def _signal(lesion: Lesion, volume: Volume, reference: tuple[str, npt.NDArray[np.intp]]) -> SequenceSignal:
-    """Robust z of the lesion's median; voxels of exactly 0 lie outside a resampled series."""
+def _signal(lesion: Lesion, volume: Volume, tissue: str, voxels: npt.NDArray[np.intp]) -> SequenceSignal:
+    """Robust z of the lesion's median against a tissue's voxels (n, 3).
+
+    Voxels of exactly 0 lie outside a resampled series.
+    """
     name, weighting = volume.series.name, volume.series.weighting.value
-    tissue, voxels = reference
     own = volume.intensities[tuple(lesion.voxels.T)]
     usual = volume.intensities[tuple(voxels.T)]
     own, usual = own[own != 0], usual[usual != 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from spinemets.voxels import SAMPLED_VOXELS, voxels_of
 __all__ = ["classify"]
 
 Array = npt.NDArray[np.float64]
+_Doubt: TypeAlias = tuple[ReviewTopic, str]
 
 _WINDOW_MM = 70.0  # of the column above and below a lesion that it is judged by
 _LESION_PROBABILITY = 0.5  # voxels of other lesions, which no outline may be fitted to
@@ -36,7 +38,19 @@ _EMPTY = 0.5  # of a lesion's voxels, where every series is exactly 0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
-    """A lesion and the stretch of spine about it, in coordinates along and across the canal."""
+    """A lesion and the stretch of spine about it.
+
+    Attributes
+    ----------
+    segmentation
+        Of the stretch alone, without series.
+    voxels
+        Shape (n, 3): the lesion's voxels on the stretch's grid.
+    axis
+        The canal's curve there.
+    lesion_mm
+        Shape (n, 3): the lesion's voxels along and across that curve.
+    """
 
     segmentation: SpineSegmentation
     voxels: npt.NDArray[np.int32]
@@ -68,8 +82,7 @@ def classify(
             opinion = judge_compartment(scene.lesion_mm, sac, cord, segmentation.grid, config)
         if opinion.best is not Compartment.EXTRADURAL and _is_beyond_canal(scene):
             opinion = BASE_RATES
-        place = (scene.segmentation, scene.axis)
-        levels = find_levels(scene.voxels, scene.lesion_mm, place, vertebrae, config)
+        levels = find_levels(scene.voxels, scene.lesion_mm, scene.segmentation, scene.axis, vertebrae, config)
     doubts = _doubts(lesion, opinion, levels, config) + _cut_off(lesion, segmentation)
     if scene is not None:
         doubts += _unseen_level(scene, levels)
@@ -186,9 +199,9 @@ def _is_beyond_canal(scene: _Scene) -> bool:
 
 def _doubts(
     lesion: Lesion, opinion: CompartmentOpinion, levels: LevelsTouched, config: ClassificationConfig
-) -> list[tuple[ReviewTopic, str]]:
+) -> list[_Doubt]:
     """Plain sentences on what a reader must decide, and what each is about."""
-    doubts: list[tuple[ReviewTopic, str]] = []
+    doubts: list[_Doubt] = []
     compartment, level = ReviewTopic.COMPARTMENT, ReviewTopic.LEVEL
     if opinion.margin < config.review_margin:
         ranked = sorted(opinion.probabilities.items(), key=lambda item: -item[1])
@@ -214,9 +227,9 @@ def _doubts(
     return doubts
 
 
-def _unseen_level(scene: _Scene, levels: LevelsTouched) -> list[tuple[ReviewTopic, str]]:
+def _unseen_level(scene: _Scene, levels: LevelsTouched) -> list[_Doubt]:
     """That it may be of a vertebra of which no body is seen."""
-    doubts: list[tuple[ReviewTopic, str]] = []
+    doubts: list[_Doubt] = []
     if _is_beside_dens(scene, levels.main):
         atlas = "It lies beside the dens, where C1 is, which has no body to be told by; it may be C1."
         doubts.append((ReviewTopic.LEVEL, atlas))
@@ -243,16 +256,16 @@ def _is_beside_dens(scene: _Scene, main: Vertebra | None) -> bool:
     return bool(((along < 0.5 * (top + bottom)) & ~in_dens).mean() > 0.5)
 
 
-def _cut_off(lesion: Lesion, segmentation: SpineSegmentation) -> list[tuple[ReviewTopic, str]]:
+def _cut_off(lesion: Lesion, segmentation: SpineSegmentation) -> list[_Doubt]:
     """That its size is a lower limit, where the image's border cuts it."""
     if not _is_cut(lesion, segmentation.covered):
         return []
     return [(ReviewTopic.EXTENT, "The lesion reaches the image's border, so its size is a lower limit.")]
 
 
-def _unlike_metastases(lesion: Lesion, segmentation: SpineSegmentation) -> list[tuple[ReviewTopic, str]]:
+def _unlike_metastases(lesion: Lesion, segmentation: SpineSegmentation) -> list[_Doubt]:
     """Where it lies and how bright it is, if metastases seldom lie there or are so bright."""
-    doubts: list[tuple[ReviewTopic, str]] = []
+    doubts: list[_Doubt] = []
     if _is_outside(lesion, segmentation):
         outside = "Hardly any vertebra, disc or canal is in or around it; it may lie outside the spine."
         doubts.append((ReviewTopic.EVIDENCE, outside))
@@ -269,7 +282,7 @@ def _unlike_metastases(lesion: Lesion, segmentation: SpineSegmentation) -> list[
 
 
 def _is_outside(lesion: Lesion, segmentation: SpineSegmentation) -> bool:
-    """Whether it lies in no structure and in nothing's place: what surrounds it is none either."""
+    """Whether neither the lesion nor what surrounds it is labelled as any structure."""
     parts = labels_about(lesion, segmentation)
     return all((part == Structure.BACKGROUND).mean() > _OUTSIDE for part in parts if len(part))
 

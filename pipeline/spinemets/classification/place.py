@@ -46,7 +46,8 @@ class LevelsTouched:
 def find_levels(
     lesion_voxels: npt.NDArray[np.int32],
     lesion_mm: Array,
-    scene: tuple[SpineSegmentation, SpinalAxis],
+    segmentation: SpineSegmentation,
+    axis: SpinalAxis,
     vertebrae: tuple[Vertebra, ...],
     config: ClassificationConfig,
 ) -> LevelsTouched:
@@ -56,8 +57,12 @@ def find_levels(
     touches. Any other counts for the vertebra at its height along the canal, with the border
     between two in the middle of their disc; behind the canal, for the one whose arch hangs down
     there. A level is touched by at least ``level_share`` of the lesion or ``level_volume_mm3`` of it.
+
+    Parameters
+    ----------
+    lesion_voxels, lesion_mm
+        Shapes (n, 3): indices on the segmentation's grid, and places along and across its axis.
     """
-    segmentation, axis = scene
     known = [vertebra.instance for vertebra in vertebrae]
     if not known:
         return LevelsTouched((), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -51,9 +52,17 @@ class BodyMeasures:
 
 @dataclass(frozen=True, slots=True)
 class Conus:
-    """Where the cord ends: ``place`` is "seen", "above" or "below" the view, or "unknown"."""
+    """Where the cord ends.
 
-    place: str
+    Attributes
+    ----------
+    place
+        In the view, beyond its upper or lower end, or not to be told.
+    along_mm
+        Along the canal: where it is seen to end, or was last seen; 0 for the other places.
+    """
+
+    place: Literal["seen", "above", "below", "unknown"]
     along_mm: float = 0.0
 
 
@@ -86,12 +95,10 @@ def measure_spine(segmentation: SpineSegmentation) -> SpineMeasures:
         cut |= _cut_by_rim(segmentation.vertebrae, bony, unseen, grid)
     order = np.argsort(instance, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(instance[order])) + 1)
-    bodies = [
-        _measure_body(
-            int(instance[rows[0]]), (voxels[rows], where[rows], is_sacral[rows]), cut[instance[rows[0]]], grid
-        )
-        for rows in groups
-    ]
+    bodies = []
+    for rows in groups:
+        own = int(instance[rows[0]])
+        bodies.append(_measure_body(own, voxels[rows], where[rows], is_sacral[rows], cut[own], grid))
     bodies.sort(key=lambda body: body.instance)
     room = [_room_mm(axis, grid, unseen, *end) for end in ((bodies[0], -1), (bodies[-1], 1))]
     return SpineMeasures(tuple(bodies), _find_conus(segmentation, axis), *room)
@@ -127,9 +134,17 @@ def _cut_by_rim(vertebrae: npt.NDArray[np.uint8], bony: Mask, unseen: Mask, grid
 
 
 def _measure_body(
-    instance: int, samples: tuple[npt.NDArray[np.intp], Array, Mask], cut: Mask, grid: Grid
+    instance: int, voxels: npt.NDArray[np.intp], where: Array, is_sacral: Mask, cut: Mask, grid: Grid
 ) -> BodyMeasures:
-    voxels, where, is_sacral = samples
+    """Measure one instance by its bony voxels, in mm along and across the canal.
+
+    Parameters
+    ----------
+    voxels, where, is_sacral
+        Shapes (n, 3), (n, 3) and (n,): indices, places along and across the canal, and which are sacrum.
+    cut
+        Shape (3,): whether the image cuts it left-right, front-back, head-foot.
+    """
     is_sacrum = bool(is_sacral.mean() > 0.5)
     part = where[is_sacral] if is_sacrum else where
     front, side = np.median(part[:, 1]), np.median(part[:, 2])
@@ -164,7 +179,13 @@ def _extent(values: Array, voxel_mm: float) -> tuple[float, float, float]:
 
 
 def _room_mm(axis: SpinalAxis, grid: Grid, unseen: Mask | None, body: BodyMeasures, step: int) -> float:
-    """Length of the column's continuation that lies inside the image, beyond an end body."""
+    """Length of the column's continuation that lies inside the image, beyond an end body.
+
+    Parameters
+    ----------
+    step
+        -1 towards the head, 1 towards the foot.
+    """
     start = body.top_mm if step < 0 else body.bottom_mm
     front = axis.project([body.centroid_mm])[0, 1:]
     reach = np.arange(0.0, 80.0, 2.0)

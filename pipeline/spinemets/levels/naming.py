@@ -52,15 +52,7 @@ def label_levels(segmentation: SpineSegmentation, config: LevelConfig) -> tuple[
         if config.anchors:
             raise ConfigError("a level was anchored, but no vertebra was found; remove the anchor")
         return ()
-    fixed: dict[int, VertebralLevel] = {}
-    for anchor in config.anchors:
-        instance = measures.bodies[_anchored(anchor, measures.bodies, segmentation)].instance
-        if fixed.get(instance, anchor.level) is not anchor.level:
-            raise ConfigError(
-                f"anchors {fixed[instance].value} and {anchor.level.value} name the same vertebra; "
-                "give one of them"
-            )
-        fixed[instance] = anchor.level
+    fixed = _fixed_levels(config.anchors, measures.bodies, segmentation)
     column = number_vertebrae(measures, segmentation.evidence, fixed, config)
     if column is None:
         given = ", ".join(f"{anchor.level.value}={anchor.place}" for anchor in config.anchors)
@@ -74,10 +66,28 @@ def label_levels(segmentation: SpineSegmentation, config: LevelConfig) -> tuple[
     return tuple(_vertebra(body, place, numbering) for place, body in enumerate(column.measures.bodies))
 
 
-def _anchored(anchor: Anchor, bodies: tuple[BodyMeasures, ...], segmentation: SpineSegmentation) -> int:
-    """Place in ``bodies`` of the vertebra an anchor speaks of."""
+def _fixed_levels(
+    anchors: tuple[Anchor, ...], bodies: tuple[BodyMeasures, ...], segmentation: SpineSegmentation
+) -> dict[int, VertebralLevel]:
+    """Instance -> level, of the vertebrae that the user is sure of."""
+    fixed: dict[int, VertebralLevel] = {}
+    for anchor in anchors:
+        instance = _anchored(anchor, bodies, segmentation).instance
+        if fixed.get(instance, anchor.level) is not anchor.level:
+            raise ConfigError(
+                f"anchors {fixed[instance].value} and {anchor.level.value} name the same vertebra; "
+                "give one of them"
+            )
+        fixed[instance] = anchor.level
+    return fixed
+
+
+def _anchored(
+    anchor: Anchor, bodies: tuple[BodyMeasures, ...], segmentation: SpineSegmentation
+) -> BodyMeasures:
+    """The body of the vertebra that an anchor speaks of."""
     if isinstance(anchor.place, str):
-        whole = [place for place, body in enumerate(bodies) if body.fully_visible and not body.is_sacrum]
+        whole = [body for body in bodies if body.fully_visible and not body.is_sacrum]
         if not whole:
             raise ConfigError(
                 f"anchor {anchor.level.value}={anchor.place}: no vertebra lies wholly inside the image; "
@@ -87,17 +97,17 @@ def _anchored(anchor: Anchor, bodies: tuple[BodyMeasures, ...], segmentation: Sp
     index = np.rint(segmentation.grid.to_index(anchor.place)).astype(np.intp)
     if ((index >= 0) & (index < np.array(segmentation.grid.shape))).all():
         instance = int(segmentation.vertebrae[tuple(index)])
-        inside = [place for place, body in enumerate(bodies) if body.instance == instance]
+        inside = [body for body in bodies if body.instance == instance]
         if inside:
             return inside[0]
     distances = [float(np.linalg.norm(np.subtract(body.centroid_mm, anchor.place))) for body in bodies]
-    place = int(np.argmin(distances))
-    if distances[place] > _ANCHOR_REACH_MM:
+    nearest = int(np.argmin(distances))
+    if distances[nearest] > _ANCHOR_REACH_MM:
         raise ConfigError(
             f"anchor {anchor.level.value}={anchor.place}: the nearest vertebra is "
-            f"{distances[place]:.0f} mm away; give a point inside a vertebra in RAS+ mm"
+            f"{distances[nearest]:.0f} mm away; give a point inside a vertebra in RAS+ mm"
         )
-    return place
+    return bodies[nearest]
 
 
 def _vertebra(body: BodyMeasures, place: int, numbering: Numbering) -> Vertebra:
