@@ -9,7 +9,7 @@ from spinemets.config import ReadingConfig
 from spinemets.errors import GeometryError
 from spinemets.io.dicom_geometry import SliceHeader, SliceStack, build_stack, contrast_of, split_slices
 from spinemets.io.dicom_headers import InstanceHeader
-from spinemets.io.exclusions import contrast_exclusion, derived_exclusion, is_localiser
+from spinemets.io.exclusions import derived_exclusion, exclusion
 from spinemets.io.listing import Rejection, SeriesListing
 from spinemets.io.selection import head_foot_extent
 from spinemets.io.weighting import underlying_contrast, weighting_from_header
@@ -90,15 +90,7 @@ def _exclusion(instance: InstanceHeader) -> tuple[Rejection, str] | None:
         return Rejection.NOT_AN_IMAGE, "no pixels in its files"
     if instance.samples > 1:
         return Rejection.UNSUPPORTED, "a colour image; grey values are needed"
-    if is_localiser(acquisition):
-        return Rejection.LOCALISER, "a localiser"
-    derived = derived_exclusion(acquisition)
-    if derived:
-        return Rejection.DERIVED, f"{derived}, computed from another series"
-    contrast = contrast_exclusion(acquisition)
-    if contrast:
-        return Rejection.CONTRAST, f"contrast: {contrast}; T1, T2, STIR, PD or Dixon is needed"
-    return None
+    return exclusion(acquisition)
 
 
 def _without_duplicates(slices: Sequence[SliceHeader]) -> tuple[list[SliceHeader], tuple[str, ...]]:

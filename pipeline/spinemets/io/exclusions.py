@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from spinemets.io.listing import Rejection
 from spinemets.io.weighting import AcquisitionHeader, has_t1_words, plain_words
 
-__all__ = ["contrast_exclusion", "derived_exclusion", "is_localiser"]
+__all__ = ["contrast_exclusion", "derived_exclusion", "exclusion", "is_localiser"]
 
 _LOCALISER = re.compile(
     r"\b(?:loc|local[iy][sz]\w*|lokali[sz]\w*|scout\w*|survey|3 ?planes?|3 ?plan|tri ?plan\w*|pilot|topo\w*"
@@ -89,6 +90,19 @@ _OTHER_STATED_CONTRASTS = {
     "TOF": "flow or angiography",
     "TAGGING": "tagged",
 }
+
+
+def exclusion(header: AcquisitionHeader) -> tuple[Rejection, str] | None:
+    """Why a series is no anatomical spine image; None for one that may be."""
+    if is_localiser(header):
+        return Rejection.LOCALISER, "a localiser"
+    derived = derived_exclusion(header)
+    if derived:
+        return Rejection.DERIVED, f"{derived}, computed from another series"
+    contrast = contrast_exclusion(header)
+    if contrast:
+        return Rejection.CONTRAST, f"contrast: {contrast}; T1, T2, STIR, PD or Dixon is needed"
+    return None
 
 
 def is_localiser(header: AcquisitionHeader) -> bool:

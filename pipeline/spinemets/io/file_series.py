@@ -12,7 +12,7 @@ from pathlib import Path
 from spinemets.config import ReadingConfig
 from spinemets.errors import GeometryError, UnreadableFileError, UnsupportedInputError
 from spinemets.io.dicom_series import too_few_reason
-from spinemets.io.exclusions import contrast_exclusion, derived_exclusion, is_localiser
+from spinemets.io.exclusions import exclusion
 from spinemets.io.file_names import FileName, case_of_structure, image_stem, parse_file_name
 from spinemets.io.files import is_label_map_by_header, read_image_header
 from spinemets.io.listing import IgnoredFile, Rejection, SeriesListing, StudyListing
@@ -161,15 +161,7 @@ def _placed(series: Series, grid: Grid, cautions: tuple[str, ...]) -> Series:
 def _exclusion(acquisition: AcquisitionHeader) -> tuple[Rejection, str] | None:
     if "ct" in plain_words(acquisition.description).split():
         return Rejection.MODALITY, "modality CT by its name; only MR is analysed"
-    if is_localiser(acquisition):
-        return Rejection.LOCALISER, "a localiser"
-    derived = derived_exclusion(acquisition)
-    if derived:
-        return Rejection.DERIVED, f"{derived}, computed from another series"
-    contrast = contrast_exclusion(acquisition)
-    if contrast:
-        return Rejection.CONTRAST, f"contrast: {contrast}; T1, T2, STIR, PD or Dixon is needed"
-    return None
+    return exclusion(acquisition)
 
 
 def _acquisition(entry: _Entry) -> AcquisitionHeader:
