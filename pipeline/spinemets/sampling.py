@@ -23,9 +23,7 @@ FloatMatrix = npt.NDArray[np.float32]
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 
-def resampling_matrix(
-    source: tuple[int, float], target: tuple[int, float], offset_mm: float = 0.0
-) -> FloatMatrix:
+def resampling_matrix(source: tuple[int, float], target: tuple[int, float], offset_mm: float) -> FloatMatrix:
     """Weights that resample one axis.
 
     Parameters
@@ -83,6 +81,13 @@ def network_frame(
     grid: Grid, in_plane_mm: float = 1.0, slice_minimum_mm: float = 2.5, slice_target_mm: float = 3.0
 ) -> NetworkFrame:
     """Plan the way from a series' grid to the network's and back.
+
+    Parameters
+    ----------
+    in_plane_mm
+        The network's spacing within slices.
+    slice_minimum_mm, slice_target_mm
+        Slices closer than the first are averaged, in whole numbers, to about the second.
 
     Examples
     --------

@@ -102,7 +102,7 @@ class ResidentModel:
     """
 
     def __init__(
-        self, load: Callable[[], Models], limit_s: float | None = None, lock_descriptor: int | None = None
+        self, load: Callable[[], Models], limit_s: float | None, lock_descriptor: int | None
     ) -> None:
         self._load, self._limit_s = load, limit_s
         self._worker = Worker(lock_descriptor, renewed_after=None)
