@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from evaluation_script import run
+from evaluation_script import run, run_alone
 from spinemets.anatomy import Compartment, SpineRegion, Structure
 from spinemets.anatomy import VertebralLevel as Level
 from spinemets.batch import study_key
@@ -238,7 +238,7 @@ def test_label_maps_on_different_grids_are_refused(tmp_path):
 def test_the_script_scores_folders_and_writes_json(tmp_path):
     write(tmp_path / "out" / "s1", "report.json", found_result())
     write(tmp_path / "truth" / "s1", "truth.json", truth_result())
-    done = run("results", tmp_path / "out", tmp_path / "truth", "-o", tmp_path / "scores.json")
+    done = run_alone("results", tmp_path / "out", tmp_path / "truth", "-o", tmp_path / "scores.json")
     assert done.returncode == 0, done.stderr
     assert "| extradural | 1 | 1.000 | – | – |" in done.stdout
     scores = json.loads((tmp_path / "scores.json").read_text())
