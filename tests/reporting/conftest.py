@@ -96,12 +96,9 @@ def _anatomy(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _intensities(points: np.ndarray, anatomy: np.ndarray, lesions: np.ndarray, t2: bool) -> np.ndarray:
-    values = (
-        {0: 90, 1: 260, 2: 230, 3: 160, 4: 700, 5: 300, 6: 260}
-        if t2
-        else {0: 160, 1: 420, 2: 380, 3: 220, 4: 110, 5: 300, 6: 420}
-    )
-    image = np.vectorize(values.__getitem__, otypes=[np.float32])(anatomy)
+    # By structure, in the order of their numbers.
+    values = (90, 260, 230, 160, 700, 300, 260) if t2 else (160, 420, 380, 220, 110, 300, 420)
+    image = np.array(values, dtype=np.float32)[anatomy]
     image[lesions] = 480 if t2 else 180
     # A texture that depends on the place alone, so that every axis order shows the same image.
     return image + (15 * np.sin(points @ np.array((2.1, 1.7, 1.3)))).astype(np.float32)
