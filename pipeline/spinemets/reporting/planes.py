@@ -168,7 +168,8 @@ def sample(
     nearest
         Take the nearest voxel, for label maps.
     """
-    indices = np.moveaxis(grid.to_index(points_mm), -1, 0)
+    places = grid.to_index(points_mm)
+    indices = np.moveaxis(places, -1, 0)
     shape = np.array(grid.shape)
     lower = np.clip(np.floor([axis.min() for axis in indices]) - 1, 0, shape - 1).astype(int)
     upper = np.clip(np.ceil([axis.max() for axis in indices]) + 2, lower + 1, shape).astype(int)
@@ -176,11 +177,18 @@ def sample(
     block = (block if label is None else block == label).astype(np.float32)
     local = indices - lower.reshape(-1, *[1] * (indices.ndim - 1))
     values = ndimage.map_coordinates(block, local, order=0 if nearest else 1, mode="nearest")
-    return np.where(inside(grid, points_mm), values, np.float32(0)).astype(np.float32)
+    return np.where(_within(grid, places), values, np.float32(0)).astype(np.float32)
 
 
 def inside(grid: Grid, points_mm: Array) -> npt.NDArray[np.bool_]:
     """Which RAS+ points, shape (..., 3), lie in some voxel of the grid."""
-    indices = grid.to_index(points_mm)
-    # Half a thousandth of a voxel forgives the rounding of points on the outermost edge.
-    return np.asarray(((indices > -0.5005) & (indices < np.array(grid.shape) - 0.4995)).all(axis=-1))
+    return _within(grid, grid.to_index(points_mm))
+
+
+def _within(grid: Grid, indices: Array) -> npt.NDArray[np.bool_]:
+    """Which fractional voxel indices, shape (..., 3), lie in some voxel of the grid."""
+    # Half a thousandth of a voxel forgives the rounding of points on the outermost edge. Axis by axis, as
+    # a reduction over three neighbours takes thrice as long.
+    axes = zip(np.moveaxis(indices, -1, 0), grid.shape, strict=True)
+    sides = [(axis > -0.5005) & (axis < size - 0.4995) for axis, size in axes]
+    return np.asarray(np.logical_and.reduce(sides))
