@@ -205,6 +205,20 @@ def test_moderate_disease_on_t2_is_neither_black_nor_as_bright_as_fluid(structur
     assert max(moderate) < 1.2 * marrow
 
 
+@pytest.mark.parametrize(("chance", "brighter"), [(0.0, True), (1.0, False)])
+def test_disease_on_t2_is_as_seldom_darker_as_is_asked_for(structures, chance, brighter):
+    image, marrow = picture(structures, Weighting.T2), GREY[Weighting.T2][1]
+    options = ImplantOptions(compartment_weights=WEIGHTS[Compartment.EXTRADURAL], sclerotic=0.0)
+    medians = []
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        ill = implant_lesions(image, structures, SPACING_MM, Weighting.T2, options, rng, Look(darker=chance))
+        if ill.compartments:
+            medians.append(float(np.median(ill.image[ill.lesions > 0])))
+    assert len(medians) > len(SEEDS) / 2
+    assert all((median > marrow) is brighter for median in medians)
+
+
 def test_disease_without_texture_is_smoother(structures):
     def roughness(look):
         options = {"radius_mm": (10.0, 12.0), "sclerotic": 0.0}

@@ -53,11 +53,14 @@ class Look:
         learns the texture and overlooks lesions that are smooth.
     moderate
         Chance that disease of bone on T2 is only 0.3 to 1 of its host's signal brighter or darker.
+    darker
+        Chance that disease of bone which may be brighter or darker is darker.
     """
 
     faintest: float = 1.0
     untextured: float = 0.0
     moderate: float = 0.0
+    darker: float = 0.5
 
 
 _CLEAR_LOOK = Look()
@@ -142,7 +145,9 @@ def render_lesions(
         # Nothing is drawn where there is no choice: what a seed gave before, it gives still.
         least = rng.uniform(look.faintest, 1.0) if look.faintest < 1 else 1.0
         smooth = look.untextured > 0 and rng.random() < look.untextured
-        target = _target_signal(references, host, weighting, lesion.compartment, plan.sclerotic, least, rng)
+        target = _target_signal(
+            references, host, weighting, lesion.compartment, plan.sclerotic, least, look.darker, rng
+        )
         on_t2 = weighting is Weighting.T2 and lesion.compartment is Compartment.EXTRADURAL
         if look.moderate > 0 and rng.random() < look.moderate and on_t2:
             target = _nearer(target, host, least, rng)
@@ -198,6 +203,7 @@ def _target_signal(
     compartment: Compartment,
     sclerotic: bool,
     least: float,
+    chance_of_darker: float,
     rng: np.random.Generator,
 ) -> float:
     """The lesion's mean signal, at least 2.5 spreads of its host away from it, times ``least``.
@@ -217,7 +223,7 @@ def _target_signal(
         dark = min(r.soft_tissue, r.cord, usual - 4 * r.spread)
         bright = max(fluid, r.fat if enhanced else fluid, usual + 4 * r.spread)
         either = not t1 and not _is_bright(weighting)
-        darker = sclerotic or t1 or (either and rng.random() < 0.5)
+        darker = sclerotic or t1 or (either and rng.random() < chance_of_darker)
         end = dark if darker else bright
         if either:
             floor = _CLEAR_ON_T2 * host.from_place_to_place

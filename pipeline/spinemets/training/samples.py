@@ -32,17 +32,18 @@ __all__ = ["Sample", "SampleOptions", "draw_sample"]
 Array = npt.NDArray[np.float32]
 
 _SUBSLICES = 3
-# What is seldom in patients would not be learnt: lesions of the canal and of the arches, those
-# that leave the bone, and dark ones in the dark marrow of a fat-suppressed image.
+# What is seldom in patients would not be learnt: lesions of the canal and of the arches, those that
+# leave the bone, and bright ones on T2 that fill a body. Far more healthy bodies than bodies with
+# disease would be half as bright again as the others, for the fall-off of coils.
 _IMPLANTS = ImplantOptions(
     mean_number=2.0,
     compartment_weights=(0.62, 0.2, 0.18),
     bone_weights=(0.4, 0.42, 0.18),
-    whole_vertebra=0.2,
+    whole_vertebra=0.35,
     epidural_extension=0.3,
-    sclerotic=0.25,
+    sclerotic=0.15,
 )
-_LOOK = Look(faintest=0.4, untextured=0.5, moderate=0.5)
+_LOOK = Look(faintest=0.4, untextured=0.5, moderate=0.5, darker=0.4)
 
 
 @dataclass(frozen=True, slots=True)
