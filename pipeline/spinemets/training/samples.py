@@ -39,9 +39,9 @@ _IMPLANTS = ImplantOptions(
     mean_number=2.0,
     compartment_weights=(0.62, 0.2, 0.18),
     bone_weights=(0.4, 0.42, 0.18),
-    whole_vertebra=0.35,
+    whole_vertebra=0.3,
     epidural_extension=0.3,
-    sclerotic=0.15,
+    sclerotic=0.2,
 )
 _LOOK = Look(faintest=0.4, untextured=0.5, moderate=0.5, darker=0.4)
 
