@@ -145,9 +145,8 @@ def render_lesions(
         # Nothing is drawn where there is no choice: what a seed gave before, it gives still.
         least = rng.uniform(look.faintest, 1.0) if look.faintest < 1 else 1.0
         smooth = look.untextured > 0 and rng.random() < look.untextured
-        target = _target_signal(
-            references, host, weighting, lesion.compartment, plan.sclerotic, least, look.darker, rng
-        )
+        darker = _chance_of_darker(weighting, plan.sclerotic, look)
+        target = _target_signal(references, host, weighting, lesion.compartment, darker, least, rng)
         on_t2 = weighting is Weighting.T2 and lesion.compartment is Compartment.EXTRADURAL
         if look.moderate > 0 and rng.random() < look.moderate and on_t2:
             target = _nearer(target, host, least, rng)
@@ -201,9 +200,8 @@ def _target_signal(
     host: _Host,
     weighting: Weighting,
     compartment: Compartment,
-    sclerotic: bool,
-    least: float,
     chance_of_darker: float,
+    least: float,
     rng: np.random.Generator,
 ) -> float:
     """The lesion's mean signal, at least 2.5 spreads of its host away from it, times ``least``.
@@ -216,14 +214,15 @@ def _target_signal(
     """
     r, usual = references, host.signal
     enhanced = weighting in (Weighting.T1_GD, Weighting.T1_FS_GD)
-    t1 = weighting in (Weighting.T1, Weighting.DIXON_FAT)
+    t1 = _is_dark(weighting)
     fluid = max(r.csf, usual + 4 * r.spread) if not t1 else r.csf
     floor = _CLEAR * host.spread
     if compartment is Compartment.EXTRADURAL:
         dark = min(r.soft_tissue, r.cord, usual - 4 * r.spread)
         bright = max(fluid, r.fat if enhanced else fluid, usual + 4 * r.spread)
         either = not t1 and not _is_bright(weighting)
-        darker = sclerotic or t1 or (either and rng.random() < chance_of_darker)
+        # Nothing is drawn where there is no choice.
+        darker = chance_of_darker == 1 or (chance_of_darker > 0 and rng.random() < chance_of_darker)
         end = dark if darker else bright
         if either:
             floor = _CLEAR_ON_T2 * host.from_place_to_place
@@ -254,6 +253,17 @@ def _nearer(target: float, host: _Host, least: float, rng: np.random.Generator) 
     clear = least * _CLEAR_ON_T2 * host.from_place_to_place
     shift = max(clear, log_uniform(_MODERATE, rng) * host.signal)
     return host.signal + float(np.copysign(min(shift, abs(farthest)), farthest))
+
+
+def _chance_of_darker(weighting: Weighting, sclerotic: bool, look: Look) -> float:
+    """That disease of bone is darker than its host, where its weighting and kind do not decide it."""
+    if sclerotic or _is_dark(weighting):
+        return 1.0
+    return 0.0 if _is_bright(weighting) else look.darker
+
+
+def _is_dark(weighting: Weighting) -> bool:
+    return weighting in (Weighting.T1, Weighting.DIXON_FAT)
 
 
 def _is_bright(weighting: Weighting) -> bool:
