@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy.typing as npt
 import yaml
 
 from spinemets.anatomy import Structure
+from spinemets.batch.privacy import is_hashed_key
 from spinemets.config import LesionConfig
 from spinemets.errors import GeometryError, SpinemetsError, UnreadableFileError
 from spinemets.evaluation.files import belongs_to, read_label_map
@@ -39,9 +39,6 @@ from spinemets.training.offsets import fit_offsets
 from spinemets.training.recipe import load_recipe
 from spinemets.training.trained import built, read_trained
 from spinemets.volume import Grid
-
-# How results are called without --identifiers keep.
-_HASHED = re.compile(r"study-[0-9a-f]{16}")
 
 
 def main() -> int:
@@ -138,7 +135,7 @@ def _read_all(results: Path, truths: Path) -> list[_Map]:
 def _truths_of(paths: Sequence[Path], known: Mapping[str, Path]) -> dict[Path, Path | None]:
     """The truth of each result; says which truths are of none, as their lesions do not count."""
     truths = {path: _truth_of(path.parent.name, known) for path in paths}
-    hashed = [path.parent for path, own in truths.items() if not own and _HASHED.fullmatch(path.parent.name)]
+    hashed = [path.parent for path, own in truths.items() if not own and is_hashed_key(path.parent.name)]
     if known and hashed:
         raise ValueError(
             f"{hashed[0]} is called by a hash, which no truth is, and would count as healthy; "

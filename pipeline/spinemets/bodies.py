@@ -192,9 +192,14 @@ def _expected_height_mm(piece: Piece, pieces: list[Piece]) -> float:
     return float(np.median(heights)) if heights else from_depth
 
 
+def _near(piece: Piece, pieces: list[Piece]) -> list[Piece]:
+    """A piece and those about it, the nearest first."""
+    return sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:_NEAR_PIECES]
+
+
 def _sound_near(piece: Piece, pieces: list[Piece]) -> list[Piece]:
     """A piece and those about it, without what is much slimmer than the others."""
-    near = sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:_NEAR_PIECES]
+    near = _near(piece, pieces)
     # By cross-section, so that single bodies stay sound beside a blob of three.
     large = max(other.volume_mm3 / other.height_mm for other in near)
     return [other for other in near if other.volume_mm3 / other.height_mm > 0.3 * large]
@@ -327,7 +332,7 @@ def _drop_scraps(pieces: list[Piece]) -> list[Piece]:
     """Remove pieces too small to be a body, and those inside another one's extent."""
     kept = []
     for piece in pieces:
-        near = sorted(pieces, key=lambda other: abs(other.middle_mm - piece.middle_mm))[:_NEAR_PIECES]
+        near = _near(piece, pieces)
         # Not the median: there may be a scrap beside every body.
         typical = float(np.percentile([other.volume_mm3 for other in near], 75))
         others = [other for other in near if other is not piece and other.volume_mm3 > 2 * piece.volume_mm3]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from spinemets import __version__
 from spinemets.command_options import device_option, output_folder, study_options
 from spinemets.deidentify_command import deidentify
 from spinemets.detect_command import COMMANDS as DETECT_COMMANDS
-from spinemets.errors import OutputError, SpinemetsError
+from spinemets.errors import OutputError, SpinemetsError, is_disk_full
 from spinemets.exit_codes import DONE, EPILOG, INTERRUPTED, PARTIAL, USAGE, code_of
 from spinemets.interruption import terminated_as_interrupted
 from spinemets.serve_command import COMMANDS as SERVE_COMMANDS
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _print_nothing_more()
         sys.exit(DONE)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
         # Of files an OutputError would tell: this is what was to be printed.
         _print_nothing_more()

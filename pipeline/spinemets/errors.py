@@ -27,6 +27,7 @@ or the series, never a patient.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "UnreadableFileError",
     "UnsupportedInputError",
     "WorkerError",
+    "is_disk_full",
 ]
 
 
@@ -136,3 +138,8 @@ class WorkerError(SpinemetsError):
 
 class TimeLimitError(WorkerError):
     """A study took longer than allowed; the process that worked on it was ended."""
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether the system refused to write because the disk, or one's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

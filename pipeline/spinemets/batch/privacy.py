@@ -35,6 +35,7 @@ __all__ = [
     "PRIVATE_NAME",
     "conceal",
     "identifier_key",
+    "is_hashed_key",
     "join_private_tables",
     "make_salt",
     "note_names",
@@ -50,6 +51,7 @@ _SALT = Path(PRIVATE_NAME, "salt")
 _NAMES = Path(PRIVATE_NAME, "studies.csv")
 PRIVATE_FILES = (_SALT, _NAMES)
 """What that folder holds."""
+_HASH_DIGITS = 16
 _SALT_TEXT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -191,8 +193,13 @@ def _concealed(study: PlannedStudy, salt: bytes) -> PlannedStudy:
     )
 
 
+def is_hashed_key(key: str) -> bool:
+    """Whether a study is called as those are whose identifiers are not kept."""
+    return re.fullmatch(rf"study-[0-9a-f]{{{_HASH_DIGITS}}}", key) is not None
+
+
 def _hashed(text: str, salt: bytes) -> str:
-    return hmac.new(salt, text.encode(), hashlib.sha256).hexdigest()[:16]
+    return hmac.new(salt, text.encode(), hashlib.sha256).hexdigest()[:_HASH_DIGITS]
 
 
 def _salt(out: Path, shared: Path | None, write: bool) -> str:

@@ -6,7 +6,6 @@ it is unpacked a second time when the study is read.
 
 from __future__ import annotations
 
-import errno
 import json
 import lzma
 import os
@@ -20,7 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from spinemets.errors import NoUsableInputError, OutputError, UnreadableFileError, UnsupportedInputError
+from spinemets.errors import (
+    NoUsableInputError,
+    OutputError,
+    UnreadableFileError,
+    UnsupportedInputError,
+    is_disk_full,
+)
 from spinemets.io.temporary import temporary_folder
 
 __all__ = ["EARLIER_NAME", "RECORDS_NAME", "InputFiles", "open_files", "unpack"]
@@ -120,7 +125,7 @@ def unpack(path: Path, folder: Path, only: Collection[PurePosixPath] | None = No
             for target, member in targets.items():
                 room -= _unpack_member(archive, member, folder / target, room)
     except _DAMAGE_ERRORS as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise OutputError(f"{path.name}: its content does not fit into {folder.parent}") from error
         raise UnreadableFileError(
             f"{path.name}: cannot be read as a zip archive ({_detail(error)})"
