@@ -43,6 +43,45 @@ def test_stir_shows_fluid_brightest_and_marrow_dark(structures, seed):
     assert level[Structure.VERTEBRAL_BODY] < 0.5 * level[Structure.THECAL_SAC]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_bright_marrow_of_a_t2_scan_is_fat_and_dark_on_stir_and_cortex_stays_dark(structures, seed):
+    body = structures == Structure.VERTEBRAL_BODY
+    image = T2[structures] + np.random.default_rng(1).normal(0, 6, structures.shape).astype(np.float32)
+    place = np.indices(structures.shape).sum(axis=0) // 8 % 4  # blocks, as borders of tissues are blurred
+    fatty, cortical = body & (place == 0), body & (place == 2)
+    image[fatty] += 60
+    image[cortical] -= 80
+    stir = resemble(image, structures, Weighting.T2_FS, np.random.default_rng(seed))
+    level = np.median(stir[body & ~fatty & ~cortical])
+    assert np.median(stir[fatty]) < level
+    assert np.median(stir[cortical]) < level
+
+
+@pytest.mark.parametrize("weighting", [Weighting.T1, Weighting.T2_FS])
+@pytest.mark.parametrize("seed", range(8))
+def test_marrow_that_is_not_labelled_has_the_signal_of_marrow(structures, weighting, seed):
+    sacrum, body = structures == Structure.SACRUM, structures == Structure.VERTEBRAL_BODY
+    heights = np.nonzero(sacrum.any(axis=(0, 1)))[0]
+    lower = np.arange(structures.shape[2])[None, None] < np.median(heights)
+    labels = np.where(sacrum & lower, np.uint8(Structure.BACKGROUND), structures)
+    t2 = T2.copy()
+    t2[Structure.SACRUM] = t2[Structure.VERTEBRAL_BODY]
+    image = resemble(t2[structures], labels, weighting, np.random.default_rng(seed))
+    level = float(np.median(image[body]))
+    assert np.median(image[sacrum & lower]) == pytest.approx(np.median(image[sacrum & ~lower]), rel=0.02)
+    assert np.median(image[sacrum & lower]) == pytest.approx(level, rel=0.2)
+
+
+@pytest.mark.parametrize("weighting", [Weighting.T1, Weighting.T2_FS])
+def test_marrow_without_a_labelled_sacrum_goes_by_the_bodies(structures, weighting):
+    sacrum, body = structures == Structure.SACRUM, structures == Structure.VERTEBRAL_BODY
+    labels = np.where(sacrum, np.uint8(Structure.BACKGROUND), structures)
+    t2 = T2.copy()
+    t2[Structure.SACRUM] = t2[Structure.VERTEBRAL_BODY]
+    image = resemble(t2[structures], labels, weighting, np.random.default_rng(2))
+    assert np.median(image[sacrum]) == pytest.approx(float(np.median(image[body])), rel=0.02)
+
+
 @pytest.mark.parametrize(
     "weighting", [Weighting.T2_FS, Weighting.T1_FS_GD, Weighting.DIXON_FAT, Weighting.UNKNOWN]
 )

@@ -43,6 +43,10 @@ _MARROW: Mapping[Structure, Level] = {
     Structure.POSTERIOR_ELEMENTS: (0.85, 1.15),
     Structure.SACRUM: (0.85, 1.15),
 }
+# What of the scan's texture stays; that of marrow keeps its sign on STIR, or its cortex would be bright.
+_GAIN: Level = (-0.3, 0.9)
+_STIR_MARROW_GAIN: Level = (0.1, 0.9)
+_FAT_DARKENED = 0.3  # of what fat adds to marrow
 # Weightings whose background can be made to look like T1 or STIR: fat is what is bright in it.
 RESEMBLING = (Weighting.T1, Weighting.T2, Weighting.PD)
 _FREE = 0.72  # from here on, no weighting is meant
@@ -116,11 +120,43 @@ def resemble(image: Array, structures: Labels, weighting: Weighting, rng: np.ran
 
 
 def _like_t1(scaled: Array, structures: Labels, rng: np.random.Generator) -> Array:
-    return _relevel(scaled, structures, _draw(_T1, _T1_BESIDE_MARROW, rng), _t1_background(scaled, rng))
+    levels = _draw(_T1, _T1_BESIDE_MARROW, _GAIN, rng)
+    background = _t1_background(scaled, _marrow(scaled, structures, levels), rng)
+    return _relevel(scaled, _without_sacrum(structures), levels, background)
 
 
 def _like_stir(scaled: Array, structures: Labels, rng: np.random.Generator) -> Array:
-    return _relevel(scaled, structures, _draw(_STIR, _MARROW, rng), _stir_background(scaled, rng))
+    levels = _draw(_STIR, _MARROW, _STIR_MARROW_GAIN, rng)
+    background = _stir_background(scaled, _marrow(scaled, structures, levels), rng)
+    return _relevel(_fat_darkened(scaled, structures), _without_sacrum(structures), levels, background)
+
+
+def _fat_darkened(scaled: Array, structures: Labels) -> Array:
+    """What is bright in marrow is fat, and dark on STIR: reflected about the bone's median, and fainter."""
+    folded = scaled.copy()
+    for bone in BONE:
+        inside = structures == bone
+        if inside.any():
+            median = np.median(scaled[inside])
+            folded[inside] -= (1 + _FAT_DARKENED) * np.maximum(scaled[inside] - median, 0)
+    return folded
+
+
+def _without_sacrum(structures: Labels) -> Labels:
+    """The sacrum as background, whose signal is that of marrow there.
+
+    Where its label is but a part of it, the part would be cut out of the whole.
+    """
+    return np.where(structures == Structure.SACRUM, np.uint8(Structure.BACKGROUND), structures)
+
+
+def _marrow(scaled: Array, structures: Labels, levels: Mapping[Structure, Level]) -> Level | None:
+    """What marrow's signal is and becomes: the sacrum's, else that of bodies; None where neither is seen."""
+    for bone in (Structure.SACRUM, Structure.VERTEBRAL_BODY):
+        values = scaled[structures == bone]
+        if values.size:
+            return float(np.median(values)), levels[bone][0]
+    return None
 
 
 def _scaled(image: Array) -> Array:
@@ -129,13 +165,19 @@ def _scaled(image: Array) -> Array:
 
 
 def _draw(
-    table: Mapping[Structure, Level], beside_marrow: Mapping[Structure, Level], rng: np.random.Generator
+    table: Mapping[Structure, Level],
+    beside_marrow: Mapping[Structure, Level],
+    marrow_gain: Level,
+    rng: np.random.Generator,
 ) -> dict[Structure, Level]:
     """(level, gain of the texture) of each structure."""
     levels = {structure: float(rng.uniform(*limits)) for structure, limits in table.items()}
     marrow = levels[Structure.VERTEBRAL_BODY]
     levels |= {structure: marrow * float(rng.uniform(*limits)) for structure, limits in beside_marrow.items()}
-    return {structure: (level, float(rng.uniform(-0.3, 0.9))) for structure, level in levels.items()}
+    return {
+        structure: (level, float(rng.uniform(*(marrow_gain if structure in BONE else _GAIN))))
+        for structure, level in levels.items()
+    }
 
 
 def _relevel(
@@ -154,17 +196,25 @@ def _relevel(
     return np.asarray(smooth[0, 0].numpy() * 0.5 + mixed * 0.5, dtype=np.float32)
 
 
-def _t1_background(scaled: Array, rng: np.random.Generator) -> Array:
-    """Fat stays bright, muscle rises, fluid cannot be told from fat."""
-    low = rng.uniform(0.0, 0.25)
-    curve = low * np.minimum(1, scaled * 8) + (1 - low) * scaled ** rng.uniform(0.6, 1.2)
+def _t1_background(scaled: Array, marrow: Level | None, rng: np.random.Generator) -> Array:
+    """Fat stays bright, muscle rises, fluid cannot be told from fat; marrow is marrow without a label."""
+    low, power = rng.uniform(0.0, 0.25), rng.uniform(0.6, 1.2)
+    if marrow is not None:
+        own, becomes = marrow
+        power = np.log((becomes - low) / (1 - low)) / np.log(np.clip(own, 0.05, 0.95))
+    curve = low * np.minimum(1, scaled * 8) + (1 - low) * scaled**power
     return np.asarray(curve, dtype=np.float32)
 
 
-def _stir_background(scaled: Array, rng: np.random.Generator) -> Array:
-    """Fat, the brightest of a T2 background, goes dark; muscle stays."""
+def _stir_background(scaled: Array, marrow: Level | None, rng: np.random.Generator) -> Array:
+    """Fat, the brightest of a T2 background, goes dark; muscle stays; marrow is marrow without a label."""
     peak, width = rng.uniform(0.1, 0.3), rng.uniform(0.15, 0.3)
     height = rng.uniform(0.15, 0.4)
+    if marrow is not None:
+        own, becomes = marrow
+        peak = min(peak, 0.6 * own)
+        height = min(becomes * np.exp(0.5 * ((own - peak) / width) ** 2), max(0.45, 1.1 * becomes))
+        width = (own - peak) / np.sqrt(2 * np.log(height / becomes))
     curve = height * np.exp(-0.5 * ((scaled - peak) / width) ** 2) * np.minimum(1, scaled * 10)
     return np.asarray(curve, dtype=np.float32)
 
