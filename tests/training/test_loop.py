@@ -215,3 +215,20 @@ def test_a_damaged_checkpoint_is_refused_by_name(tiny, tiny_recipe, tmp_path, da
         path.write_bytes(b"" if damage == "empty" else b"step 3")
     with pytest.raises(ConfigError, match=r"checkpoint.pt: is no checkpoint .*--output"):
         train(recipe, TrainingFiles(tiny.folder, tmp_path), CPU)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+def test_steps_are_in_bfloat16_only_where_the_device_computes_in_it(
+    tiny, tiny_recipe, tmp_path, monkeypatch, precision
+):
+    monkeypatch.setattr(loop, "choose_precision", lambda *_: precision)
+    recipe = Recipe.model_validate({"task": "anatomy", **tiny_recipe, "steps": 1})
+    seen, loss = [], loop.partial_label_loss
+
+    def watched(logits, allowed):
+        seen.append(logits.dtype)
+        return loss(logits, allowed)
+
+    monkeypatch.setattr(loop, "partial_label_loss", watched)
+    train(recipe, TrainingFiles(tiny.folder, tmp_path / "run"), CPU)
+    assert seen == [torch.bfloat16 if precision is torch.bfloat16 else torch.float32]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from spinemets.atomic import atomic_write_bytes, remove_leftovers
 from spinemets.channels import CONDITIONS, Channel
 from spinemets.errors import ConfigError, OutputError, TrainingError
+from spinemets.inference import choose_precision
 from spinemets.intensity import LESION_INPUTS, lesion_input
 from spinemets.network import NetworkDefinition, SpineUNet, build_network
 from spinemets.training.data import SampleStream, read_sources, read_validation
@@ -265,6 +266,13 @@ def _learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def _precision(device: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 where the device computes in it, else float32; the losses of float16 would need scaling."""
+    if choose_precision("auto", device) is torch.bfloat16:
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
 class _Step:
     """One optimisation step."""
 
@@ -285,7 +293,7 @@ class _Step:
         for group in state.optimizer.param_groups:
             group["lr"] = _learning_rate(recipe, state.step)
         state.network.train()
-        with torch.autocast(self._device.type, dtype=torch.bfloat16):
+        with _precision(self._device):
             if self._anatomy is not None:
                 image = self._with_anatomy(self._anatomy, image, condition, spacing)
             logits = state.network(image, condition)

@@ -13,7 +13,7 @@ from spinemets.anatomy import Structure
 from spinemets.channels import Channel, condition_vector
 from spinemets.evaluation.lesions import match_lesions
 from spinemets.findings import PointMm
-from spinemets.inference import Engine
+from spinemets.inference import Engine, choose_precision
 from spinemets.intensity import lesion_input, normalise
 from spinemets.network import SpineUNet
 from spinemets.simulation.lesion_places import ImplantOptions
@@ -102,7 +102,8 @@ def validate_lesions(
 
 def _engine(network: SpineUNet) -> Engine:
     """For whole scans, where the network is."""
-    return Engine(network, next(network.parameters()).device, torch.bfloat16)
+    device = next(network.parameters()).device
+    return Engine(network, device, choose_precision("auto", device))
 
 
 def _lesions(
