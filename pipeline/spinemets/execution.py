@@ -2,9 +2,9 @@
 
 The function is that of ``SpineUNet``; what differs is how it is carried out. Weights are cast once.
 Each instance normalisation is one batch normalisation of a batch of one, whose kernels know
-channels-last memory, and each skip connection is copied once, or never. On a processor that rounds
-to 16 bits, some convolutions are replaced by ones with fewer products (``convolutions.py``). MONAI,
-which takes seconds to import, is not needed.
+channels-last memory, and each skip connection is copied once, or never. On a processor some
+convolutions are replaced by ones with fewer products (``convolutions.py``). MONAI, which takes
+seconds to import, is not needed.
 
 A volume that does not fit a GPU is convolved there in parts while everything else stays in main
 memory. Every part brings the rows around it along, and the normalisation sees the whole volume, so
@@ -171,7 +171,7 @@ class FusedNetwork:
             )
         self._winograd: dict[str, SliceWinograd] = {}
         self._upsampling: dict[str, UpsampledConvolution] = {}
-        if device.type == "cpu" and precision != torch.float32:
+        if device.type == "cpu":
             self._prepare_replacements(parameters)
 
     def run(self, image: Tensor, condition: Tensor, part_bytes: int | None = None) -> Tensor:
@@ -285,6 +285,8 @@ class FusedNetwork:
         strides = (1, stride, stride)
         padding = tuple(size // 2 for size in weight.shape[2:])
         if part_bytes is None:
+            if weight.shape[2] == 1 and self.device.type == "cpu" and self.precision == torch.float32:
+                return _by_slice(features, weight, stride)
             return F.conv3d(features, weight, None, strides, padding)
         rows = features.shape[3]
         made = _empty(features, weight.shape[0], rows // stride, features.shape[4] // stride)
@@ -339,6 +341,12 @@ class FusedNetwork:
             target = logits[0, :, place].view(outputs, rows, FOLD, columns, FOLD)
             target.copy_(folded.permute(0, 3, 1, 4, 2))
         return logits
+
+
+def _by_slice(features: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """A 1×3×3 convolution in two dimensions: in three, PyTorch computes few float32 channels unthreaded."""
+    slices = F.conv2d(features[0].transpose(0, 1), weight[:, :, 0], None, stride, padding=1)
+    return slices.transpose(0, 1)[None]
 
 
 def _empty(like: Tensor, channels: int, rows: int, columns: int) -> Tensor:
