@@ -119,23 +119,23 @@ class LesionConfig(_Settings):
     threshold: float = Field(default=0.25, gt=0, lt=1, description="lesion probability of a voxel")
     minimum_volume_mm3: float = Field(default=60.0, ge=0, description="smaller components are dropped")
     minimum_confidence: float = Field(
-        default=0.4, ge=0, le=1, description="components of weaker evidence are dropped"
+        default=0.3, ge=0, le=1, description="components of weaker evidence are dropped"
     )
     confidence_shift: float = Field(
-        default=-1.608, description="log odds of a component being a lesion, plus ..."
+        default=-1.757, description="log odds of a component being a lesion, plus ..."
     )
     confidence_evidence: float = Field(
-        default=1.67,
+        default=1.896,
         ge=0,
         description="... this for the mean log odds of its surer half of voxels, plus ...",
     )
     confidence_size: float = Field(
-        default=0.401, description="... this for the logarithm of its volume in ml, plus ..."
+        default=0.261, description="... this for the logarithm of its volume in ml, plus ..."
     )
     confidence_series: float = Field(
-        default=0.96, description="... this for the logarithm of the number of series, plus ..."
+        default=0.933, description="... this for the logarithm of the number of series, plus ..."
     )
-    confidence_cord: float = Field(default=0.895, description="... this where most of it lies in the cord")
+    confidence_cord: float = Field(default=0.832, description="... this where most of it lies in the cord")
 
 
 class ClassificationConfig(_Settings):
