@@ -117,3 +117,14 @@ def test_a_scan_without_labels_can_be_varied(structures):
     varied = vary(T2[structures], np.zeros_like(structures), np.random.default_rng(0))
     assert np.isfinite(varied).all()
     assert np.ptp(varied) > 0.5
+
+
+@pytest.mark.parametrize("weighting", [Weighting.T1, Weighting.T2_FS])
+@pytest.mark.parametrize("marrow", [0, 300])
+def test_marrow_that_is_the_darkest_or_the_brightest_is_no_error(structures, weighting, marrow):
+    t2 = T2.copy()
+    t2[[Structure.VERTEBRAL_BODY, Structure.SACRUM]] = marrow
+    for seed in range(4):
+        image = resemble(t2[structures], structures, weighting, np.random.default_rng(seed))
+        assert np.isfinite(image).all()
+        assert 0 <= image.min() < image.max() <= 1.2

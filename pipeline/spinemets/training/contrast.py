@@ -155,7 +155,8 @@ def _marrow(scaled: Array, structures: Labels, levels: Mapping[Structure, Level]
     for bone in (Structure.SACRUM, Structure.VERTEBRAL_BODY):
         values = scaled[structures == bone]
         if values.size:
-            return float(np.median(values)), levels[bone][0]
+            # No curve leads from black or from the brightest to a level between.
+            return float(np.clip(np.median(values), 0.05, 0.9)), levels[bone][0]
     return None
 
 
@@ -201,7 +202,7 @@ def _t1_background(scaled: Array, marrow: Level | None, rng: np.random.Generator
     low, power = rng.uniform(0.0, 0.25), rng.uniform(0.6, 1.2)
     if marrow is not None:
         own, becomes = marrow
-        power = np.log((becomes - low) / (1 - low)) / np.log(np.clip(own, 0.05, 0.95))
+        power = np.log((becomes - low) / (1 - low)) / np.log(own)
     curve = low * np.minimum(1, scaled * 8) + (1 - low) * scaled**power
     return np.asarray(curve, dtype=np.float32)
 
