@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from spinemets.convolutions import SliceWinograd, UpsampledConvolution, rounded
+from spinemets.convolutions import SliceWinograd, UpsampledConvolution, flat_convolution, rounded
 
 LAYOUT = torch.channels_last_3d
 
@@ -42,6 +42,16 @@ def test_rounded_kernels_keep_their_sums():
 def test_float32_kernels_are_not_rounded():
     kernels = numbers(2, 3, 3, 3, 3)
     assert torch.equal(rounded(kernels, torch.float32), kernels)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_flat_convolution_is_that_in_three_dimensions(stride):
+    features, kernel = features_of(1, 5, 4, 6, 8), numbers(4, 5, 1, 3, 3, seed=4)
+    expected = F.conv3d(features, kernel, None, (1, stride, stride), (0, 1, 1))
+    found = flat_convolution(features, kernel, stride)
+    assert found.shape == expected.shape
+    assert found.is_contiguous(memory_format=LAYOUT)
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("slices", range(1, 14))

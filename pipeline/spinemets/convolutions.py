@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["SliceWinograd", "UpsampledConvolution", "rounded"]
+__all__ = ["SliceWinograd", "UpsampledConvolution", "flat_convolution", "rounded"]
 
 # F(4, 3) of Winograd's minimal filtering, by the points 0, ±1, ±2 and infinity: four neighbouring
 # results of a kernel of three take six products instead of twelve (Lavin A, Gray S. Fast Algorithms
@@ -66,6 +66,24 @@ def rounded(kernels: Tensor, precision: torch.dtype) -> Tensor:
         short.copy_(wanted)
         error = wanted - short
     return result
+
+
+def flat_convolution(features: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
+    """A 1×3×3 convolution in two dimensions, padded with zeros.
+
+    In three, PyTorch unfolds an image of few float32 channels, at a tenth of the speed.
+
+    Parameters
+    ----------
+    features
+        (1, in, slices, rows, columns), channels-last.
+    kernel
+        (out, in, 1, 3, 3).
+    stride
+        Over rows and columns.
+    """
+    slices = F.conv2d(features[0].transpose(0, 1), kernel[:, :, 0], None, stride, padding=1)
+    return slices.transpose(0, 1)[None]
 
 
 class SliceWinograd:

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spinemets.convolutions import SliceWinograd, UpsampledConvolution, rounded
+from spinemets.convolutions import SliceWinograd, UpsampledConvolution, flat_convolution, rounded
 from spinemets.network import FOLD, NetworkDefinition
 
 __all__ = [
@@ -286,7 +286,7 @@ class FusedNetwork:
         padding = tuple(size // 2 for size in weight.shape[2:])
         if part_bytes is None:
             if weight.shape[2] == 1 and self.device.type == "cpu" and self.precision == torch.float32:
-                return _by_slice(features, weight, stride)
+                return flat_convolution(features, weight, stride)
             return F.conv3d(features, weight, None, strides, padding)
         rows = features.shape[3]
         made = _empty(features, weight.shape[0], rows // stride, features.shape[4] // stride)
@@ -341,12 +341,6 @@ class FusedNetwork:
             target = logits[0, :, place].view(outputs, rows, FOLD, columns, FOLD)
             target.copy_(folded.permute(0, 3, 1, 4, 2))
         return logits
-
-
-def _by_slice(features: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """A 1×3×3 convolution in two dimensions: in three, PyTorch computes few float32 channels unthreaded."""
-    slices = F.conv2d(features[0].transpose(0, 1), weight[:, :, 0], None, stride, padding=1)
-    return slices.transpose(0, 1)[None]
 
 
 def _empty(like: Tensor, channels: int, rows: int, columns: int) -> Tensor:
