@@ -14,10 +14,11 @@ import pydicom
 import pytest
 from pydantic import ValidationError
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, MRImageStorage, RLELossless
+from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
-from dicom_nodes import TITLE, association, store
+from dicom_nodes import TITLE, association, store, wait_until
 from serving_sides import IMAGES, SAMPLES, listening, other_study
 from spinemets.errors import NetworkError
 from spinemets.serving.connections import ASKING_S
@@ -94,6 +95,42 @@ def test_associations_that_fall_silent_are_ended(tmp_path):
         assert not echo(node.port, "MODALITY")
         assert ends()
         assert echo(node.port, "MODALITY")
+
+
+def test_callers_that_are_leaving_take_no_place(tmp_path, monkeypatch):
+    """pynetdicom counts a caller until its thread has ended, which takes longer on a busy machine."""
+    run_reactor, may_end = Association.run_reactor, threading.Event()
+
+    def run_and_linger(acceptor: Association) -> None:
+        run_reactor(acceptor)
+        if acceptor.is_acceptor:
+            may_end.wait()
+
+    monkeypatch.setattr(Association, "run_reactor", run_and_linger)
+    with listening(tmp_path, associations=1) as node:
+        for _ in range(4):
+            with socket.create_connection(("127.0.0.1", node.port)) as caller:
+                caller.sendall(b"\1\0\xff\xff\xff\xff" + bytes(50))
+        wait_until(lambda: connected() == 4, "the callers that leave")
+        try:
+            assert echo(node.port, "MODALITY")
+            assert connected() == 5
+        finally:
+            may_end.set()
+
+
+def test_no_more_associations_than_are_allowed(tmp_path):
+    context = build_context(Verification)
+    with listening(tmp_path, associations=2) as node, ExitStack() as stack:
+        first, second = (
+            stack.enter_context(association(node.port, context, "MODALITY", TITLE)) for _ in range(2)
+        )
+        assert first.is_established
+        assert second.is_established
+        assert not echo(node.port, "MODALITY")
+        first.release()
+        wait_until(lambda: echo(node.port, "MODALITY"), "the place of the one that left")
+        assert second.send_c_echo().Status == 0
 
 
 def hung_up(callers: Sequence[socket.socket], expected: int, within_s: float) -> int:

@@ -31,6 +31,8 @@ _VERIFICATION = "1.2.840.10008.1.1"
 _TRANSFER_SYNTAXES = [syntax for syntax in ALL_TRANSFER_SYNTAXES if syntax != DEFLATED]
 # PS3.4 B.2.3: success; refused, out of resources; cannot understand.
 _SUCCESS, _OUT_OF_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+# PS3.8 9.3.4: rejected for now, by the provider's presentation, because a local limit is exceeded.
+_TOO_MANY = (0x02, 0x03, 0x02)
 # PS3.8 9.2.1: a request for an association is awaited, or was none and the end of the connection is.
 _NOTHING_ASKED = ("Sta2", "Sta13")
 _PDU_BYTES = 128 * 1024
@@ -45,7 +47,7 @@ class _Tally:
 
     def __init__(self, connection: socket.socket | None = None, watch: Watch | None = None) -> None:
         self.connection, self.watch = connection, watch
-        self.has_asked = False
+        self.is_association = False
         self.taken = self.refused = 0
         self.reason = ""
 
@@ -72,7 +74,8 @@ class Receiver:
         self._entity = AE(ae_title=settings.ae_title)
         self._entity.require_called_aet = True
         self._entity.require_calling_aet = [] if settings.callers == "any" else list(settings.callers)
-        self._entity.maximum_associations = settings.associations
+        # pynetdicom counts those who have asked for nothing and those who are leaving, too; see _requested.
+        self._entity.maximum_associations = settings.associations + 2 * _MOST_SILENT
         self._entity.maximum_pdu_size = _PDU_BYTES
         self._entity.acse_timeout, self._entity.network_timeout = ASKING_S, SILENT_S
         self._entity.add_supported_context(_VERIFICATION, _TRANSFER_SYNTAXES)
@@ -95,6 +98,8 @@ class Receiver:
             (evt.EVT_DIMSE_RECV, self._message_came),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_REJECTED, self._rejected),
+            (evt.EVT_RELEASED, self._left),
+            (evt.EVT_ABORTED, self._left),
             (evt.EVT_CONN_CLOSE, self._closed),
         ]
         try:
@@ -154,13 +159,23 @@ class Receiver:
                 connection.socket.shutdown(socket.SHUT_RDWR)
 
     def _requested(self, event: evt.Event) -> None:
+        association = event.assoc
+        with self._guard:
+            others = sum(tally.is_association for tally in self._tallies.values())
+            has_room = others < self._settings.associations
+            if association in self._tallies:
+                self._tallies[association].is_association = has_room
+        if not has_room:
+            association.acse.send_reject(*_TOO_MANY)
+            self._rejected(event)
+            association.kill()
+            return
+        self._message_came(event)
+
+    def _left(self, event: evt.Event) -> None:
         with self._guard:
             if event.assoc in self._tallies:
-                self._tallies[event.assoc].has_asked = True
-            silent = sum(not tally.has_asked for tally in self._tallies.values())
-        # pynetdicom counts those who have asked for nothing, too, and does so next.
-        self._entity.maximum_associations = self._settings.associations + silent
-        self._message_came(event)
+                self._tallies[event.assoc].is_association = False
 
     def _message_came(self, event: evt.Event) -> None:
         with self._guard:
@@ -169,13 +184,14 @@ class Receiver:
             tally.watch.begin_message()
 
     def _rejected(self, event: evt.Event) -> None:
-        requestor = event.assoc.requestor
+        self._left(event)
+        request = event.assoc.requestor.primitive
         _log.warning(
             "a connection from %s as %r to %r was rejected; see receive.callers, receive.ae_title and "
             "receive.associations",
-            requestor.address,
-            requestor.ae_title,
-            requestor.primitive.called_ae_title if requestor.primitive else "",
+            event.assoc.requestor.address,
+            request.calling_ae_title if request else "",
+            request.called_ae_title if request else "",
         )
 
     def _closed(self, event: evt.Event) -> None:
