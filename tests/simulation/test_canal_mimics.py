@@ -7,7 +7,7 @@ import pytest
 
 from phantoms import draw_phantom
 from spinemets.anatomy import Structure
-from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, nerve_roots
+from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, narrowed_canal, nerve_roots
 from spinemets.simulation.mimics import add_mimics
 from spinemets.simulation.references import measure_references
 from spinemets.volume import Weighting
@@ -64,6 +64,26 @@ def test_roots_run_below_the_cord_and_along_the_sac(structures):
         where = np.argwhere(np.abs(change) > 20)
         assert not cord_heights[where[:, 2]].any()
         assert np.ptp(where[:, 2]) >= 20
+
+
+def test_canal_is_narrowed_at_discs_by_what_is_darker_than_csf_and_by_no_bone(structures):
+    discs = np.flatnonzero((structures == Structure.DISC).any(axis=(0, 1)))
+    found = list(changes(narrowed_canal, structures, T2))
+    assert len(found) > 6
+    for change in found:
+        touched = np.argwhere(np.abs(change) > 60)
+        kinds = np.unique(structures[tuple(touched.T)])
+        assert set(kinds) <= {Structure.THECAL_SAC, Structure.BACKGROUND}
+        assert np.mean(change[tuple(touched.T)] < 0) > 0.95
+        # Discs of a lordotic spine are oblique: their backs lie within a few millimetres of them.
+        gaps = np.abs(touched[:, 2][:, None] - discs[None]).min(axis=1) * SPACING_MM[2]
+        assert np.quantile(gaps, 0.95) < 10
+
+
+def test_canal_is_narrowed_where_there_is_one(structures):
+    without = np.where(structures == Structure.THECAL_SAC, Structure.BACKGROUND, structures).astype(np.uint8)
+    without[without == Structure.CORD] = Structure.BACKGROUND
+    assert not list(changes(narrowed_canal, without, T2))
 
 
 def test_where_csf_is_dark_nothing_seems_to_flow(structures):

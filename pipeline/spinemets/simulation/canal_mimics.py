@@ -1,4 +1,4 @@
-"""Normal variation in and around the thecal sac: roots, flowing CSF and fat are no lesions.
+"""Normal and benign variation in and around the thecal sac: roots, flowing CSF, fat and narrowing.
 
 Each function returns a new patch and leaves the one given alone; the truth stays "no lesion".
 Axes are (left-right, back-front, foot-head).
@@ -6,6 +6,7 @@ Axes are (left-right, back-front, foot-head).
 
 from __future__ import annotations
 
+import cc3d
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -17,13 +18,15 @@ from spinemets.simulation.shapes import Box, smooth_noise, squared_distance
 from spinemets.volume import Mask
 from spinemets.voxels import bounding_box
 
-__all__ = ["epidural_fat", "flow_voids", "nerve_roots"]
+__all__ = ["epidural_fat", "flow_voids", "narrowed_canal", "nerve_roots"]
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 
 _LONGEST_KNOT_MM = 12.0  # between the bends of a redundant root
 _REACH_OF_FAT_MM = 5.0
+_NARROWED_CHANCE = 0.5  # of each disc, in a patch whose canal is narrowed
+_MOST_NARROWED = 0.9  # of the canal's depth
 
 
 def nerve_roots(
@@ -127,6 +130,83 @@ def epidural_fat(
     changed = image.copy()
     _blend(changed[near_sac], soft * (present * rng.uniform(0.5, 1.0)), references.fat)
     return changed
+
+
+def narrowed_canal(
+    image: Array,
+    structures: Labels,
+    spacing_mm: PointMm,
+    references: References,
+    rng: np.random.Generator,
+) -> Array:
+    """Degenerative stenosis: at some discs, one that bulges from the front and a thick ligament behind.
+
+    The disc keeps its own signal, the ligament is dark, and roots crowd what is left between them.
+
+    Notes
+    -----
+    Schizas et al. 2010, "Qualitative grading of severity of lumbar spinal stenosis based on the
+    morphology of the dural sac on magnetic resonance images", Spine 35:1919-1924.
+    """
+    canal = np.isin(structures, (Structure.THECAL_SAC, Structure.CORD))
+    discs = cc3d.connected_components(structures == Structure.DISC, connectivity=6)
+    changed = image.copy()
+    for label, box in enumerate(ndimage.find_objects(discs.astype(np.int32)), start=1):
+        if box is None or rng.random() > _NARROWED_CHANCE:
+            continue
+        disc = discs[box] == label
+        level = _posterior_edge(disc) + box[2].start
+        height_mm = (np.arange(image.shape[2]) - level) * spacing_mm[2]
+        extent = np.exp(-0.5 * (height_mm / rng.uniform(2.5, 6)) ** 2)
+        near = np.flatnonzero(extent > 0.1)
+        stretch = slice(int(near[0]), int(near[-1]) + 1)
+        signal = float(np.quantile(image[box][disc], rng.uniform(0.3, 0.8)))
+        _narrow(
+            changed[:, :, stretch], canal[:, :, stretch], extent[stretch], spacing_mm, references, signal, rng
+        )
+    # The cord is pushed aside rather than covered.
+    free = np.isin(structures, (Structure.THECAL_SAC, Structure.BACKGROUND))
+    return np.asarray(np.where(free, changed, image), dtype=np.float32)
+
+
+def _narrow(
+    patch: Array,
+    canal: Mask,
+    extent: npt.NDArray[np.float64],
+    spacing_mm: PointMm,
+    references: References,
+    disc: float,
+    rng: np.random.Generator,
+) -> None:
+    """Narrow the canal of a stretch of heights, in place; ``extent`` is how far at each of them, to 1."""
+    if not canal.any():
+        return
+    low, high = _front_and_back(canal)
+    depth = np.where(canal.any(axis=1), high - low + 1, 0)
+    bulge, ligament = rng.uniform(0, 0.5), rng.uniform(0, 0.45)
+    shares = np.minimum(1, _MOST_NARROWED / max(bulge + ligament, 1e-3)) * np.array((bulge, ligament))
+    # Mostly to one side, or in the middle.
+    across = 1 + 0.4 * smooth_noise((patch.shape[0], 1, 1), spacing_mm, 8.0, rng)[:, :, 0]
+    reach = depth * extent * np.clip(across, 0.2, 1.3)
+    rows = np.arange(patch.shape[1], dtype=np.float32)[None, :, None]
+    softness = rng.uniform(0.5, 1.5) / spacing_mm[1]
+
+    def within(distance: npt.NDArray[np.floating], limit: npt.NDArray[np.floating]) -> Array:
+        weight = np.clip((limit - distance) / softness + 0.5, 0, 1) * np.minimum(limit, 1) * canal
+        return ndimage.gaussian_filter(weight.astype(np.float32), (0, 0.6, 0.6))
+
+    crowding = rng.uniform(0.2, 0.95) * shares.sum() / _MOST_NARROWED
+    _blend(patch, crowding * extent * canal, references.cord)
+    _blend(patch, within(high[:, None] - rows, (reach * shares[0])[:, None]), disc)
+    dark = min(references.cord, references.soft_tissue) * rng.uniform(0.5, 1.1)
+    _blend(patch, within(rows - low[:, None], (reach * shares[1])[:, None]), dark)
+
+
+def _posterior_edge(disc: Mask) -> int:
+    """The height at which a disc's mask reaches farthest back."""
+    places = np.argwhere(disc)
+    backmost = places[places[:, 1] <= places[:, 1].min() + 1]
+    return round(float(backmost[:, 2].mean()))
 
 
 def _blend(patch: Array, weight: npt.NDArray[np.floating], signal: float) -> None:

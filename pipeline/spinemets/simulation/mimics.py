@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from spinemets.anatomy import Structure
 from spinemets.findings import PointMm
-from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, nerve_roots
+from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, narrowed_canal, nerve_roots
 from spinemets.simulation.references import References, measure_references, spread_about_trend
 from spinemets.simulation.shapes import Box, blob, log_uniform, smooth_noise, squared_distance
 from spinemets.volume import Mask, Weighting
@@ -386,6 +386,7 @@ _VARIANTS: tuple[tuple[float, _Variant], ...] = (
 _CanalVariant = Callable[[Array, Labels, PointMm, References, np.random.Generator], Array]
 _CANAL_VARIANTS: tuple[tuple[float, _CanalVariant], ...] = (
     (0.2, nerve_roots),
+    (0.25, narrowed_canal),
     (0.25, flow_voids),
     (0.25, epidural_fat),
 )
