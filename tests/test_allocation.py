@@ -40,6 +40,30 @@ def test_freed_memory_is_used_again_and_not_cleared_anew():
     assert usual > 0.9 * by_default
 
 
+ALL = """
+import resource
+import numpy as np
+from spinemets.allocation import keep_all_freed_memory, keep_freed_memory
+def cleared_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(2):
+        np.ones(1200 * 2**20, dtype=np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+assert keep_freed_memory()
+some = cleared_pages()
+assert keep_all_freed_memory()
+cleared_pages()
+print(some, cleared_pages())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of the GNU C library")
+def test_all_of_it_is_kept_for_a_training():
+    done = subprocess.run([sys.executable, "-c", ALL], check=True, capture_output=True, text=True)
+    some, none = map(int, done.stdout.split())
+    assert none < 0.1 * some
+
+
 HELD = """
 import numpy as np
 from spinemets.allocation import give_back_freed_memory, hold_no_freed_memory, keep_freed_memory
@@ -70,6 +94,7 @@ def test_elsewhere_nothing_happens(monkeypatch):
     monkeypatch.setattr(allocation, "_gnu_library", lambda: None)
     monkeypatch.setattr(allocation, "_kept", False)
     assert not allocation.keep_freed_memory()
+    assert not allocation.keep_all_freed_memory()
     assert allocation.kept_bytes() == 0
     assert not allocation.hold_no_freed_memory()
     allocation.give_back_freed_memory()

@@ -22,6 +22,7 @@ __all__ = [
     "available_bytes",
     "give_back_freed_memory",
     "hold_no_freed_memory",
+    "keep_all_freed_memory",
     "keep_freed_memory",
     "kept_bytes",
 ]
@@ -30,6 +31,7 @@ __all__ = [
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _USUAL = {_TRIM_THRESHOLD: 128 * 2**10, _MMAP_MAX: 65536}
 _KEPT = {_TRIM_THRESHOLD: 2**30, _MMAP_MAX: 0}
+_WHATEVER = -1
 # Without a fixed threshold, the library raises it to the largest array that was freed.
 _NONE_HELD = {_TRIM_THRESHOLD: 128 * 2**10, _MMAP_THRESHOLD: 256 * 2**10, _MMAP_MAX: 65536}
 
@@ -41,6 +43,11 @@ def keep_freed_memory() -> bool:
     global _kept
     _kept = _set(_KEPT)
     return _kept
+
+
+def keep_all_freed_memory() -> bool:
+    """Keep all of what is freed from now on, for a training; whether this system can."""
+    return _set({**_KEPT, _TRIM_THRESHOLD: _WHATEVER})
 
 
 def hold_no_freed_memory() -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from spinemets.allocation import keep_all_freed_memory
 from spinemets.atomic import atomic_write_bytes, remove_leftovers
 from spinemets.channels import CONDITIONS, Channel
 from spinemets.errors import ConfigError, OutputError, TrainingError
@@ -167,6 +168,9 @@ def train(
         The output folder cannot be made, or a checkpoint not be written.
     """
     group = group or Group()
+    if device.type == "cpu":
+        # Each step asks for the same gigabytes; clearing their pages anew took a tenth of its time.
+        keep_all_freed_memory()
     state = _begun(recipe, files, device)
     if state.step >= recipe.steps:
         return None
