@@ -203,13 +203,18 @@ def _name(member: zipfile.ZipInfo) -> PurePosixPath:
 def _targets(members: list[zipfile.ZipInfo]) -> dict[PurePosixPath, zipfile.ZipInfo]:
     """Where each file goes: different files of one name beside each other, the same file once."""
     targets: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    contents: dict[PurePosixPath, set[tuple[int, int]]] = {}
     for member in members:
         target = name = _name(member)
-        copies = 1
-        while target in targets and _content(targets[target]) != _content(member):
-            copies += 1
+        known = contents.setdefault(name, set())
+        if _content(member) in known:
+            continue
+        known.add(_content(member))
+        copies = len(known)
+        while target in targets:
             target = name.with_name(f"{copies}~{name.name}")
-        targets.setdefault(target, member)
+            copies += 1
+        targets[target] = member
     return targets
 
 
