@@ -12,6 +12,7 @@ import pytest
 import make_implanted
 from spinemets.anatomy import Compartment, Structure
 from spinemets.channels import Channel
+from spinemets.evaluation.files import find_studies, read_study_result
 from spinemets.simulation.lesion_places import LesionPlan, PlannedLesion
 from spinemets.training import implanted
 from spinemets.training.implanted import write_implanted
@@ -73,6 +74,22 @@ def test_the_truth_tells_volume_and_region(scan, tmp_path):
     assert first["volume_mm3"] == pytest.approx((masks == 1).sum() * 3.0)
     assert first["region"] == "lumbar"
     assert first["structure"] in ("vertebral_body", "thecal_sac")
+    written = np.asarray(nib.load(tmp_path / "studies" / "case_study0_T2w.nii.gz").dataobj)
+    inside = masks == 1
+    assert first["signal"] == {
+        "T2w": pytest.approx(np.median(written[inside]) / np.median(scan.image[inside]), abs=0.006)
+    }
+    (truth,) = find_studies(tmp_path / "truth").values()
+    assert read_study_result(truth).findings[1].signal == first["signal"]["T2w"]
+
+
+def test_where_several_weightings_show_it_a_lesion_has_several_signals(scan, tmp_path):
+    weightings = [Weighting.T1, Weighting.T2]
+    write_implanted(scan, tmp_path, "case_study0", weightings, np.random.default_rng(1))
+    (first, *_) = json.loads((tmp_path / "truth" / "case_study0.json").read_text())["lesions"]
+    assert list(first["signal"]) == ["T1w", "T2w"]
+    (truth,) = find_studies(tmp_path / "truth").values()
+    assert read_study_result(truth).findings[1].signal is None
 
 
 @pytest.mark.parametrize(

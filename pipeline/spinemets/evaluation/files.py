@@ -252,10 +252,18 @@ def _facts(finding: dict[str, Any]) -> FindingFacts:
         compartment=Compartment(compartment) if compartment else None,
         region=SpineRegion(region) if region else None,
         structure=Structure[finding["structure"].upper()] if finding.get("structure") else None,
+        signal=_only_signal(finding.get("signal")),
         compartment_confidence=max(map(_probability, probabilities.values())) if probabilities else None,
         needs_review=bool(finding.get("needs_review", False)),
         review_topics=frozenset(finding.get("review_topics", ())),
     )
+
+
+def _only_signal(by_sequence: Any) -> float | None:
+    """That of the one sequence which shows a true lesion; of several, each has its own."""
+    if not isinstance(by_sequence, dict) or len(by_sequence) != 1:
+        return None
+    return float(next(iter(by_sequence.values())))
 
 
 def _probability(value: Any) -> float:

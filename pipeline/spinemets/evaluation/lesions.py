@@ -25,6 +25,7 @@ __all__ = [
     "false_positives_per_exam",
     "match_lesions",
     "sensitivity",
+    "signal_group",
     "size_group",
 ]
 
@@ -42,11 +43,14 @@ class LesionTruth:
     ----------
     structure
         What most of it lies in.
+    signal
+        Its signal as a share of what was there before, where it was implanted into one sequence.
     """
 
     compartment: Compartment | None = None
     region: SpineRegion | None = None
     structure: Structure | None = None
+    signal: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,18 @@ def diameter_group(diameter_mm: float) -> str:
         if diameter_mm < limit:
             return name
     return ">= 20 mm"
+
+
+def signal_group(signal: float) -> str:
+    """The group of signals, as shares of what was there before, that a lesion is reported in.
+
+    >>> signal_group(1.5)
+    '1.3-2'
+    """
+    for limit, name in ((0.5, "< 0.5"), (0.77, "0.5-0.77"), (1.3, "0.77-1.3"), (2.0, "1.3-2")):
+        if signal < limit:
+            return name
+    return ">= 2"
 
 
 def size_group(volume_mm3: float) -> str:

@@ -47,6 +47,7 @@ from spinemets.evaluation.summary import (
     of_size,
     patient_rows,
     sequence_rows,
+    signal_rows,
     structure_rows,
 )
 from spinemets.evaluation.tables import Row, mean_row
@@ -70,6 +71,7 @@ class FindingFacts:
     compartment: Compartment | None = None
     region: SpineRegion | None = None
     structure: Structure | None = None
+    signal: float | None = None
     compartment_confidence: float | None = None
     needs_review: bool = False
     review_topics: frozenset[str] = frozenset()
@@ -206,7 +208,7 @@ def _lesions(predicted: StudyResult, truth: StudyResult, patient: str) -> ExamOu
         voxel_volume_mm3=truth.grid.voxel_volume_mm3,
         confidences={number: facts.confidence for number, facts in predicted.findings.items()},
         known={
-            number: LesionTruth(facts.compartment, facts.region, facts.structure)
+            number: LesionTruth(facts.compartment, facts.region, facts.structure, facts.signal)
             for number, facts in truth.findings.items()
         },
     )
@@ -253,7 +255,11 @@ def summarise(scores: Sequence[ExamScore]) -> dict[str, tuple[Row, ...]]:
     if sensitivity(exams) is not None:
         tables["froc"] = _froc_rows(exams)
         tables["diameters"] = diameter_rows(exams)
-    told = {"structures": structure_rows(exams), "sequences": sequence_rows(scores)}
+    told = {
+        "structures": structure_rows(exams),
+        "sequences": sequence_rows(scores),
+        "signals": signal_rows(scores),
+    }
     tables |= {name: rows for name, rows in told.items() if rows}
     tables |= _confusions(scores)
     calls = lesion_call_rows(scores)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from spinemets.evaluation.lesions import (
     diameter_group,
     false_positives_per_exam,
     sensitivity,
+    signal_group,
     size_group,
 )
 from spinemets.evaluation.statistics import (
@@ -37,12 +38,15 @@ __all__ = [
     "of_size",
     "patient_rows",
     "sequence_rows",
+    "signal_rows",
     "structure_rows",
 ]
 
 Call = tuple[float, bool]
 _SIZES = tuple(map(size_group, (500.0, 5000.0)))
 _DIAMETERS_MM = (4.0, 7.0, 15.0, 30.0)
+_SIGNALS = tuple(map(signal_group, (0.3, 0.6, 1.0, 1.5, 3.0)))
+_LARGE = size_group(5000.0)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -125,16 +129,41 @@ def structure_rows(exams: Sequence[ExamOutcome]) -> tuple[Row, ...]:
 def sequence_rows(scores: Sequence[ExamScore]) -> tuple[Row, ...]:
     """What was found by the sequences that were analysed; empty where no result tells them."""
     rows: list[Row] = []
-    for sequences in sorted({score.sequences for score in scores} - {""}):
-        exams = [one.lesions for one in scores if one.sequences == sequences and one.lesions is not None]
-        if not exams:
-            continue
+    for sequences, exams in _by_sequences(scores):
         row: dict[str, str | int | float | None] = {"sequences": sequences, "exams": len(exams)}
         for size in _SIZES:
             row |= {f"{size} {name}": value for name, value in found_of(exams, of_size(size)).items()}
         row["false positives per exam"] = false_positives_per_exam(exams)
         rows.append(row)
     return tuple(rows)
+
+
+def signal_rows(scores: Sequence[ExamScore]) -> tuple[Row, ...]:
+    """Sensitivity for large lesions by how their signal differs from what was there before.
+
+    One sequence at a time; empty where no truth tells the signal.
+    """
+    rows: list[Row] = []
+    for sequences, exams in _by_sequences(scores):
+        for group in _SIGNALS:
+
+            def select(one: LesionOutcome, group: str = group) -> bool:
+                signal = one.truth.signal
+                is_large = size_group(one.volume_mm3) == _LARGE
+                return is_large and signal is not None and signal_group(signal) == group
+
+            found = found_of(exams, select)
+            if found["of"]:
+                rows.append({"sequences": sequences, "signal": group, "lesions": _LARGE, **found})
+    return tuple(rows)
+
+
+def _by_sequences(scores: Sequence[ExamScore]) -> Iterator[tuple[str, list[ExamOutcome]]]:
+    """The exams of the same sequences, where results tell these."""
+    for sequences in sorted({score.sequences for score in scores} - {""}):
+        exams = [one.lesions for one in scores if one.sequences == sequences and one.lesions is not None]
+        if exams:
+            yield sequences, exams
 
 
 def of_size(group: str) -> Callable[[LesionOutcome], bool]:
