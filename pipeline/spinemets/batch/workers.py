@@ -152,6 +152,8 @@ def _context() -> SpawnContext | ForkServerContext:
 
 
 def _how_it_ended(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "the worker process stopped answering; try again with --retry-failed"
     if exit_code == -signal.SIGKILL:
         return (
             "the worker process was killed, most likely by the system for want of memory; "
