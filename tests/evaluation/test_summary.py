@@ -59,7 +59,7 @@ def scores():
 
 def test_structures_and_sequences_are_told_apart_where_they_are_known(scores):
     assert not {"structures", "sequences", "signals"} & set(summarise(scores))
-    in_arches = LesionTruth(KINDS[0], structure=Structure.POSTERIOR_ELEMENTS, signal=1.4)
+    in_arches = LesionTruth(KINDS[0], structure=Structure.POSTERIOR_ELEMENTS, signal_ratio=1.4)
     in_bodies = LesionTruth(KINDS[0], structure=Structure.VERTEBRAL_BODY)
     lesions = (
         LesionOutcome(1, 2000.0, in_arches, None, 0.0),
@@ -83,7 +83,7 @@ def test_structures_and_sequences_are_told_apart_where_they_are_known(scores):
     assert (rows["T1"][">= 1 mL of"], rows["T1"][">= 1 mL found"]) == (1, 0.0)
     assert (rows["T1 + T2"][">= 1 mL of"], rows["T1 + T2"][">= 1 mL found"]) == (2, 0.5)
     assert rows["T1"]["false positives per exam"] == 1.0
-    by_signal = [(row["sequences"], row["signal"], row["of"], row["found"]) for row in found["signals"]]
+    by_signal = [(row["sequences"], row["signal ratio"], row["of"], row["found"]) for row in found["signals"]]
     assert by_signal == [("T1", "1.3-2", 1, 0.0), ("T1 + T2", "1.3-2", 1, 0.0)]
 
 

@@ -76,20 +76,20 @@ def test_the_truth_tells_volume_and_region(scan, tmp_path):
     assert first["structure"] in ("vertebral_body", "thecal_sac")
     written = np.asarray(nib.load(tmp_path / "studies" / "case_study0_T2w.nii.gz").dataobj)
     inside = masks == 1
-    assert first["signal"] == {
+    assert first["signal_ratio"] == {
         "T2w": pytest.approx(np.median(written[inside]) / np.median(scan.image[inside]), abs=0.006)
     }
     (truth,) = find_studies(tmp_path / "truth").values()
-    assert read_study_result(truth).findings[1].signal == first["signal"]["T2w"]
+    assert read_study_result(truth).findings[1].signal_ratio == first["signal_ratio"]["T2w"]
 
 
 def test_where_several_weightings_show_it_a_lesion_has_several_signals(scan, tmp_path):
     weightings = [Weighting.T1, Weighting.T2]
     write_implanted(scan, tmp_path, "case_study0", weightings, np.random.default_rng(1))
     (first, *_) = json.loads((tmp_path / "truth" / "case_study0.json").read_text())["lesions"]
-    assert list(first["signal"]) == ["T1w", "T2w"]
+    assert list(first["signal_ratio"]) == ["T1w", "T2w"]
     (truth,) = find_studies(tmp_path / "truth").values()
-    assert read_study_result(truth).findings[1].signal is None
+    assert read_study_result(truth).findings[1].signal_ratio is None
 
 
 @pytest.mark.parametrize(

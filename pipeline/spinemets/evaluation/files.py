@@ -5,7 +5,7 @@ A study is a folder that holds any of ``anatomy.nii.gz``, ``levels.nii.gz`` and
 ``truth.json``; or files beside each other, as in ``case_anatomy.nii.gz`` with ``case.json``.
 Of the document ``levels`` and ``findings`` (or ``lesions``) are read: ``level``,
 ``centroid_mm``, ``lesion``, ``compartment``, ``compartment_probabilities``, ``region``,
-``confidence`` and ``needs_review``.
+``confidence`` and ``needs_review``; of a truth also ``structure`` and ``signal_ratio``.
 """
 
 from __future__ import annotations
@@ -252,14 +252,14 @@ def _facts(finding: dict[str, Any]) -> FindingFacts:
         compartment=Compartment(compartment) if compartment else None,
         region=SpineRegion(region) if region else None,
         structure=Structure[finding["structure"].upper()] if finding.get("structure") else None,
-        signal=_only_signal(finding.get("signal")),
+        signal_ratio=_only_ratio(finding.get("signal_ratio")),
         compartment_confidence=max(map(_probability, probabilities.values())) if probabilities else None,
         needs_review=bool(finding.get("needs_review", False)),
         review_topics=frozenset(finding.get("review_topics", ())),
     )
 
 
-def _only_signal(by_sequence: Any) -> float | None:
+def _only_ratio(by_sequence: Any) -> float | None:
     """That of the one sequence which shows a true lesion; of several, each has its own."""
     if not isinstance(by_sequence, dict) or len(by_sequence) != 1:
         return None

@@ -43,14 +43,14 @@ class LesionTruth:
     ----------
     structure
         What most of it lies in.
-    signal
+    signal_ratio
         Its signal as a share of what was there before, where it was implanted into one sequence.
     """
 
     compartment: Compartment | None = None
     region: SpineRegion | None = None
     structure: Structure | None = None
-    signal: float | None = None
+    signal_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,14 +227,14 @@ def diameter_group(diameter_mm: float) -> str:
     return ">= 20 mm"
 
 
-def signal_group(signal: float) -> str:
+def signal_group(ratio: float) -> str:
     """The group of signals, as shares of what was there before, that a lesion is reported in.
 
     >>> signal_group(1.5)
     '1.3-2'
     """
     for limit, name in ((0.5, "< 0.5"), (0.77, "0.5-0.77"), (1.3, "0.77-1.3"), (2.0, "1.3-2")):
-        if signal < limit:
+        if ratio < limit:
             return name
     return ">= 2"
 

@@ -71,7 +71,7 @@ class FindingFacts:
     compartment: Compartment | None = None
     region: SpineRegion | None = None
     structure: Structure | None = None
-    signal: float | None = None
+    signal_ratio: float | None = None
     compartment_confidence: float | None = None
     needs_review: bool = False
     review_topics: frozenset[str] = frozenset()
@@ -208,7 +208,7 @@ def _lesions(predicted: StudyResult, truth: StudyResult, patient: str) -> ExamOu
         voxel_volume_mm3=truth.grid.voxel_volume_mm3,
         confidences={number: facts.confidence for number, facts in predicted.findings.items()},
         known={
-            number: LesionTruth(facts.compartment, facts.region, facts.structure, facts.signal)
+            number: LesionTruth(facts.compartment, facts.region, facts.structure, facts.signal_ratio)
             for number, facts in truth.findings.items()
         },
     )

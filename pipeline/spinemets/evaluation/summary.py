@@ -148,13 +148,13 @@ def signal_rows(scores: Sequence[ExamScore]) -> tuple[Row, ...]:
         for group in _SIGNALS:
 
             def select(one: LesionOutcome, group: str = group) -> bool:
-                signal = one.truth.signal
+                ratio = one.truth.signal_ratio
                 is_large = size_group(one.volume_mm3) == _LARGE
-                return is_large and signal is not None and signal_group(signal) == group
+                return is_large and ratio is not None and signal_group(ratio) == group
 
             found = found_of(exams, select)
             if found["of"]:
-                rows.append({"sequences": sequences, "signal": group, "lesions": _LARGE, **found})
+                rows.append({"sequences": sequences, "signal ratio": group, "lesions": _LARGE, **found})
     return tuple(rows)
 
 

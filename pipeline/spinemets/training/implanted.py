@@ -82,19 +82,19 @@ def write_implanted(
     plan = _plan(scan, kind, rng)
     render = render_balls if kind == "balls" else render_lesions
     compartments: tuple[Compartment, ...] = ()
-    signals: dict[str, dict[int, float]] = {}
+    ratios: dict[str, dict[int, float]] = {}
     for weighting in weightings:
         image = np.asarray(scan.image, dtype=np.float32)
         if weighting is not scan.weighting:
             image = resemble(image, scan.structures, weighting, rng) * 255
         ill = render(image, scan.structures, scan.spacing_mm, weighting, plan, rng)
         compartments = ill.compartments
-        signals[SUFFIXES[weighting]] = _signals(image, ill.image, plan.masks)
+        ratios[SUFFIXES[weighting]] = _signal_ratios(image, ill.image, plan.masks)
         name = f"{study}_{SUFFIXES[weighting]}"
         write_nifti(studies / f"{name}.nii.gz", np.clip(ill.image, 0, None).astype(np.float32), affine)
     truth = name if len(weightings) == 1 else study
     write_nifti(truths / f"{truth}_lesions.nii.gz", plan.masks, affine)
-    facts = {"lesions": _facts(plan.masks, compartments, signals, scan, Grid(plan.masks.shape, affine))}
+    facts = {"lesions": _facts(plan.masks, compartments, ratios, scan, Grid(plan.masks.shape, affine))}
     atomic_write_text(truths / f"{truth}.json", json.dumps(facts, indent=2) + "\n")
     return len(compartments)
 
@@ -107,22 +107,22 @@ def _plan(scan: LabelledScan, kind: ImplantKind, rng: np.random.Generator) -> Le
     return LesionPlan((), scan.structures, np.zeros_like(scan.structures), sclerotic=False)
 
 
-def _signals(
+def _signal_ratios(
     before: npt.NDArray[np.float32], after: npt.NDArray[np.float32], masks: npt.NDArray[np.uint8]
 ) -> dict[int, float]:
     """The signal of every lesion, by its number, as a share of what was there before; both are medians."""
-    signals = {}
+    ratios = {}
     for number in np.unique(masks[masks > 0]).tolist():
         place = masks == number
         old, new = float(np.median(before[place])), float(np.median(after[place]))
-        signals[number] = round(max(new, 0.0) / max(old, 1e-3), 2)
-    return signals
+        ratios[number] = round(max(new, 0.0) / max(old, 1e-3), 2)
+    return ratios
 
 
 def _facts(
     masks: npt.NDArray[np.uint8],
     compartments: Sequence[Compartment],
-    signals: Mapping[str, Mapping[int, float]],
+    ratios: Mapping[str, Mapping[int, float]],
     scan: LabelledScan,
     grid: Grid,
 ) -> list[dict[str, object]]:
@@ -143,7 +143,7 @@ def _facts(
                 "structure": Structure(int(counts.argmax())).name.lower(),
                 "centroid_mm": [round(float(c), 1) for c in grid.to_world(voxels.mean(axis=0))],
                 "volume_mm3": round(float(len(voxels) * np.prod(scan.spacing_mm)), 1),
-                "signal": {name: by_number[number] for name, by_number in signals.items()},
+                "signal_ratio": {name: by_number[number] for name, by_number in ratios.items()},
             }
         )
     return facts

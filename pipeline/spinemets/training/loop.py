@@ -169,7 +169,7 @@ def train(
     """
     group = group or Group()
     if device.type == "cpu":
-        # Each step asks for the same gigabytes; clearing their pages anew took a tenth of its time.
+        # Each step asks for the same gigabytes, whose pages the system would clear anew each time.
         keep_all_freed_memory()
     state = _begun(recipe, files, device)
     if state.step >= recipe.steps:
