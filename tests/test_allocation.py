@@ -9,15 +9,18 @@ import pytest
 
 from spinemets import allocation
 
-CODE = """
-import resource, sys
+COUNT = """
+import resource
 import numpy as np
-from spinemets.allocation import as_usual, keep_freed_memory, kept_bytes
-def cleared_pages():
+def cleared_pages(times=4, megabytes=48):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(4):
-        np.ones(48 * 2**20, dtype=np.uint8)
+    for _ in range(times):
+        np.ones(megabytes * 2**20, dtype=np.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+"""
+
+SOME = """
+from spinemets.allocation import as_usual, keep_freed_memory, kept_bytes
 by_default = cleared_pages()
 assert keep_freed_memory()
 cleared_pages()
@@ -32,7 +35,7 @@ print(by_default, kept, usual)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of the GNU C library")
 def test_freed_memory_is_used_again_and_not_cleared_anew():
-    done = subprocess.run([sys.executable, "-c", CODE], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", COUNT + SOME], check=True, capture_output=True, text=True)
     by_default, kept, usual = map(int, done.stdout.split())
     page_kb = 4 * 48 * 1024 // by_default
     assert page_kb < 2100  # of huge pages there are fewer
@@ -41,25 +44,18 @@ def test_freed_memory_is_used_again_and_not_cleared_anew():
 
 
 ALL = """
-import resource
-import numpy as np
 from spinemets.allocation import keep_all_freed_memory, keep_freed_memory
-def cleared_pages():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(2):
-        np.ones(1200 * 2**20, dtype=np.uint8)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 assert keep_freed_memory()
-some = cleared_pages()
+some = cleared_pages(2, 1200)
 assert keep_all_freed_memory()
-cleared_pages()
-print(some, cleared_pages())
+cleared_pages(2, 1200)
+print(some, cleared_pages(2, 1200))
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of the GNU C library")
 def test_all_of_it_is_kept_for_a_training():
-    done = subprocess.run([sys.executable, "-c", ALL], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", COUNT + ALL], check=True, capture_output=True, text=True)
     some, none = map(int, done.stdout.split())
     assert none < 0.1 * some
 
