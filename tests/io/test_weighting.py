@@ -146,6 +146,18 @@ HEADERS = [
     ),
     ("what a sidecar says", header("T1w", original_description="SAG T1 PRE", contrast_agent="Gd"), T1),
     ("protocol name only", header("", "SE", protocol="T1 TSE SAG"), T1),
+    ("examination's STIR", header("SAG T1", "SE", 600, 10, protocol="L SPINE T1 T2 STIR"), T1),
+    ("examination's STIR of a T2", header("SAG T2", "SE", 3600, 100, protocol="L SPINE T1 T2 STIR"), T2),
+    ("examination's STIR alone", header("SAG T1", "SE", 600, 10, protocol="SPINE STIR"), T1),
+    ("examination's fat suppression", header("SAG T1", "SE", 600, 10, protocol="T SPINE T1 T2 T2FS"), T1),
+    ("another series' fat suppression", header("SAG T2", "SE", 3600, 100, protocol="T1FS"), T2),
+    ("examination's STIR by times", header("sag", "SE", 600, 10, protocol="T1 STIR"), T1),
+    ("protocol of the series", header("SAG T2", "SE", 3600, 90, protocol="t2_tse_fs_sag"), T2_FS),
+    ("protocol of two echoes", header("SAG PD", "SE", 3000, 15, protocol="pd_t2_tse_fs_sag"), PD_FS),
+    ("protocol STIR of a plain description", header("SAG", "SE", protocol="STIR_sag"), T2_FS),
+    ("protocol STIR of a T2", header("SAG T2", "SE", 4000, 60, protocol="T2_STIR_sag"), T2_FS),
+    ("post-operative water is not opposed", header("t2 dixon sag W post-op", "SE", 3600, 100), WATER),
+    ("opposed", header("t1_vibe_dixon_op", "GR"), OUT_OF_PHASE),
     ("nothing", header("", ""), UNKNOWN),
 ]  # fmt: skip
 

@@ -23,6 +23,9 @@ Fat suppression (words, ScanOptions, the enhanced header's own field) and contra
 refine T1, T2 and PD. A fat-suppressed T1 without a sign of contrast agent is unknown: neither T1
 nor T1FS+Gd is true of it.
 
+STIR, T2* and fat suppression are not taken from a protocol's name that is the whole examination's
+("L SPINE T1 T2 STIR"): one that names T1 beside T2, PD or STIR, or another weighting than the description.
+
 Of contrast agent the first that speaks decides:
 
 1. The description, and that of the series before it became a file.
@@ -39,7 +42,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from spinemets.io.contrast_words import stated_contrast
@@ -106,6 +109,7 @@ def _words(*alternatives: str) -> re.Pattern[str]:
 _T1 = re.compile(_START + r"t1(?![0-9])")
 _T2 = re.compile(_START + r"t2(?![0-9*]| ?star)")
 _PD = _words(r"pd(?:w|wi|w?fs)?", r"proton\w*", r"densite de protons?", "dp", "rho")
+_PATTERNS = ((Weighting.T1, _T1), (Weighting.T2, _T2), (Weighting.PD, _PD))
 _T2_STAR = _words(r"t2 ?\*\w*", r"t2 ?star\w*", "medic", "merge", "m ?ffe", "swi", "swan", r"me2d\w*")
 _BALANCED = _words(
     "ciss", "fiesta c?", "fiesta", r"tru?e?fi(?:sp)?", "bssfp", "balanced", r"s?b ?(?:ffe|tfe)", "drive",
@@ -137,7 +141,9 @@ _DIXON_IMAGE_TYPES = {
 DIXON_WEIGHTINGS = frozenset(_DIXON_IMAGE_TYPES)
 _DIXON = _words(r"m?dixon\w*", "ideal", "flex", "lava ?flex")
 _DIXON_WORDS = {
-    Weighting.DIXON_OUT_OF_PHASE: _words("opp", r"opp\w* ?phase", r"out(?: of)? ?phase", "outphase", "op"),
+    Weighting.DIXON_OUT_OF_PHASE: _words(
+        "opp", r"opp\w* ?phase", r"out(?: of)? ?phase", "outphase", r"(?<!post )(?<!pre )op"
+    ),
     Weighting.DIXON_IN_PHASE: _words("in", "in ?phase", "ip"),
     Weighting.DIXON_WATER: _words("w", "water", "wasser", "eau", "agua"),
     Weighting.DIXON_FAT: _words("f", "fat", "fett", "graisse", "grasa"),
@@ -222,7 +228,7 @@ def weighting_from_header(header: AcquisitionHeader) -> Weighting:
     if dixon is not None:
         return dixon
     texts = _texts(header)
-    everything = " ".join(texts)
+    everything = _of_series(texts)
     if _is_stir(header, everything):
         return Weighting.T2_FS
     if _is_t2_star(header, everything):
@@ -242,7 +248,7 @@ def underlying_contrast(header: AcquisitionHeader) -> str:
     'T1'
     """
     texts = _texts(header)
-    if _is_t2_star(header, " ".join(texts)):
+    if _is_t2_star(header, _of_series(texts)):
         return "T2star"
     base = _base(header, texts)
     if base is Weighting.T1 and _has_contrast_agent(header, fat_suppressed=False):
@@ -254,6 +260,27 @@ def _texts(header: AcquisitionHeader) -> list[str]:
     """The header's names in plain words, in the order in which they are believed."""
     names = (header.description, header.original_description, header.protocol, header.sequence_name)
     return [plain_words(text) for text in names]
+
+
+def _of_series(texts: Sequence[str]) -> str:
+    """The names that speak of this series and not of its examination, as one text."""
+    described = next((found for found in map(_named, texts[:2]) if found), frozenset())
+    own = [text for text in texts[2:] if not _is_of_examination(_named(text), described)]
+    return " ".join((*texts[:2], *own))
+
+
+def _is_of_examination(named: Collection[Weighting], described: Collection[Weighting]) -> bool:
+    """Whether a protocol of these weightings cannot be that of a series described by those."""
+    # PD and T2 are the two echoes of one sequence.
+    several = Weighting.T1 in named and len(named) > 1
+    return several or bool(named and described and not set(named) & set(described))
+
+
+def _named(words: str) -> frozenset[Weighting]:
+    """Every weighting that a text names; STIR counts as T2."""
+    stir = _STIR.search(words) and not _DARK_FLUID.search(words)
+    named = {weighting for weighting, pattern in _PATTERNS if pattern.search(words)}
+    return frozenset(named | {Weighting.T2}) if stir else frozenset(named)
 
 
 def _is_t2_star(header: AcquisitionHeader, words: str) -> bool:
@@ -295,11 +322,7 @@ def _is_stir(header: AcquisitionHeader, words: str) -> bool:
 
 def _spoken(words: str) -> Weighting | None:
     """The one weighting that a text names; None where it names none or several."""
-    named = [
-        weighting
-        for weighting, pattern in ((Weighting.T1, _T1), (Weighting.T2, _T2), (Weighting.PD, _PD))
-        if pattern.search(words)
-    ]
+    named = [weighting for weighting, pattern in _PATTERNS if pattern.search(words)]
     if not named and _BALANCED.search(words):
         return Weighting.T2
     return named[0] if len(named) == 1 else None
