@@ -106,6 +106,23 @@ def test_sidecars_tell_the_t1_before_contrast_agent_from_the_one_after_it(tmp_pa
     assert [entry.series.weighting for entry in listing.series] == [Weighting.T1, Weighting.T1_GD]
 
 
+def test_a_protocol_named_for_the_examination_does_not_exclude_a_described_series(tmp_path):
+    for seed, words in enumerate(("SAG T2", "SAG DWI")):
+        path = save_nifti(tmp_path / f"sub-01/anat/sub-01_run-{seed}_T2w.nii.gz", seed)
+        sidecar = {"SeriesDescription": words, "ProtocolName": "SPINE T1 T2 DWI"}
+        path.with_name(f"sub-01_run-{seed}_T2w.json").write_text(json.dumps(sidecar))
+    (listing,) = discover(tmp_path)
+    verdicts = {entry.series.description: entry.rejection for entry in listing.series}
+    assert verdicts == {"sub-01_run-0_T2w": None, "sub-01_run-1_T2w": Rejection.CONTRAST}
+
+
+def test_without_a_description_the_protocol_excludes(tmp_path):
+    path = save_nifti(tmp_path / "scan.nii.gz")
+    (tmp_path / "scan.json").write_text(json.dumps({"ProtocolName": "ep2d_diff_b800"}))
+    (listing,) = discover(path)
+    assert listing.series[0].rejection is Rejection.CONTRAST
+
+
 def test_sidecars_whose_agents_differ_tell_a_t1_without_words_after_it(tmp_path):
     series = (("SAG T1", ""), ("TRA T1", "GADOLINIUM"), ("SAG T1 POST", "GADOLINIUM"))
     for seed, (words, agent) in enumerate(series):

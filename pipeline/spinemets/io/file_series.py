@@ -128,7 +128,9 @@ def _list_file(
         files=(entry.path,),
     )
     # Only words that stand out as a contrast are judged: a case may be called "sub_01" or "flow 7".
-    words = f"{entry.name.contrast} {acquisition.original_description} {acquisition.protocol}"
+    # A protocol's name may be that of the whole examination, so what describes the series comes first.
+    described = acquisition.original_description or acquisition.protocol
+    words = f"{entry.name.contrast} {described}"
     excluded = _exclusion(replace(acquisition, description=words))
     if excluded:
         return SeriesListing(series).rejected(*excluded)
