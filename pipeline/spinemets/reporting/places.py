@@ -56,8 +56,11 @@ def _side(rightward_mm: np.ndarray) -> Side:
 
 
 def _instance_number(series: Series, place: int, count: int) -> int | None:
-    """What an archive calls a slice; None where slices were interpolated, so that files do not tell."""
-    if len(series.frames) == count:
+    """What an archive calls a slice; None where slices were interpolated, so that files do not tell.
+
+    Frames are numbered in the one file that holds them; where each lies in a file of its own, files are.
+    """
+    if len(series.frames) == count and len(series.files) == 1:
         return series.frames[place] + 1
     if len(series.files) != count or count == 1:
         return None

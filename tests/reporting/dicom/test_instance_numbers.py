@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from dicom_files import noise, write_classic, write_enhanced
+from dicom_files import SAGITTAL, noise, write_classic, write_enhanced
 
 VOXELS = noise((12, 40, 32))
 
@@ -16,6 +16,13 @@ VOXELS = noise((12, 40, 32))
 def fullest(report, number=1):
     lesion = report.findings[number - 1].lesion
     return int(np.bincount(lesion.voxels[:, 0]).argmax())
+
+
+def affine_at(place):
+    """The geometry of a file whose first image is that of a place of the stack."""
+    affine = SAGITTAL.copy()
+    affine[:3, 3] += place * SAGITTAL[:3, 0]
+    return affine
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -51,4 +58,23 @@ def test_an_interpolated_slice_or_a_file_that_is_gone_has_no_number(report_of, t
     write_classic(tmp_path / "gone", VOXELS)
     report = report_of(tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone")
+    assert places_of(report)[1].instance_number is None
+
+
+def test_enhanced_files_of_one_frame_each_are_numbered_as_files(tmp_path, report_of, places_of):
+    for place in range(len(VOXELS)):
+        path, tags = tmp_path / f"{place:02d}.dcm", {"InstanceNumber": 40 + place}
+        write_enhanced(path, VOXELS[place : place + 1], affine_at(place), tags=tags)
+    report = report_of(tmp_path)
+    series = report.study.reference.series
+    assert len(series.files) == len(series.frames) == len(VOXELS)
+    assert places_of(report)[1].instance_number == 40 + fullest(report)
+
+
+def test_frames_spread_over_several_files_have_no_number(tmp_path, report_of, places_of):
+    half = len(VOXELS) // 2
+    for start in (0, half):
+        write_enhanced(tmp_path / f"{start}.dcm", VOXELS[start : start + half], affine_at(start))
+    report = report_of(tmp_path)
+    assert len(report.study.reference.series.files) == 2
     assert places_of(report)[1].instance_number is None
