@@ -248,9 +248,8 @@ def places_of():
     """The places of a report's lesions, found anew."""
 
     def find(report: StudyReport) -> Mapping[int, LesionPlace]:
-        grid, series = report.segmentation.grid, report.study.reference.series
-        return lesion_places(
-            report.findings, grid, series, fit_spinal_axis(report.segmentation.anatomy, grid)
-        )
+        segmentation, series = report.segmentation, report.study.reference.series
+        axis = fit_spinal_axis(segmentation.anatomy, segmentation.grid)
+        return lesion_places(report.findings, segmentation, series, axis)
 
     return find

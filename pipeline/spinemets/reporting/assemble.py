@@ -39,7 +39,7 @@ def build_report(
     gathered = (*cautions, *_cautions(study, segmentation, vertebrae), *extent)
     if not findings:
         gathered = (*gathered, NO_LESION)
-    places = lesion_places(findings, segmentation.grid, study.reference.series, axis)
+    places = lesion_places(findings, segmentation, study.reference.series, axis)
     return StudyReport(
         study, segmentation, vertebrae, findings, tuple(dict.fromkeys(gathered)), provenance, places
     )
