@@ -167,6 +167,17 @@ def test_nan_and_infinity_become_zero_with_a_caution(tmp_path):
     assert header.cautions == ("2 voxels were not finite numbers and were set to 0",)
 
 
+def test_a_background_of_nan_is_dark_in_a_standardised_image_too(tmp_path):
+    array = noise((16, 24, 20)).astype(np.float32)
+    array = (array - array.mean()) / array.std()
+    array[:, :6] = np.nan
+    darkest = float(np.nanmin(array))
+    voxels, header = read_image(save_nifti(tmp_path / "a.nii.gz", array))
+    assert voxels[:, :6].max() == pytest.approx(darkest, abs=0.01)
+    np.testing.assert_array_equal(voxels[:, 6:], array[:, 6:])
+    assert header.cautions == (f"1920 voxels were not finite numbers and were set to {voxels[0, 0, 0]:g}",)
+
+
 @pytest.mark.parametrize("value", [9000, -2000])
 def test_padding_beyond_all_other_values_takes_the_lowest_of_them_with_a_caution(tmp_path, value):
     inside = noise((16, 24, 20)).astype(np.int16)

@@ -54,6 +54,8 @@ _LABEL_INTENT = 1002
 _HOUNSFIELD_OF_FAT_AND_AIR = -300.0
 # Of the range of all other values: air of an image without padding lies closer to the rest.
 _PADDING_GAP = 0.05
+# A few values below 0 do not make an image a standardised one, nor is the very lowest always its air.
+_STANDARDISED_PERCENT, _DARKEST_PERCENT = 5.0, 0.1
 _CHUNK_BYTES = 1 << 20
 
 
@@ -114,8 +116,9 @@ def read_image_header(path: Path) -> ImageHeader:
 def read_image(path: Path) -> tuple[npt.NDArray[np.float32], ImageHeader]:
     """Read a file's voxels, float32 in the file's own axis order, and its geometry.
 
-    The header's scale is applied. NaN and infinity become 0, and padding that lies beyond all other
-    values the lowest of these, with a caution.
+    The header's scale is applied. NaN and infinity become 0, or as dark as the darkest of an image
+    standardised to a mean of 0; padding that lies beyond all other values becomes the lowest of
+    these; each with a caution.
 
     Raises
     ------
@@ -138,9 +141,9 @@ def read_image(path: Path) -> tuple[npt.NDArray[np.float32], ImageHeader]:
     finite = np.isfinite(array)
     cautions = header.cautions
     if not finite.all():
-        count = int(array.size - finite.sum())
-        array = np.where(finite, array, np.float32(0.0))
-        cautions += (f"{count} voxels were not finite numbers and were set to 0",)
+        count, value = int(array.size - finite.sum()), _darkness(array[finite])
+        array = np.where(finite, array, value)
+        cautions += (f"{count} voxels were not finite numbers and were set to {value:g}",)
     array, of_padding = _without_padding(array)
     _refuse_what_is_no_mr_image(path, array)
     return array, ImageHeader(header.grid, cautions + of_padding)
@@ -293,6 +296,13 @@ def _refuse_shape(path: Path, shape: tuple[int, ...]) -> None:
             f"{path.name}: holds a {len(shape)}-D image of {' x '.join(map(str, shape))} voxels; "
             "a 3-D one is needed, so split it into its volumes"
         )
+
+
+def _darkness(values: npt.NDArray[np.float32]) -> np.float32:
+    """What air would be among some values, (n,): 0, unless many lie below it."""
+    if not values.size or np.percentile(values, _STANDARDISED_PERCENT) >= 0:
+        return np.float32(0.0)
+    return np.float32(np.percentile(values, _DARKEST_PERCENT))
 
 
 def _without_padding(array: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
