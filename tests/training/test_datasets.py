@@ -137,6 +137,18 @@ def test_unlabelled_is_background_between_the_labels_and_open_above_and_below(sc
     assert (scan.allowed[:, :, -1] == ANY).all()
 
 
+def test_axial_images_that_spine_generic_labels_too_are_left_out(tmp_path):
+    folder = files.bids(tmp_path, ("x01",))
+    anatomy, number = files.spine()
+    echoes = np.stack((files.image(anatomy),) * 2, axis=-1)
+    files.write_nifti(folder / "sub-x01/anat/sub-x01_T2star.nii.gz", echoes)
+    files.write_nifti(
+        folder / "derivatives/labels/sub-x01/anat/sub-x01_T2star_label-spine_dseg.nii.gz",
+        files.totalspineseg(anatomy, number),
+    )
+    assert [case.name for case in LAYOUTS["spine_generic"].find(folder)] == ["sub-x01_T2w"]
+
+
 def test_masks_of_cord_and_canal_are_laid_over_the_labels(tmp_path):
     folder = files.bids(tmp_path, ("x01",))
     anatomy, _ = files.spine()

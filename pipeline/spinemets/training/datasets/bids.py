@@ -5,6 +5,8 @@
 ``_label-SC_seg`` (cord) and ``_label-canal_seg`` are laid over it. Values of TotalSpineSeg:
 cord 1, canal 2, C1 to C7 11 to 17, T1 to T12 21 to 32, L1 to L5 (L6) 41 to 45 (46), sacrum 50,
 discs 63 to 67 (below C2 to C6), 71 to 82 (below C7 to T11), 91 to 95 (below T12 to L4), 100.
+spine-generic labels its ``T2star`` in the same way; these are axial, a few slices 5 mm apart, some with
+an axis of echoes, and are left out.
 Sources: https://github.com/spine-generic/data-multi-subject,
 https://openneuro.org/datasets/ds005616, https://github.com/neuropoly/totalspineseg.
 """
@@ -38,17 +40,18 @@ TOTALSPINESEG: dict[int, Meaning] = {
     **{value: Meaning(Part.DISC) for value in (*range(63, 68), *range(71, 84), *range(91, 97), 100)},
 }
 _LABEL_FOLDERS = ("labels", "labels_iso")
+_CONTRASTS = ("_T1w", "_T2w")
 _SPINE, _SC, _CANAL_ONLY = "_label-spine_dseg.nii.gz", "_label-SC_seg.nii.gz", "_label-canal_seg.nii.gz"
 
 
 def find_cases(folder: Path) -> tuple[Case, ...]:
-    """Every anatomical image with a ``_label-spine_dseg``, sessions included."""
+    """Every T1w and T2w image with a ``_label-spine_dseg``, sessions included."""
     cases: dict[str, Case] = {}
     for labels in sorted(folder.glob(f"derivatives/*/sub-*/**/anat/*{_SPINE}")):
         place = labels.relative_to(folder / "derivatives")
         stem = labels.name.removesuffix(_SPINE)
         image = folder.joinpath(*place.parts[1:-1]) / f"{stem}.nii.gz"
-        if place.parts[0] not in _LABEL_FOLDERS or not image.is_file():
+        if place.parts[0] not in _LABEL_FOLDERS or not stem.endswith(_CONTRASTS) or not image.is_file():
             continue
         files = {"image": image, "labels": labels}
         for key, suffix in (("cord", _SC), ("canal", _CANAL_ONLY)):
@@ -57,7 +60,10 @@ def find_cases(folder: Path) -> tuple[Case, ...]:
                 files[key] = extra
         patient = place.parts[1].removeprefix("sub-")
         cases.setdefault(stem, Case(patient, stem, files, weighting_from_name(image.name)))
-    expected = f"sub-<id>/anat/<image>.nii.gz and derivatives/labels/sub-<id>/anat/<image>{_SPINE}"
+    expected = (
+        "sub-<id>/anat/<image>.nii.gz, a T1w or T2w, "
+        f"and derivatives/labels/sub-<id>/anat/<image>{_SPINE}"
+    )
     return need_cases(list(cases.values()), folder, expected)
 
 
