@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import dataset_files as files
-from spinemets.errors import ConfigError, UnsupportedInputError
+from spinemets.errors import ConfigError, OutputError, UnsupportedInputError
 from spinemets.training.data import read_sources, read_validation
 from spinemets.training.datasets import LAYOUTS
 from spinemets.training.loop import TrainingFiles, train
@@ -133,6 +134,20 @@ def test_scans_are_prepared_once_and_anew_when_their_files_change(tmp_path):
     assert list((tmp_path / "packed").iterdir()) == stored
     files.write_nifti(tmp_path / "own/truth/p01_T1w_lesions.nii.gz", files.lesions()[::-1])
     assert not np.array_equal(pack(layout, cases, tmp_path / "packed")[0].lesions, first.lesions)
+
+
+def test_a_disk_that_is_full_is_told_and_nothing_half_prepared_is_left(tmp_path):
+    layout = LAYOUTS["own_masks"]
+    files.own_masks(tmp_path / "own", ("p01",))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Python ignores the signal of a file that grows too large: writing fails as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"p01_T1w_.*npz: cannot be written"):
+            pack(layout, layout.find(tmp_path / "own"), tmp_path / "packed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "packed").iterdir())
 
 
 def test_a_case_that_cannot_be_read_stops_the_training_by_name(tmp_path):

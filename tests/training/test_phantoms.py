@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
 
 from spinemets.anatomy import Structure
 from spinemets.channels import Channel
+from spinemets.errors import OutputError
+from spinemets.training import phantoms
 from spinemets.training.data import read_sources
-from spinemets.training.phantoms import draw_diseased_phantom, with_open_edges
+from spinemets.training.phantoms import draw_diseased_phantom, draw_phantom_scan, with_open_edges
 from spinemets.training.recipe import Recipe, SourceSettings
 from spinemets.training.scans import bit
 from spinemets.volume import Weighting
@@ -48,6 +52,20 @@ def test_a_diseased_phantom_is_kept_and_read_again(diseased, cache):
     assert kept.stat().st_mtime_ns == drawn
     for name in ("image", "allowed", "structures", "lesions"):
         assert np.array_equal(getattr(again, name), getattr(diseased, name))
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_of_a_phantom(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (4, 40, 40)).astype(np.uint8)
+    monkeypatch.setattr(phantoms, "_draw", lambda *_: (noise, noise.astype(np.uint16), noise, noise))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Python ignores the signal of a file that grows too large: writing fails as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"phantom_3_0000\.npz: cannot be written"):
+            draw_phantom_scan(3, 0, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_diseased_phantoms_are_a_source_of_their_own(diseased, cache, tmp_path):

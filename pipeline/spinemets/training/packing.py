@@ -6,8 +6,8 @@ Public data sets do not fit into memory, and reading their files takes longer th
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -15,6 +15,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from spinemets.atomic import atomic_write_bytes
 from spinemets.errors import UnreadableFileError
 from spinemets.training.datasets.cases import Case, Layout
 from spinemets.training.scans import LabelledScan
@@ -55,8 +56,9 @@ def pack(layout: Layout, cases: Sequence[Case], folder: Path) -> PackedScans:
     ------
     InputError
         A case cannot be read; names its file and the reason.
+    OutputError
+        What was prepared cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, case in enumerate(cases, start=1):
         path = folder / f"{case.name}_{_fingerprint(case)}.npz"
@@ -87,11 +89,11 @@ def _store(scan: LabelledScan, path: Path) -> None:
     }
     if scan.lesions is not None:
         arrays["lesions"] = scan.lesions
-    temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
     arrays["spacing_mm"] = np.array(scan.spacing_mm)
     arrays["weighting"], arrays["subject"] = np.array(scan.weighting.value), np.array(scan.subject)
-    np.savez(temporary, allow_pickle=False, **arrays)
-    temporary.replace(path)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    atomic_write_bytes(path, buffer.getvalue())
 
 
 def _load(path: Path) -> LabelledScan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
+from spinemets.atomic import atomic_write_bytes
 from spinemets.channels import Channel
 from spinemets.simulation.contrast import random_contrast, signal
 from spinemets.simulation.phantom import SpinePhantom, draw_spine
@@ -91,10 +92,10 @@ def _kept(
 ) -> Mapping[str, npt.NDArray[np.generic]]:
     """The arrays of a phantom, drawn where the file is not there yet."""
     if not path.exists():
-        temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
+        buffer = io.BytesIO()
         image, allowed, structures, numbers = _draw(seed, index, weighting, lesions)
-        np.savez_compressed(temporary, image=image, allowed=allowed, structures=structures, lesions=numbers)
-        temporary.replace(path)
+        np.savez_compressed(buffer, image=image, allowed=allowed, structures=structures, lesions=numbers)
+        atomic_write_bytes(path, buffer.getvalue())
     with np.load(path) as stored:
         return dict(stored)
 
