@@ -93,6 +93,20 @@ def test_who_is_trained_on_and_who_validates_follows_the_split(tmp_path, caplog)
     assert "1 patients are in no part" in caplog.text
 
 
+@pytest.mark.parametrize(("second", "torn"), [("p1_T1", True), ("p2_T2", False)])
+def test_a_patient_in_two_of_the_data_set_s_own_parts_is_told(tmp_path, caplog, second, torn):
+    recipe = prepared("datalist", tmp_path)
+    document = json.loads((tmp_path / "data/dataset.json").read_text())
+    for part, name in (("training", "p1_T2"), ("validation", second)):
+        (entry,) = document[part]
+        (tmp_path / "data" / entry["image"]).rename(tmp_path / f"data/imagesTr/{name}.nii.gz")
+        entry["image"] = f"imagesTr/{name}.nii.gz"
+    (tmp_path / "data/dataset.json").write_text(json.dumps(document))
+    read_sources(recipe, tmp_path / "data", tmp_path / "runs/phantoms")
+    told = "datalist: 1 patients have images in more than one of the data set's own parts"
+    assert (told in caplog.text) is torn
+
+
 def test_a_split_that_names_nobody_of_the_data_set_is_refused(tmp_path):
     recipe = with_split(prepared("mrspineseg", tmp_path), tmp_path / "s.json", ["Case99"], [])
     with pytest.raises(ConfigError, match="none of its 2 cases"):

@@ -124,7 +124,16 @@ def _cases(dataset: DatasetSettings, folder: Path, part: Subset) -> list[Case]:
     """
     cases = LAYOUTS[dataset.kind].find(folder / dataset.folder)
     if dataset.split is None:
-        chosen = [case for case in cases if (case.subset or "train") == part]
+        chosen = [case for case in cases if _own_part(case) == part]
+        parts = {(case.patient, _own_part(case)) for case in cases}
+        torn = len(parts) - len({patient for patient, _ in parts})
+        if torn and part == "train":
+            _log.warning(
+                "%s: %d patients have images in more than one of the data set's own parts, so that some are "
+                "trained and measured on; make a split with scripts/make_splits.py",
+                dataset.kind,
+                torn,
+            )
     else:
         split = read_split(dataset.split)
         wanted = split.part(part)
@@ -141,6 +150,10 @@ def _cases(dataset: DatasetSettings, folder: Path, part: Subset) -> list[Case]:
             "make a split with scripts/make_splits.py"
         )
     return chosen
+
+
+def _own_part(case: Case) -> Subset:
+    return case.subset or "train"
 
 
 def _spider(sources: SourceSettings, folder: Path, subjects: Sequence[str]) -> list[LabelledScan]:
