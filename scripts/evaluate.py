@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -82,8 +83,8 @@ def results(
 
     A truth has the form of a result: a folder with any of anatomy.nii.gz, levels.nii.gz and
     lesions.nii.gz, and truth.json with `levels` and `findings` as in report.json; or files side
-    by side, as in case_anatomy.nii.gz with case.json. What is absent is not scored. What
-    precedes the first underscore of a study's name is its patient.
+    by side, as in case_anatomy.nii.gz with case.json. What is absent is not scored. A study's patient
+    is the sub-<id> in its name, else what precedes the first underscore.
     """
     if scans is not None and report is None:
         raise click.UsageError("--scans adds pictures to a report; give its folder with --report")
@@ -91,6 +92,7 @@ def results(
         found = find_studies(results)
         scores = []
         failures: dict[str, list[Failure]] = {"missed": [], "made_up": []}
+        unscored: dict[str, list[str]] = {"anatomy": [], "lesions": []}
         known = find_studies(truths)
         for name, truth in known.items():
             # Where there is but one of each, a folder's name need not be a scan's.
@@ -98,10 +100,13 @@ def results(
             result = only or result_named(name, found, results)
             score = score_exam(read_study_result(result), read_study_result(truth), patient=_patient(name))
             scores.append(score)
+            for kind in (unscored.keys() & truth.maps.keys()) - result.maps.keys():
+                unscored[kind].append(name)
             if score.lesions is not None:
                 failures["missed"] += missed(score.lesions, truth)
                 failures["made_up"] += made_up(score.lesions, result)
         tables = summarise(scores)
+        _tell_unscored(unscored)
         _show(tables, output)
         if report is not None:
             text = _write_report(scores, tables, report)
@@ -142,8 +147,17 @@ def _markdown(tables: Mapping[str, Sequence[Row]]) -> str:
     return "\n".join(f"## {name}\n\n{to_markdown(rows)}\n" for name, rows in tables.items())
 
 
+def _tell_unscored(unscored: Mapping[str, Sequence[str]]) -> None:
+    for kind, studies in unscored.items():
+        if studies:
+            names = ", ".join(studies)
+            click.echo(f"{kind} of {names}: not scored, the result has no {kind}.nii.gz", err=True)
+
+
 def _patient(study: str) -> str:
-    return study.split("_")[0]
+    # A result that was corrected and made a truth has a data set's name in front.
+    subject = re.search(r"(?:^|_)(sub-[^_]+)", study)
+    return subject[1] if subject else study.split("_")[0]
 
 
 @main.command()

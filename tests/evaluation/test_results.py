@@ -252,6 +252,29 @@ def test_the_script_scores_folders_and_writes_json(tmp_path):
     assert scores["studies"][0]["thecal_sac Dice"] == pytest.approx(8 / 9)
 
 
+def test_a_result_without_a_label_map_that_its_truth_has_is_named(tmp_path):
+    for name in ("s1", "s2"):
+        write(tmp_path / "out" / name, "report.json", found_result())
+        write(tmp_path / "truth" / name, "truth.json", truth_result())
+    assert run("results", tmp_path / "out", tmp_path / "truth").stderr == ""
+    (tmp_path / "out" / "s2" / "lesions.nii.gz").unlink()
+    done = run("results", tmp_path / "out", tmp_path / "truth")
+    assert (done.returncode, done.stderr) == (
+        0,
+        "lesions of s2: not scored, the result has no lesions.nii.gz\n",
+    )
+
+
+def test_results_that_became_truths_are_of_their_subjects_not_of_their_data_set(tmp_path):
+    for name in ("set_sub-1_ses-1", "set_sub-1_ses-2", "set_sub-2"):
+        write(tmp_path / "out" / name, "report.json", found_result())
+        write(tmp_path / "truth" / name, "truth.json", truth_result())
+    done = run("results", tmp_path / "out", tmp_path / "truth", "-o", tmp_path / "scores.json")
+    assert done.returncode == 0, done.stderr
+    patients = json.loads((tmp_path / "scores.json").read_text())["patients"]
+    assert [(row["patient"], row["exams"]) for row in patients] == [("sub-1", 2), ("sub-2", 1)]
+
+
 def test_the_script_scores_a_spider_subject(tmp_path):
     anatomy, lesions = maps()
     result = StudyResult("sub-007_T2w", GRID, anatomy, np.zeros_like(lesions))
