@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from dataset_files import bids
+from spinemets.errors import ConfigError
 from spinemets.training.data import SampleStream
 from spinemets.training.distributed import Group, local_device, process_group
+from spinemets.training.loop import TrainingFiles, train
 from spinemets.training.recipe import Recipe
 
 # Keeps the weights of every process, of which only the first writes a checkpoint.
@@ -96,6 +98,18 @@ def test_processes_share_out_the_samples_and_one_alone_takes_them_all(monkeypatc
     assert numbers(recipe, (0, 1), monkeypatch) == [0, 1, 2, 3, 4, 5]
     first, second = (numbers(recipe, (rank, 2), monkeypatch) for rank in (0, 1))
     assert (first, second) == ([0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11])
+
+
+def test_processes_that_find_different_checkpoints_are_refused(tmp_path):
+    class Apart(Group):
+        """One of two processes, the other of which found the checkpoint of the second step."""
+
+        def mean(self, value):
+            return (value + 2) / 2
+
+    recipe = Recipe.model_validate(recipe_of(tmp_path))
+    with pytest.raises(ConfigError, match="would go on from step 0, .* machines share"):
+        train(recipe, TrainingFiles(tmp_path, tmp_path / "runs/x"), torch.device("cpu"), Apart(0, 2))
 
 
 def test_a_process_alone_changes_nothing():

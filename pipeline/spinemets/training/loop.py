@@ -162,8 +162,8 @@ def train(
     Raises
     ------
     ConfigError
-        The checkpoint to go on from is damaged or of another network, or a file that the recipe
-        needs is missing.
+        The checkpoint to go on from is damaged, of another network or not the same for all
+        processes, or a file that the recipe needs is missing.
     OutputError
         The output folder cannot be made, or a checkpoint not be written.
     """
@@ -172,6 +172,12 @@ def train(
         # Each step asks for the same gigabytes, whose pages the system would clear anew each time.
         keep_all_freed_memory()
     state = _begun(recipe, files, device)
+    if group.mean(state.step) != state.step:
+        # They would step by the gradients of different networks.
+        raise ConfigError(
+            f"{files.output}: this process would go on from step {state.step}, others from another; name an "
+            "--output that all machines share"
+        )
     if state.step >= recipe.steps:
         return None
     anatomy = _anatomy_network(recipe, files, device)
