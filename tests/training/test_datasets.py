@@ -140,8 +140,7 @@ def test_unlabelled_is_background_between_the_labels_and_open_above_and_below(sc
 def test_axial_images_that_spine_generic_labels_too_are_left_out(tmp_path):
     folder = files.bids(tmp_path, ("x01",))
     anatomy, number = files.spine()
-    echoes = np.stack((files.image(anatomy),) * 2, axis=-1)
-    files.write_nifti(folder / "sub-x01/anat/sub-x01_T2star.nii.gz", echoes)
+    files.write_nifti(folder / "sub-x01/anat/sub-x01_T2star.nii.gz", files.image(anatomy))
     files.write_nifti(
         folder / "derivatives/labels/sub-x01/anat/sub-x01_T2star_label-spine_dseg.nii.gz",
         files.totalspineseg(anatomy, number),

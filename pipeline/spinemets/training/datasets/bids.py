@@ -5,8 +5,7 @@
 ``_label-SC_seg`` (cord) and ``_label-canal_seg`` are laid over it. Values of TotalSpineSeg:
 cord 1, canal 2, C1 to C7 11 to 17, T1 to T12 21 to 32, L1 to L5 (L6) 41 to 45 (46), sacrum 50,
 discs 63 to 67 (below C2 to C6), 71 to 82 (below C7 to T11), 91 to 95 (below T12 to L4), 100.
-spine-generic labels its ``T2star`` in the same way; these are axial, a few slices 5 mm apart, some with
-an axis of echoes, and are left out.
+spine-generic labels its ``T2star`` in the same way; these are axial, a few slices 5 mm apart, and left out.
 Sources: https://github.com/spine-generic/data-multi-subject,
 https://openneuro.org/datasets/ds005616, https://github.com/neuropoly/totalspineseg.
 """
