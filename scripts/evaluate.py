@@ -27,10 +27,11 @@ from spinemets.evaluation.files import (
     read_study_result,
     result_named,
 )
+from spinemets.evaluation.lesions import UNKNOWN
 from spinemets.evaluation.levels import LevelOutcome, identification_rates, studies_all_right
 from spinemets.evaluation.overlap import dice, share_near
 from spinemets.evaluation.phantoms import KINDS, PhantomVerdict, all_studies, judge, phantom_tables
-from spinemets.evaluation.results import ExamScore, score_exam, summarise
+from spinemets.evaluation.results import ExamScore, StudyResult, score_exam, summarise
 from spinemets.evaluation.spider import SpiderScore, score_spider
 from spinemets.evaluation.tables import Row, mean_row, to_json, to_markdown
 
@@ -93,20 +94,23 @@ def results(
         scores = []
         failures: dict[str, list[Failure]] = {"missed": [], "made_up": []}
         unscored: dict[str, list[str]] = {"anatomy": [], "lesions": []}
+        unknown: list[str] = []
         known = find_studies(truths)
         for name, truth in known.items():
             # Where there is but one of each, a folder's name need not be a scan's.
             only = next(iter(found.values())) if len(found) == len(known) == 1 else None
             result = only or result_named(name, found, results)
-            score = score_exam(read_study_result(result), read_study_result(truth), patient=_patient(name))
+            true = read_study_result(truth)
+            score = score_exam(read_study_result(result), true, patient=_patient(name))
             scores.append(score)
+            unknown += [name] * _knows_no_lesion(true)
             for kind in (unscored.keys() & truth.maps.keys()) - result.maps.keys():
                 unscored[kind].append(name)
             if score.lesions is not None:
                 failures["missed"] += missed(score.lesions, truth)
                 failures["made_up"] += made_up(score.lesions, result)
         tables = summarise(scores)
-        _tell_unscored(unscored)
+        _tell_unscored(unscored, unknown)
         _show(tables, output)
         if report is not None:
             text = _write_report(scores, tables, report)
@@ -147,7 +151,20 @@ def _markdown(tables: Mapping[str, Sequence[Row]]) -> str:
     return "\n".join(f"## {name}\n\n{to_markdown(rows)}\n" for name, rows in tables.items())
 
 
-def _tell_unscored(unscored: Mapping[str, Sequence[str]]) -> None:
+def _knows_no_lesion(truth: StudyResult) -> bool:
+    """Whether all that a truth shows of lesions is unknown, as a mask of 0 and 255 says."""
+    if truth.lesions is None or UNKNOWN in truth.findings:
+        return False
+    return np.unique(truth.lesions[truth.lesions > 0]).tolist() == [UNKNOWN]
+
+
+def _tell_unscored(unscored: Mapping[str, Sequence[str]], unknown: Sequence[str]) -> None:
+    if unknown:
+        click.echo(
+            f"lesions of {', '.join(unknown)}: all that the truth shows is 255, where nothing is known; "
+            "lesions are numbered from 1",
+            err=True,
+        )
     for kind, studies in unscored.items():
         if studies:
             names = ", ".join(studies)

@@ -265,6 +265,20 @@ def test_a_result_without_a_label_map_that_its_truth_has_is_named(tmp_path):
     )
 
 
+def test_a_truth_of_0_and_255_is_told_as_one_that_shows_no_lesion(tmp_path):
+    truth = truth_result()
+    drawn = replace(truth, lesions=np.where(truth.lesions > 0, 255, 0).astype(np.uint8), findings={})
+    for name, shown in (("s1", truth), ("s2", drawn)):
+        write(tmp_path / "out" / name, "report.json", found_result())
+        write(tmp_path / "truth" / name, "truth.json", shown)
+    done = run("results", tmp_path / "out", tmp_path / "truth")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("lesions of s2: all that the truth shows is 255")
+    shutil.rmtree(tmp_path / "truth" / "s2")
+    write(tmp_path / "truth" / "s2", "truth.json", replace(drawn, findings={255: EXTRADURAL}))
+    assert run("results", tmp_path / "out", tmp_path / "truth").stderr == ""
+
+
 def test_results_that_became_truths_are_of_their_subjects_not_of_their_data_set(tmp_path):
     for name in ("set_sub-1_ses-1", "set_sub-1_ses-2", "set_sub-2"):
         write(tmp_path / "out" / name, "report.json", found_result())

@@ -83,6 +83,14 @@ def test_an_exam_without_lesions_or_anatomy_is_refused(tmp_path):
         read("own_masks", folder)
 
 
+def test_a_mask_of_255_alone_is_told_from_one_that_is_empty(tmp_path):
+    folder = files.own_masks(tmp_path, ("p01",), anatomy_too=False)
+    drawn = np.where(files.lesions() > 0, 255, 0).astype(np.uint8)
+    files.write_nifti(folder / "truth/p01_T1w_lesions.nii.gz", drawn)
+    with pytest.raises(UnsupportedInputError, match="shows is 255, .* lesions are numbered from 1"):
+        read("own_masks", folder)
+
+
 def test_a_datalist_s_lists_are_its_split_and_its_names_its_labels(tmp_path, scans):
     cases = LAYOUTS["datalist"].find(files.datalist(tmp_path))
     assert {case.patient: case.subset for case in cases} == {"case1": "train", "case2": "validation"}

@@ -172,6 +172,10 @@ def scan_of_lesions(
         # The mask's own anatomy stands; only what it leaves open is narrowed down.
         allowed[inside & (allowed == ANY)] = channels
     if not structures.any():
+        if (lesions == UNKNOWN_LESION).any():
+            raise UnsupportedInputError(
+                f"{scan.subject}: all that its mask shows is 255, where nothing is known; lesions are numbered from 1"
+            )
         raise UnsupportedInputError(
             f"{scan.subject}: holds neither a lesion nor anatomy; give anatomy (as spinemets detect writes "
             "it) for exams without lesions"
