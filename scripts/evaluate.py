@@ -155,7 +155,7 @@ def _knows_no_lesion(truth: StudyResult) -> bool:
     """Whether all that a truth shows of lesions is unknown, as a mask of 0 and 255 says."""
     if truth.lesions is None or UNKNOWN in truth.findings:
         return False
-    return np.unique(truth.lesions[truth.lesions > 0]).tolist() == [UNKNOWN]
+    return set(np.unique(truth.lesions).tolist()) - {0} == {UNKNOWN}
 
 
 def _tell_unscored(unscored: Mapping[str, Sequence[str]], unknown: Sequence[str]) -> None:

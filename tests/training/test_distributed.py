@@ -108,7 +108,7 @@ def test_processes_that_find_different_checkpoints_are_refused(tmp_path):
             return (value + 2) / 2
 
     recipe = Recipe.model_validate(recipe_of(tmp_path))
-    with pytest.raises(ConfigError, match="would go on from step 0, .* machines share"):
+    with pytest.raises(ConfigError, match=r"would go on from step 0, .* machines share"):
         train(recipe, TrainingFiles(tmp_path, tmp_path / "runs/x"), torch.device("cpu"), Apart(0, 2))
 
 

@@ -87,7 +87,7 @@ def test_a_mask_of_255_alone_is_told_from_one_that_is_empty(tmp_path):
     folder = files.own_masks(tmp_path, ("p01",), anatomy_too=False)
     drawn = np.where(files.lesions() > 0, 255, 0).astype(np.uint8)
     files.write_nifti(folder / "truth/p01_T1w_lesions.nii.gz", drawn)
-    with pytest.raises(UnsupportedInputError, match="shows is 255, .* lesions are numbered from 1"):
+    with pytest.raises(UnsupportedInputError, match=r"shows is 255, .* lesions are numbered from 1"):
         read("own_masks", folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -126,11 +127,12 @@ def _cases(dataset: DatasetSettings, folder: Path, part: Subset) -> list[Case]:
     if dataset.split is None:
         chosen = [case for case in cases if _own_part(case) == part]
         parts = {(case.patient, _own_part(case)) for case in cases}
-        torn = len(parts) - len({patient for patient, _ in parts})
+        torn = sum(count > 1 for count in Counter(patient for patient, _ in parts).values())
         if torn and part == "train":
             _log.warning(
                 "%s: %d patients have images in more than one of the data set's own parts, so that some are "
-                "trained and measured on; make a split with scripts/make_splits.py",
+                "trained and measured on; make a split with scripts/make_splits.py (in a datalist, `patient` "
+                "names them)",
                 dataset.kind,
                 torn,
             )

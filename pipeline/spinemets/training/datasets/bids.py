@@ -60,8 +60,7 @@ def find_cases(folder: Path) -> tuple[Case, ...]:
         patient = place.parts[1].removeprefix("sub-")
         cases.setdefault(stem, Case(patient, stem, files, weighting_from_name(image.name)))
     expected = (
-        "sub-<id>/anat/<image>.nii.gz, a T1w or T2w, "
-        f"and derivatives/labels/sub-<id>/anat/<image>{_SPINE}"
+        f"sub-<id>/anat/<image>.nii.gz, a T1w or T2w, and derivatives/labels/sub-<id>/anat/<image>{_SPINE}"
     )
     return need_cases(list(cases.values()), folder, expected)
 

@@ -174,7 +174,8 @@ def scan_of_lesions(
     if not structures.any():
         if (lesions == UNKNOWN_LESION).any():
             raise UnsupportedInputError(
-                f"{scan.subject}: all that its mask shows is 255, where nothing is known; lesions are numbered from 1"
+                f"{scan.subject}: all that its mask shows is 255, where nothing is known; "
+                "lesions are numbered from 1"
             )
         raise UnsupportedInputError(
             f"{scan.subject}: holds neither a lesion nor anatomy; give anatomy (as spinemets detect writes "
