@@ -92,6 +92,26 @@ def test_a_lesions_region_is_that_of_the_level_that_holds_most_of_it(phantom):
     assert only["levels"] == ["L1"]
 
 
+def test_a_lesion_of_the_sac_has_the_level_that_it_lies_behind(phantom):
+    grid = field_of_view(phantom, "lumbar")
+    profile, bodies = phantom.profile, phantom.centroids_mm()
+    heights = profile.bottom_mm + 0.5 * np.arange(len(profile.cosine))
+    middles = zip(profile.canal_x_mm, profile.canal_y_mm, heights, strict=True)
+    canal = np.array([phantom.deformed(point) for point in middles])
+    # 8 mm above its middle is still behind its body.
+    behind = canal[np.linalg.norm(canal - np.array(bodies[Level.S1]), axis=1).argmin() + 16]
+    assert min(bodies, key=lambda level: abs(bodies[level][2] - behind[2])) is Level.L5
+    compartments = (Compartment.INTRADURAL_EXTRAMEDULLARY,)
+    (drawn,) = draw_lesions(phantom, grid, 1, compartments, np.random.default_rng(2))
+    labels = rasterise(replace(phantom, lesions=(drawn,)), grid)
+    lesion = np.zeros_like(labels.lesion)
+    lesion[tuple(np.rint(grid.to_index(behind)).astype(int))] = 1
+    record = truth_record(replace(phantom, lesions=(drawn,)), replace(labels, lesion=lesion))
+    (only,) = record["lesions"]
+    assert only["levels"] == ["S1"]
+    assert only["region"] == "sacral"
+
+
 def test_every_sequence_shows_the_same_spine_and_equal_seeds_give_equal_studies(monkeypatch):
     def scan(phantom, grid, _weighting, rng, _properties):
         labels = type("Labels", (), {"grid": grid, "phantom": phantom})

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
 from spinemets.classification.place import touches
@@ -19,6 +20,7 @@ from spinemets.simulation.contrast import draw_properties
 from spinemets.simulation.disease import PhantomLesion
 from spinemets.simulation.implicit import draw_waves
 from spinemets.simulation.phantom import PhantomOptions, SpinePhantom, draw_spine
+from spinemets.simulation.profile import STEP_MM
 from spinemets.simulation.rasterisation import PhantomLabels
 from spinemets.simulation.shapes import log_uniform
 from spinemets.simulation.tissues import LEVEL_OF_CODE
@@ -50,6 +52,7 @@ _SPACING_MM: PointMm = (4.0, 1.0, 1.0)
 _RADIUS_MM = (4.0, 14.0)
 _INTRADURAL_RADIUS_MM = (2.5, 5.0)
 _EPIDURAL_CHANCE = 0.25
+_CANAL_SAMPLED_MM = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,7 @@ def truth_record(phantom: SpinePhantom, labels: PhantomLabels) -> dict[str, obje
         touched, main = _levels_of(labels.vertebra[mask], labels.grid.voxel_volume_mm3)
         centre = labels.grid.to_world(np.argwhere(mask)).mean(axis=0)
         if main is None:
-            main = min(centroids.items(), key=lambda entry: abs(entry[1][2] - float(centre[2])))[0]
+            main = _level_beside(phantom, centre)
         region: SpineRegion = main.region
         lesions.append(
             {
@@ -212,6 +215,18 @@ def truth_record(phantom: SpinePhantom, labels: PhantomLabels) -> dict[str, obje
             }
         )
     return {"levels": levels, "lesions": lesions}
+
+
+def _level_beside(phantom: SpinePhantom, point_mm: npt.NDArray[np.float64]) -> VertebralLevel:
+    """The level whose body is nearest along the canal, which behind a sacrum is not the nearest in height."""
+    profile, centroids = phantom.profile, phantom.centroids_mm()
+    every = slice(None, None, round(_CANAL_SAMPLED_MM / STEP_MM))
+    heights = profile.bottom_mm + STEP_MM * np.arange(len(profile.cosine))
+    middle = zip(profile.canal_x_mm[every], profile.canal_y_mm[every], heights[every], strict=True)
+    canal = np.array([phantom.deformed(point) for point in middle])
+    along = np.concatenate(([0.0], np.linalg.norm(np.diff(canal, axis=0), axis=1).cumsum()))
+    place, *bodies = along[cKDTree(canal).query(np.array([tuple(point_mm), *centroids.values()]))[1]]
+    return list(centroids)[int(np.abs(np.array(bodies) - place).argmin())]
 
 
 def _levels_of(codes: Labels, voxel_mm3: float) -> tuple[list[VertebralLevel], VertebralLevel | None]:
