@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spinemets.io.contrast_words import stated_contrast
-from spinemets.io.weighting import plain_words
+from spinemets.io.plain_words import plain_words
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from spinemets.io.exclusions import contrast_exclusion, derived_exclusion, is_localiser
+from spinemets.io.plain_words import plain_words
 from spinemets.io.weighting import (
     AcquisitionHeader,
     has_t1_words,
     native_if_silent,
-    plain_words,
     weighting_from_header,
     weighting_from_name,
 )

@@ -12,41 +12,36 @@ from __future__ import annotations
 
 import re
 
+from spinemets.io.plain_words import WORD_END, WORD_START, any_word
+
 __all__ = ["stated_contrast"]
 
-_START, _END = r"(?<![a-z0-9])", r"(?![a-z0-9])"
-
-
-def _words(*alternatives: str) -> re.Pattern[str]:
-    return re.compile(_START + "(?:" + "|".join(alternatives) + ")" + _END)
-
-
 _SPINE = r"(?:spine|sp|wirbel\w*|ws|col\w*|rachis|cerv\w*|neck|cord)"
-_NOT_SPINE = rf"(?! ?{_SPINE}{_END})"
-_NOT_LETTER = rf"(?! ?(?:[+&]|and|und|et|e|y)? ?(?:{_SPINE}|th?|tl|ls?){_END})"
-_NOT_REGION = rf"{_NOT_LETTER}(?! ?(?:[+&]|and|und|et|e|y)? ?(?:thor\w*|lumb\w*){_END})"
+_NOT_SPINE = rf"(?! ?{_SPINE}{WORD_END})"
+_NOT_LETTER = rf"(?! ?(?:[+&]|and|und|et|e|y)? ?(?:{_SPINE}|th?|tl|ls?){WORD_END})"
+_NOT_REGION = rf"{_NOT_LETTER}(?! ?(?:[+&]|and|und|et|e|y)? ?(?:thor\w*|lumb\w*){WORD_END})"
 _NOT_BEHIND_LETTER = r"(?<!\bt)(?<!\bl)"
 _NOT_BEHIND_SPACED_LETTER = r"(?<!\bt )(?<!\bl )"
 _AGENT = (
     r"(?:gd|gad(?:[ao]\w*)?|km|ce|contrast\w*|kontrast\w*|inj\w*|mdc|dotarem|prohance|magnevist|multihance"
     r"|clariscan|omniscan)"
 )
-_CONTRAST = _words(
+_CONTRAST = any_word(
     _AGENT, rf"post ?{_AGENT}", r"post(?! ?op)", r"t1w? ?(?:fs ?)?(?:ce|gd|km)",
     rf"t1w?c{_NOT_SPINE}", rf"t1w? ?fs ?c{_NOT_REGION}", r"t1w? c ?fs",
 )  # fmt: skip
 _PLUS_CONTRAST = re.compile(
-    rf"\+ ?(?:{_AGENT}|iv|mc){_END}|{_NOT_BEHIND_LETTER}\+c{_END}"
-    rf"|{_NOT_BEHIND_LETTER}{_NOT_BEHIND_SPACED_LETTER}\+ c{_NOT_LETTER}{_END}"
-    rf"|{_START}c(?:\+| \+{_NOT_LETTER}){_END}"
+    rf"\+ ?(?:{_AGENT}|iv|mc){WORD_END}|{_NOT_BEHIND_LETTER}\+c{WORD_END}"
+    rf"|{_NOT_BEHIND_LETTER}{_NOT_BEHIND_SPACED_LETTER}\+ c{_NOT_LETTER}{WORD_END}"
+    rf"|{WORD_START}c(?:\+| \+{_NOT_LETTER}){WORD_END}"
 )
 _WITHOUT = r"(?:without|wo|ohne|sans|sin|senza)"
-_NO_CONTRAST = _words(
+_NO_CONTRAST = any_word(
     rf"(?:no|non|pre|vor|avant|antes|{_WITHOUT}) ?(?:de )?(?:l )?(?:{_AGENT}|iv|mc|c)", rf"{_WITHOUT}$",
     r"non ?con", r"pre(?! ?op)", r"nativ\w*", "unenhanced", "plain",
 )  # fmt: skip
 _WITH, _AND = r"(?:w|with|mit|avec|con)", r" ?(?:and|und|et|e|y|&|\+)? ?"
-_BOTH = _words(
+_BOTH = any_word(
     _WITH + _AND + _WITHOUT, _WITHOUT + _AND + _WITH,
     rf"pre{_AND}post", rf"post{_AND}pre", rf"vor{_AND}nach", rf"avant{_AND}apres", rf"before{_AND}after",
 )  # fmt: skip

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 
 from spinemets.io.listing import Rejection
-from spinemets.io.weighting import AcquisitionHeader, has_t1_words, plain_words
+from spinemets.io.plain_words import plain_words
+from spinemets.io.weighting import AcquisitionHeader, has_t1_words
 
 __all__ = ["contrast_exclusion", "derived_exclusion", "exclusion", "is_localiser"]
 

@@ -16,11 +16,11 @@ from spinemets.io.exclusions import exclusion
 from spinemets.io.file_names import FileName, case_of_structure, image_stem, parse_file_name
 from spinemets.io.files import is_label_map_by_header, read_image_header
 from spinemets.io.listing import IgnoredFile, Rejection, SeriesListing, StudyListing
+from spinemets.io.plain_words import plain_words
 from spinemets.io.selection import head_foot_extent
 from spinemets.io.weighting import (
     AcquisitionHeader,
     native_if_silent,
-    plain_words,
     underlying_contrast,
     weighting_from_header,
 )

@@ -41,11 +41,11 @@ Of contrast agent the first that speaks decides:
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spinemets.io.contrast_words import stated_contrast
+from spinemets.io.plain_words import WORD_START, any_word, plain_words
 from spinemets.volume import Weighting
 
 __all__ = [
@@ -54,7 +54,6 @@ __all__ = [
     "has_t1_words",
     "names_agent",
     "native_if_silent",
-    "plain_words",
     "underlying_contrast",
     "weighting_from_header",
     "weighting_from_name",
@@ -96,32 +95,22 @@ class AcquisitionHeader:
     contrast_named_in_study: bool = False
 
 
-_LEVEL_RANGE = re.compile(r"\b(?:th|[ctls])\d{1,2}\s*(?:-|/|bis|to|a)\s*(?:th|[ctls])\d{1,2}\b")
-# "sT2W_TSE": Philips puts a letter before the names of its protocols.
-_PHILIPS_LETTER = re.compile(r"(?<![a-z0-9])[esd](?=(?:t[12]|pd)w)")
-_START, _END = r"(?<![a-z0-9])", r"(?![a-z0-9])"
-
-
-def _words(*alternatives: str) -> re.Pattern[str]:
-    return re.compile(_START + "(?:" + "|".join(alternatives) + ")" + _END)
-
-
-_T1 = re.compile(_START + r"t1(?![0-9])")
-_T2 = re.compile(_START + r"t2(?![0-9*]| ?star)")
-_PD = _words(r"pd(?:w|wi|w?fs)?", r"proton\w*", r"densite de protons?", "dp", "rho")
+_T1 = re.compile(WORD_START + r"t1(?![0-9])")
+_T2 = re.compile(WORD_START + r"t2(?![0-9*]| ?star)")
+_PD = any_word(r"pd(?:w|wi|w?fs)?", r"proton\w*", r"densite de protons?", "dp", "rho")
 _PATTERNS = ((Weighting.T1, _T1), (Weighting.T2, _T2), (Weighting.PD, _PD))
-_T2_STAR = _words(r"t2 ?\*\w*", r"t2 ?star\w*", "medic", "merge", "m ?ffe", "swi", "swan", r"me2d\w*")
-_BALANCED = _words(
+_T2_STAR = any_word(r"t2 ?\*\w*", r"t2 ?star\w*", "medic", "merge", "m ?ffe", "swi", "swan", r"me2d\w*")
+_BALANCED = any_word(
     "ciss", "fiesta c?", "fiesta", r"tru?e?fi(?:sp)?", "bssfp", "balanced", r"s?b ?(?:ffe|tfe)", "drive",
     "cosmic",
 )  # fmt: skip
-_STIR = _words("stir", "tirm", r"ir ?tse", r"ir ?fse", r"t2 ?ir", r"stir\w*")
-_DARK_FLUID = _words("flair", r"dark ?fl\w*", "df")
-_FAT_SUPPRESSED = _words(
+_STIR = any_word("stir", "tirm", r"ir ?tse", r"ir ?fse", r"t2 ?ir", r"stir\w*")
+_DARK_FLUID = any_word("flair", r"dark ?fl\w*", "df")
+_FAT_SUPPRESSED = any_word(
     "fs", r"(?:t1|t2|pd)w? ?fs", r"f ?sat\w*", r"fat ?s\w*", r"fett\w*", "spair", "spir", "chess", "proset",
     "we", r"water ?exc\w*", r"sat\w* (?:de )?(?:gra[is]\w*|grasa)", r"soppr\w* (?:del )?gras\w*",
 )  # fmt: skip
-_NOT_FAT_SUPPRESSED = _words(r"(?:no|non|without|ohne|sans|sin|senza) ?(?:fs|fat ?s\w*|fett\w*|sat\w*)")
+_NOT_FAT_SUPPRESSED = any_word(r"(?:no|non|without|ohne|sans|sin|senza) ?(?:fs|fat ?s\w*|fett\w*|sat\w*)")
 # De-identified files name no agent, even those of images after one. The last is what stands in our
 # copies for the meaning of a code.
 _UNSTATED_AGENT = {
@@ -139,14 +128,14 @@ _DIXON_IMAGE_TYPES = {
     },
 }  # fmt: skip
 DIXON_WEIGHTINGS = frozenset(_DIXON_IMAGE_TYPES)
-_DIXON = _words(r"m?dixon\w*", "ideal", "flex", "lava ?flex")
+_DIXON = any_word(r"m?dixon\w*", "ideal", "flex", "lava ?flex")
 _DIXON_WORDS = {
-    Weighting.DIXON_OUT_OF_PHASE: _words(
+    Weighting.DIXON_OUT_OF_PHASE: any_word(
         "opp", r"opp\w* ?phase", r"out(?: of)? ?phase", "outphase", r"(?<!post )(?<!pre )op"
     ),
-    Weighting.DIXON_IN_PHASE: _words("in", "in ?phase", "ip"),
-    Weighting.DIXON_WATER: _words("w", "water", "wasser", "eau", "agua"),
-    Weighting.DIXON_FAT: _words("f", "fat", "fett", "graisse", "grasa"),
+    Weighting.DIXON_IN_PHASE: any_word("in", "in ?phase", "ip"),
+    Weighting.DIXON_WATER: any_word("w", "water", "wasser", "eau", "agua"),
+    Weighting.DIXON_FAT: any_word("f", "fat", "fett", "graisse", "grasa"),
 }
 _PREFIXED_DIXON = re.compile(r"^\s*(water|fat|in ?phase|out ?phase)\s*:", re.IGNORECASE)
 _PREFIXES = {
@@ -161,20 +150,6 @@ _STATED_CONTRASTS = {
     "PROTON_DENSITY": Weighting.PD,
     "STIR": Weighting.T2_FS,
 }
-
-
-def plain_words(text: str) -> str:
-    """Lower-case text without accents, with separators as spaces.
-
-    Ranges of vertebrae and the letter before Philips' names are removed.
-
-    >>> plain_words("Sag_T2-TSE Pondéré (C7-T1)")
-    'sag t2 tse pondere'
-    """
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    plain = _PHILIPS_LETTER.sub("", plain.replace("_", " "))
-    plain = re.sub(r"\bw/o\b", "without", _LEVEL_RANGE.sub(" ", plain))
-    return " ".join(re.sub(r"[-/\\.,:;()\[\]{}^=]+", " ", plain).split())
 
 
 def has_t1_words(text: str) -> bool:
@@ -269,18 +244,25 @@ def _of_series(texts: Sequence[str]) -> str:
     return " ".join((*texts[:2], *own))
 
 
-def _is_of_examination(named: Collection[Weighting], described: Collection[Weighting]) -> bool:
+def _is_of_examination(named: frozenset[Weighting], described: frozenset[Weighting]) -> bool:
     """Whether a protocol of these weightings cannot be that of a series described by those."""
     # PD and T2 are the two echoes of one sequence.
     several = Weighting.T1 in named and len(named) > 1
-    return several or bool(named and described and not set(named) & set(described))
+    return several or bool(named and described and not named & described)
 
 
 def _named(words: str) -> frozenset[Weighting]:
     """Every weighting that a text names; STIR counts as T2."""
-    stir = _STIR.search(words) and not _DARK_FLUID.search(words)
-    named = {weighting for weighting, pattern in _PATTERNS if pattern.search(words)}
-    return frozenset(named | {Weighting.T2}) if stir else frozenset(named)
+    stir = (Weighting.T2,) if _names_stir(words) else ()
+    return frozenset((*_written(words), *stir))
+
+
+def _written(words: str) -> list[Weighting]:
+    return [weighting for weighting, pattern in _PATTERNS if pattern.search(words)]
+
+
+def _names_stir(words: str) -> bool:
+    return bool(_STIR.search(words)) and not _DARK_FLUID.search(words)
 
 
 def _is_t2_star(header: AcquisitionHeader, words: str) -> bool:
@@ -314,7 +296,7 @@ def _is_stir(header: AcquisitionHeader, words: str) -> bool:
     short_inversion = inversion_time is not None and 80 <= inversion_time <= 300
     if header.acquisition_contrast.upper() == "STIR":
         return True
-    if _STIR.search(words) and not _DARK_FLUID.search(words):
+    if _names_stir(words):
         return inversion_time is None or inversion_time <= 300
     gradient = "GR" in header.scanning_sequence and "SE" not in header.scanning_sequence
     return "IR" in header.scanning_sequence and short_inversion and not gradient
@@ -322,7 +304,7 @@ def _is_stir(header: AcquisitionHeader, words: str) -> bool:
 
 def _spoken(words: str) -> Weighting | None:
     """The one weighting that a text names; None where it names none or several."""
-    named = [weighting for weighting, pattern in _PATTERNS if pattern.search(words)]
+    named = _written(words)
     if not named and _BALANCED.search(words):
         return Weighting.T2
     return named[0] if len(named) == 1 else None
