@@ -19,7 +19,7 @@ from spinemets.anatomy import Structure
 from spinemets.volume import Grid
 from spinemets.voxels import SAMPLED_VOXELS, bounding_box, corner, islands_of, thin_out
 
-__all__ = ["SpinalAxis", "fit_spinal_axis"]
+__all__ = ["SpinalAxis", "axis_through", "fit_spinal_axis"]
 
 Array = npt.NDArray[np.float64]
 
@@ -109,7 +109,7 @@ def fit_spinal_axis(anatomy: npt.NDArray[np.uint8], grid: Grid) -> SpinalAxis | 
         return None
     samples = np.arange(heights.max(), heights.min() - 1.0, -2.0)
     curve = np.column_stack([_smooth(heights, centres, weights, samples), samples])
-    return _axis_through(curve)
+    return axis_through(curve)
 
 
 def _bin_centres(
@@ -193,8 +193,8 @@ def _local_quadratic(heights: Array, centres: Array, weights: Array, samples: Ar
     return np.asarray(np.linalg.solve(normal, right)[:, 0, :])
 
 
-def _axis_through(curve: Array) -> SpinalAxis:
-    """Lengthen a head-to-foot curve straight at both ends and sample it every millimetre."""
+def axis_through(curve: Array) -> SpinalAxis:
+    """Lengthen a curve from head to foot, (n, 3) in RAS+ mm, straight at both ends; sample it every mm."""
     up, down = curve[0] - curve[min(5, len(curve) - 1)], curve[-1] - curve[max(-6, -len(curve))]
     reach = np.arange(2.0, _EXTENSION_MM + 1.0, 2.0)[:, None]
     head = curve[0] + reach[::-1] * up / np.linalg.norm(up)

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
 from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
 from spinemets.classification.place import touches
@@ -24,6 +23,7 @@ from spinemets.simulation.profile import STEP_MM
 from spinemets.simulation.rasterisation import PhantomLabels
 from spinemets.simulation.shapes import log_uniform
 from spinemets.simulation.tissues import LEVEL_OF_CODE
+from spinemets.spinal_axis import SpinalAxis, axis_through
 from spinemets.volume import Grid, Weighting
 
 __all__ = [
@@ -52,7 +52,7 @@ _SPACING_MM: PointMm = (4.0, 1.0, 1.0)
 _RADIUS_MM = (4.0, 14.0)
 _INTRADURAL_RADIUS_MM = (2.5, 5.0)
 _EPIDURAL_CHANCE = 0.25
-_CANAL_SAMPLED_MM = 2.0
+_CANAL_SAMPLED_MM = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def truth_record(phantom: SpinePhantom, labels: PhantomLabels) -> dict[str, obje
         for level, point in centroids.items()
         if ((labels.grid.to_index(point) >= 0) & (labels.grid.to_index(point) <= upper)).all()
     ]
-    lesions = []
+    canal, lesions = _canal(phantom), []
     for number, lesion in enumerate(phantom.lesions, start=1):
         mask = labels.lesion == number
         if not mask.any():
@@ -202,7 +202,9 @@ def truth_record(phantom: SpinePhantom, labels: PhantomLabels) -> dict[str, obje
         touched, main = _levels_of(labels.vertebra[mask], labels.grid.voxel_volume_mm3)
         centre = labels.grid.to_world(np.argwhere(mask)).mean(axis=0)
         if main is None:
-            main = _level_beside(phantom, centre)
+            # Along the canal: behind a tilted sacrum the level nearest in height is the one above.
+            place, *bodies = canal.project([tuple(centre), *centroids.values()])[:, 0]
+            main = list(centroids)[int(np.abs(np.array(bodies) - place).argmin())]
         region: SpineRegion = main.region
         lesions.append(
             {
@@ -217,16 +219,13 @@ def truth_record(phantom: SpinePhantom, labels: PhantomLabels) -> dict[str, obje
     return {"levels": levels, "lesions": lesions}
 
 
-def _level_beside(phantom: SpinePhantom, point_mm: npt.NDArray[np.float64]) -> VertebralLevel:
-    """The level whose body is nearest along the canal, which behind a sacrum is not the nearest in height."""
-    profile, centroids = phantom.profile, phantom.centroids_mm()
-    every = slice(None, None, round(_CANAL_SAMPLED_MM / STEP_MM))
+def _canal(phantom: SpinePhantom) -> SpinalAxis:
+    """The curve through the canal's middle."""
+    profile = phantom.profile
+    every = slice(None, None, -round(_CANAL_SAMPLED_MM / STEP_MM))
     heights = profile.bottom_mm + STEP_MM * np.arange(len(profile.cosine))
     middle = zip(profile.canal_x_mm[every], profile.canal_y_mm[every], heights[every], strict=True)
-    canal = np.array([phantom.deformed(point) for point in middle])
-    along = np.concatenate(([0.0], np.linalg.norm(np.diff(canal, axis=0), axis=1).cumsum()))
-    place, *bodies = along[cKDTree(canal).query(np.array([tuple(point_mm), *centroids.values()]))[1]]
-    return list(centroids)[int(np.abs(np.array(bodies) - place).argmin())]
+    return axis_through(np.array([phantom.deformed(point) for point in middle]))
 
 
 def _levels_of(codes: Labels, voxel_mm3: float) -> tuple[list[VertebralLevel], VertebralLevel | None]:

@@ -6,7 +6,6 @@ Public data sets do not fit into memory, and reading their files takes longer th
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from spinemets.atomic import atomic_write_bytes
 from spinemets.errors import UnreadableFileError
 from spinemets.training.datasets.cases import Case, Layout
 from spinemets.training.scans import LabelledScan
+from spinemets.training.study_files import write_arrays
 from spinemets.volume import Weighting
 
 __all__ = ["PackedScans", "pack"]
@@ -91,9 +90,7 @@ def _store(scan: LabelledScan, path: Path) -> None:
         arrays["lesions"] = scan.lesions
     arrays["spacing_mm"] = np.array(scan.spacing_mm)
     arrays["weighting"], arrays["subject"] = np.array(scan.weighting.value), np.array(scan.subject)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    atomic_write_bytes(path, buffer.getvalue())
+    write_arrays(path, arrays)
 
 
 def _load(path: Path) -> LabelledScan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
-from spinemets.atomic import atomic_write_bytes
 from spinemets.channels import Channel
 from spinemets.simulation.contrast import random_contrast, signal
 from spinemets.simulation.phantom import SpinePhantom, draw_spine
@@ -19,6 +17,7 @@ from spinemets.simulation.rasterisation import PhantomLabels, rasterise
 from spinemets.simulation.studies import draw_lesions
 from spinemets.simulation.tissues import LEVEL_OF_CODE, structure_of_tissue
 from spinemets.training.scans import LabelledScan, bit
+from spinemets.training.study_files import write_arrays
 from spinemets.volume import Grid, Weighting
 
 __all__ = ["draw_diseased_phantom", "draw_phantom_scan", "with_open_edges"]
@@ -92,10 +91,11 @@ def _kept(
 ) -> Mapping[str, npt.NDArray[np.generic]]:
     """The arrays of a phantom, drawn where the file is not there yet."""
     if not path.exists():
-        buffer = io.BytesIO()
         image, allowed, structures, numbers = _draw(seed, index, weighting, lesions)
-        np.savez_compressed(buffer, image=image, allowed=allowed, structures=structures, lesions=numbers)
-        atomic_write_bytes(path, buffer.getvalue())
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            "image": image, "allowed": allowed, "structures": structures, "lesions": numbers
+        }  # fmt: skip
+        write_arrays(path, arrays, compressed=True)
     with np.load(path) as stored:
         return dict(stored)
 

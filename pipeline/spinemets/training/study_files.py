@@ -1,8 +1,9 @@
-"""How images of made studies are named and written."""
+"""How images of made studies are named, and how they and prepared arrays are written."""
 
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from spinemets.atomic import atomic_write_bytes
 from spinemets.volume import Weighting
 
-__all__ = ["SUFFIXES", "write_nifti"]
+__all__ = ["SUFFIXES", "write_arrays", "write_nifti"]
 
 # Higher ones make noise hardly smaller.
 _GZIP_LEVEL = 1
@@ -45,3 +46,18 @@ def write_nifti(path: Path, array: npt.NDArray[np.generic], affine: npt.NDArray[
     file.set_sform(affine, code=1)
     file.set_qform(affine, code=1)
     atomic_write_bytes(path, gzip.compress(file.to_bytes(), _GZIP_LEVEL, mtime=0))
+
+
+def write_arrays(
+    path: Path, arrays: Mapping[str, npt.NDArray[np.generic]], *, compressed: bool = False
+) -> None:
+    """Write arrays as ``.npz``, complete or not at all.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    buffer = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(buffer, allow_pickle=False, **arrays)
+    atomic_write_bytes(path, buffer.getvalue())
