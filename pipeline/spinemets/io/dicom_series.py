@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from spinemets.config import ReadingConfig
 from spinemets.errors import GeometryError
-from spinemets.io.dicom_geometry import SliceHeader, SliceStack, build_stack, contrast_of, split_slices
+from spinemets.io.dicom_geometry import SliceHeader, SliceStack, build_stack
 from spinemets.io.dicom_headers import InstanceHeader
+from spinemets.io.dicom_stacks import contrast_of, split_slices
 from spinemets.io.exclusions import derived_exclusion, exclusion
 from spinemets.io.listing import Rejection, SeriesListing
 from spinemets.io.selection import head_foot_extent
