@@ -24,7 +24,6 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_ui
 from spinemets.anatomy import Compartment, VertebralLevel
 from spinemets.atomic import atomic_write_bytes
 from spinemets.errors import OutputError
-from spinemets.findings import PointMm
 from spinemets.io.label_values import ANATOMY_LABELS, LEVEL_LABELS
 from spinemets.simulation.acquisition import AcquisitionOptions, acquire
 from spinemets.simulation.contrast import Protocol, TissueProperties, draw_properties
@@ -34,7 +33,7 @@ from spinemets.simulation.phantom import PhantomOptions, SpinePhantom, draw_spin
 from spinemets.simulation.rasterisation import PhantomLabels
 from spinemets.simulation.studies import truth_record, verse_numbers
 from spinemets.simulation.tissues import structure_of_tissue
-from spinemets.volume import Grid, Weighting
+from spinemets.volume import Grid, PointMm, Weighting
 
 Image = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]

@@ -132,4 +132,4 @@ def test_a_lumbar_scan_that_was_not_trained_on_is_analysed():
     assert score.dice["canal"] >= 0.8
     assert score.dice["disc"] >= 0.7
     assert all(outcome.is_right for outcome in score.levels), score.row()["wrong levels"]
-    assert report.provenance.device == "cpu"
+    assert report.provenance.execution.device == "cpu"

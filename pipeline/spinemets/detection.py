@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -96,8 +96,7 @@ def interpret(
             classify(lesion, segmentation, vertebrae, config.classification) for lesion in lesions
         )
     if segmentation.execution is not None:
-        # A provenance names these facts alike.
-        provenance = replace(provenance, **asdict(segmentation.execution))
+        provenance = replace(provenance, execution=segmentation.execution)
     provenance = replace(provenance, configuration=config.model_dump(mode="json"), timings_s=timings_s)
     cautions = level_cautions(vertebrae, config.levels)
     return build_report(study, segmentation, vertebrae, findings, provenance, cautions)

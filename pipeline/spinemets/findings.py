@@ -17,23 +17,20 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
-from spinemets.segmented import SpineSegmentation
-from spinemets.volume import Grid, Mask, Study
+from spinemets.segmented import NetworkExecution, SpineSegmentation
+from spinemets.volume import Grid, Mask, PointMm, Study
 
 __all__ = [
     "Lesion",
     "LesionFinding",
     "LesionPlace",
     "LevelAlternative",
-    "PointMm",
     "Provenance",
     "ReviewTopic",
     "SequenceSignal",
     "StudyReport",
     "Vertebra",
 ]
-
-PointMm = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +185,8 @@ class Provenance:
         Of spinemets.
     model, model_version, model_sha256
         The bundle's name, version and weights' checksum.
-    device, precision, strategy, passes, parts, fallbacks
-        Where and how the networks ran, as in ``NetworkExecution``; of a loaded model, what is planned.
+    execution
+        Where and how the networks ran; of a loaded model, what is planned.
     configuration
         The effective detection configuration as plain data.
     timings_s
@@ -200,12 +197,7 @@ class Provenance:
     model: str
     model_version: str
     model_sha256: str
-    device: str = "cpu"
-    precision: str = "float32"
-    strategy: str = "whole volume"
-    passes: int = 0
-    parts: int = 1
-    fallbacks: tuple[str, ...] = ()
+    execution: NetworkExecution = field(default_factory=NetworkExecution)
     configuration: Mapping[str, object] = field(default_factory=dict)
     timings_s: Mapping[str, float] = field(default_factory=dict)
 

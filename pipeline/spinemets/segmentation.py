@@ -32,7 +32,7 @@ from spinemets.interpolation import to_source
 from spinemets.network import NetworkDefinition
 from spinemets.registration import Alignment, align, shown_by
 from spinemets.sampling import NetworkFrame, network_frame
-from spinemets.segmented import NetworkMaps, SourceMaps, SpineSegmentation
+from spinemets.segmented import NetworkExecution, NetworkMaps, SourceMaps, SpineSegmentation
 from spinemets.volume import Grid, Study, Volume
 from spinemets.voxels import Box, bounding_box, corner
 
@@ -277,8 +277,7 @@ def load_segmenter(
         model=bundle.name,
         model_version=bundle.version,
         model_sha256=bundle.sha256,
-        device=str(device),
-        precision=arithmetic,
+        execution=NetworkExecution(str(device), arithmetic),
     )
     return CascadeSegmenter((anatomy, lesion), bundle.facts.spacing_mm, config, provenance)
 

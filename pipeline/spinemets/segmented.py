@@ -59,8 +59,8 @@ class NetworkExecution:
         What was done instead of what was planned, in order, in plain sentences.
     """
 
-    device: str
-    precision: str
+    device: str = "cpu"
+    precision: str = "float32"
     strategy: str = "whole volume"
     passes: int = 0
     parts: int = 1

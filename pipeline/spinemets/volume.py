@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from spinemets.errors import GeometryError
 
-__all__ = ["FloatArray", "Grid", "Mask", "Plane", "Series", "Study", "Volume", "Weighting"]
+__all__ = ["FloatArray", "Grid", "Mask", "Plane", "PointMm", "Series", "Study", "Volume", "Weighting"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
+PointMm = tuple[float, float, float]
 
 # For larger products BLAS wakes its threads, which on a busy machine takes longer than the product.
 _ROWS_AT_ONCE = 16_384

@@ -15,6 +15,7 @@ from spinemets.errors import ModelIncompatibleError
 from spinemets.inference import Engine
 from spinemets.network import build_network
 from spinemets.segmentation import load_segmenter, read_networks
+from spinemets.segmented import NetworkExecution
 from stand_in_networks import ANATOMY, LESION, SPACING
 
 
@@ -71,7 +72,7 @@ def test_a_segmenter_says_which_model_it_is_and_where_it_runs(tmp_path):
     assert (provenance.model, provenance.model_version, provenance.model_sha256) == (
         "small", "0.1.0", bundle.sha256,
     )  # fmt: skip
-    assert (provenance.device, provenance.precision) == ("cpu", "float32")
+    assert provenance.execution == NetworkExecution("cpu", "float32")
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def _load_here(load: Callable[[], Models]) -> str | Exception:
         _models = load()
     except (SpinemetsError, MemoryError) as error:
         return error
-    return _models.provenance.device
+    return _models.provenance.execution.device
 
 
 def _segment_packed(loaded: Packed) -> Packed | Failure:

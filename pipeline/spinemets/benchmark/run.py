@@ -69,7 +69,7 @@ def run_benchmark(
         A path holds no study, or more than one.
     """
     segmenter = load_segmenter(bundle, config.segmentation, TimedEngine)
-    device, precision = segmenter.device, getattr(torch, segmenter.provenance.precision)
+    device, precision = segmenter.device, getattr(torch, segmenter.provenance.execution.precision)
     tell("peak of this machine")
     peak = {
         "matmul_gflop_per_s": matmul_gflop_per_s(device, precision),
@@ -86,7 +86,7 @@ def run_benchmark(
         },
         "software": {"spinemets": __version__, "torch": torch.__version__},
         "model": {"name": bundle.name, "version": bundle.version, "sha256": bundle.sha256},
-        "precision": segmenter.provenance.precision,
+        "precision": segmenter.provenance.execution.precision,
         "repeats": plan.repeats,
         "peak": peak,
         "cases": {name: _case(case, peak) for name, case in times.items()},

@@ -27,10 +27,9 @@ from spinemets.batch import study_key
 from spinemets.errors import GeometryError, NoUsableInputError, UnreadableFileError, UnsupportedInputError
 from spinemets.evaluation.results import FindingFacts, StudyResult
 from spinemets.evaluation.spider import SpiderPrediction
-from spinemets.findings import PointMm
 from spinemets.io.files import NIFTI_DAMAGE_ERRORS, read_image_header
 from spinemets.io.label_values import VERSE_LABELS
-from spinemets.volume import Grid
+from spinemets.volume import Grid, PointMm
 
 __all__ = [
     "StudyFiles",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spinemets.anatomy import VertebralLevel
-from spinemets.findings import PointMm
+from spinemets.volume import PointMm
 
 __all__ = [
     "LevelOutcome",

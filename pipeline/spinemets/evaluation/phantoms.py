@@ -25,10 +25,10 @@ from spinemets.anatomy import SpineRegion, VertebralLevel
 from spinemets.evaluation.levels import LevelOutcome, match_levels
 from spinemets.evaluation.statistics import wilson_interval
 from spinemets.evaluation.tables import Row
-from spinemets.findings import PointMm, StudyReport
+from spinemets.findings import StudyReport
 from spinemets.simulation.acquisition import acquire
 from spinemets.simulation.phantom import Numbering, PhantomOptions, SpinePhantom, draw_spine
-from spinemets.volume import Grid, Series, Study, Volume, Weighting
+from spinemets.volume import Grid, PointMm, Series, Study, Volume, Weighting
 
 __all__ = ["KINDS", "PhantomStudy", "PhantomVerdict", "all_studies", "draw_study", "judge", "phantom_tables"]
 

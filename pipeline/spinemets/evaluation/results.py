@@ -51,8 +51,7 @@ from spinemets.evaluation.summary import (
     structure_rows,
 )
 from spinemets.evaluation.tables import Row, mean_row
-from spinemets.findings import PointMm
-from spinemets.volume import Grid
+from spinemets.volume import Grid, PointMm
 
 __all__ = ["ExamScore", "FindingFacts", "StudyResult", "score_exam", "summarise"]
 

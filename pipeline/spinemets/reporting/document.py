@@ -15,7 +15,7 @@ from typing import Literal
 
 from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
 from spinemets.config import LevelConfig
-from spinemets.findings import LesionFinding, LesionPlace, PointMm, Provenance, StudyReport, Vertebra
+from spinemets.findings import LesionFinding, LesionPlace, Provenance, StudyReport, Vertebra
 from spinemets.reporting.schema import (
     AlternativeRecord,
     FindingRecord,
@@ -35,7 +35,7 @@ from spinemets.reporting.words import (
     summary_sentences,
     uncertain_levels,
 )
-from spinemets.volume import Study, Volume
+from spinemets.volume import PointMm, Study, Volume
 
 __all__ = ["OVERVIEW_NAME", "hash_identifier", "overlay_name", "report_document", "review_confidence"]
 
@@ -219,17 +219,18 @@ def _summary(findings: tuple[FindingRecord, ...], levels: tuple[LevelRecord, ...
 
 
 def _provenance(provenance: Provenance) -> ProvenanceRecord:
+    execution = provenance.execution
     return ProvenanceRecord(
         version=provenance.version,
         model=provenance.model,
         model_version=provenance.model_version,
         model_sha256=provenance.model_sha256,
-        device=provenance.device,
-        precision=provenance.precision,
-        strategy=provenance.strategy,
-        passes=provenance.passes,
-        parts=provenance.parts,
-        fallbacks=provenance.fallbacks,
+        device=execution.device,
+        precision=execution.precision,
+        strategy=execution.strategy,
+        passes=execution.passes,
+        parts=execution.parts,
+        fallbacks=execution.fallbacks,
         configuration=json.loads(json.dumps(dict(provenance.configuration), default=str)),
         timings_s={stage: round(seconds, 3) for stage, seconds in provenance.timings_s.items()},
     )

@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from spinemets.findings import PointMm
 from spinemets.simulation.contrast import Protocol, TissueProperties, draw_properties, draw_protocol, signal
 from spinemets.simulation.implicit import draw_waves, smooth_waves
 from spinemets.simulation.phantom import SpinePhantom
 from spinemets.simulation.rasterisation import PhantomLabels, rasterise
 from spinemets.simulation.shapes import log_uniform
-from spinemets.volume import Grid, Weighting
+from spinemets.volume import Grid, PointMm, Weighting
 
 __all__ = [
     "AcquisitionOptions",

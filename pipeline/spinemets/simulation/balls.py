@@ -13,11 +13,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemets.anatomy import Compartment, Structure
-from spinemets.findings import PointMm
 from spinemets.simulation.lesion_places import LesionPlan, PlannedLesion
 from spinemets.simulation.lesions import Implanted
 from spinemets.simulation.shapes import Box, squared_distance
-from spinemets.volume import Mask, Weighting
+from spinemets.volume import Mask, PointMm, Weighting
 
 __all__ = ["plan_balls", "render_balls"]
 

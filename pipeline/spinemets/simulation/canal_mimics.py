@@ -12,10 +12,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemets.anatomy import Structure
-from spinemets.findings import PointMm
 from spinemets.simulation.references import References
 from spinemets.simulation.shapes import Box, smooth_noise, squared_distance
-from spinemets.volume import Mask
+from spinemets.volume import Mask, PointMm
 from spinemets.voxels import bounding_box
 
 __all__ = ["epidural_fat", "flow_voids", "narrowed_canal", "nerve_roots"]

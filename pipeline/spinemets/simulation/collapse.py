@@ -14,8 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemets.anatomy import Structure
-from spinemets.findings import PointMm
-from spinemets.volume import Mask
+from spinemets.volume import Mask, PointMm
 
 __all__ = ["draw_collapse", "moved_image", "moved_labels"]
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.anatomy import Compartment
-from spinemets.findings import PointMm
 from spinemets.simulation.implicit import Coordinates, Waves, smooth_waves
 from spinemets.simulation.tissues import Tissue
+from spinemets.volume import PointMm
 
 __all__ = ["PhantomLesion", "paint_lesions"]
 

@@ -16,10 +16,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemets.anatomy import Compartment, Structure
-from spinemets.findings import PointMm
 from spinemets.simulation.references import BONE
 from spinemets.simulation.shapes import Box, blob, log_uniform, smooth_noise
-from spinemets.volume import Mask
+from spinemets.volume import Mask, PointMm
 
 __all__ = ["ImplantOptions", "LesionPlan", "PlannedLesion", "plan_lesions"]
 

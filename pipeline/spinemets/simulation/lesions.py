@@ -15,11 +15,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemets.anatomy import Compartment, Structure
-from spinemets.findings import PointMm
 from spinemets.simulation.lesion_places import ImplantOptions, LesionPlan, PlannedLesion, plan_lesions
 from spinemets.simulation.references import BONE, References, measure_references, spreads_of_bone
 from spinemets.simulation.shapes import log_uniform, smooth_noise
-from spinemets.volume import Weighting
+from spinemets.volume import PointMm, Weighting
 
 __all__ = ["Implanted", "Look", "implant_lesions", "render_lesions"]
 

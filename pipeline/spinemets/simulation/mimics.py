@@ -16,11 +16,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemets.anatomy import Structure
-from spinemets.findings import PointMm
 from spinemets.simulation.canal_mimics import epidural_fat, flow_voids, narrowed_canal, nerve_roots
 from spinemets.simulation.references import References, measure_references, spread_about_trend
 from spinemets.simulation.shapes import Box, blob, log_uniform, smooth_noise, squared_distance
-from spinemets.volume import Mask, Weighting
+from spinemets.volume import Mask, PointMm, Weighting
 from spinemets.voxels import widened
 
 __all__ = [

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.anatomy import SpineRegion, VertebralLevel
-from spinemets.findings import PointMm
 from spinemets.simulation.column import DiscShape, VertebraShape, stack_column
 from spinemets.simulation.disease import PhantomLesion
 from spinemets.simulation.implicit import Waves, draw_waves, smooth_waves
 from spinemets.simulation.morphometry import COCCYX, Row, region_rows
 from spinemets.simulation.profile import AxialProfile, draw_profile
+from spinemets.volume import PointMm
 
 __all__ = ["PhantomOptions", "SpinePhantom", "draw_spine"]
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from spinemets.findings import PointMm
+from spinemets.volume import PointMm
 
 __all__ = ["Box", "blob", "log_uniform", "smooth_noise", "squared_distance"]
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from spinemets.anatomy import Compartment, SpineRegion, VertebralLevel
 from spinemets.classification.place import touches
 from spinemets.config import ClassificationConfig
-from spinemets.findings import PointMm
 from spinemets.io.label_values import VERSE_LABELS
 from spinemets.simulation.acquisition import acquire
 from spinemets.simulation.contrast import draw_properties
@@ -24,7 +23,7 @@ from spinemets.simulation.rasterisation import PhantomLabels
 from spinemets.simulation.shapes import log_uniform
 from spinemets.simulation.tissues import LEVEL_OF_CODE
 from spinemets.spinal_axis import SpinalAxis, axis_through
-from spinemets.volume import Grid, Weighting
+from spinemets.volume import Grid, PointMm, Weighting
 
 __all__ = [
     "FieldOfView",

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from spinemets.anatomy import Structure
 from spinemets.channels import Channel, condition_vector
-from spinemets.findings import PointMm
 from spinemets.intensity import normalise
 from spinemets.simulation.collapse import draw_collapse, moved_image, moved_labels
 from spinemets.simulation.lesion_places import ImplantOptions
@@ -25,7 +24,7 @@ from spinemets.simulation.mimics import add_mimics
 from spinemets.simulation.shapes import smooth_noise
 from spinemets.training.contrast import recontrast, vary
 from spinemets.training.scans import ANY, UNKNOWN_LESION, LabelledScan, bit
-from spinemets.volume import Weighting
+from spinemets.volume import PointMm, Weighting
 
 __all__ = ["Sample", "SampleOptions", "draw_sample"]
 

@@ -18,11 +18,10 @@ from scipy import ndimage
 from spinemets.anatomy import Structure
 from spinemets.channels import Channel
 from spinemets.errors import UnsupportedInputError
-from spinemets.findings import PointMm
 from spinemets.instances import split_vertebrae
 from spinemets.sampling import resampling_matrix
 from spinemets.training.images import load_pair
-from spinemets.volume import Grid, Weighting
+from spinemets.volume import Grid, PointMm, Weighting
 
 __all__ = [
     "ANY",

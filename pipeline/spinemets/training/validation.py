@@ -12,7 +12,6 @@ from torch import Tensor
 from spinemets.anatomy import Structure
 from spinemets.channels import Channel, condition_vector
 from spinemets.evaluation.lesions import match_lesions
-from spinemets.findings import PointMm
 from spinemets.inference import Engine, choose_precision
 from spinemets.intensity import lesion_input, normalise
 from spinemets.network import SpineUNet
@@ -20,6 +19,7 @@ from spinemets.simulation.lesion_places import ImplantOptions
 from spinemets.simulation.lesions import implant_lesions
 from spinemets.training.datasets.labels import BODIES
 from spinemets.training.scans import LabelledScan, bit
+from spinemets.volume import PointMm
 from spinemets.voxels import islands_of
 
 __all__ = ["validate_anatomy", "validate_lesions"]

@@ -19,7 +19,6 @@ from scipy import ndimage
 from spinemets.anatomy import SpineRegion, Structure, VertebralLevel
 from spinemets.channels import Channel
 from spinemets.errors import UnsupportedInputError
-from spinemets.findings import PointMm
 from spinemets.training.datasets.volumes import crop_to_spine, to_training_spacing, training_affine
 from spinemets.training.images import RasImage
 from spinemets.training.scans import (
@@ -32,7 +31,7 @@ from spinemets.training.scans import (
     channels_of,
     to_bytes,
 )
-from spinemets.volume import Mask, Weighting
+from spinemets.volume import Mask, PointMm, Weighting
 
 __all__ = [
     "BODIES",

@@ -18,7 +18,6 @@ from scipy import ndimage
 from spinemets.anatomy import SpineRegion, Structure, VertebralLevel
 from spinemets.channels import Channel
 from spinemets.errors import UnsupportedInputError
-from spinemets.findings import PointMm
 from spinemets.io.label_values import VERSE_LABELS
 from spinemets.simulation.contrast import random_contrast, signal
 from spinemets.simulation.rasterisation import PhantomLabels
@@ -27,7 +26,7 @@ from spinemets.simulation.tissues import Tissue, code_of_level, structure_of_tis
 from spinemets.training.datasets.labels import body_channels
 from spinemets.training.datasets.volumes import crop_to_spine
 from spinemets.training.scans import ANY, Allowed, LabelledScan, Labels, bit, channels_of, to_1_mm, to_bytes
-from spinemets.volume import Grid, Mask, Weighting
+from spinemets.volume import Grid, Mask, PointMm, Weighting
 
 __all__ = ["ShapeSource", "simulate_scan"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from spinemets.findings import PointMm
 from spinemets.training.scans import finer_affine, to_1_mm
-from spinemets.volume import Grid
+from spinemets.volume import Grid, PointMm
 
 __all__ = ["crop_to_spine", "to_training_spacing", "training_affine"]
 
