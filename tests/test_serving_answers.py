@@ -186,6 +186,57 @@ def test_answer_to_a_storing_that_is_none_is_a_network_error(content, kind):
         node.send(IMAGES[:1])
 
 
+def refusal(reason: int) -> bytes:
+    """What a node says that did not store an instance."""
+    failed = {"00081197": {"vr": "US", "Value": [reason]}, "00081155": {"vr": "UI", "Value": ["1.2"]}}
+    return json.dumps({"00081198": {"vr": "SQ", "Value": [failed]}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(refusal(0xA700), "reason A700"), (b"", "HTTP status 409"), (b'{"error": "no"}', "HTTP status 409")],
+)
+def test_object_that_a_node_refuses_keeps_no_other_from_being_sent(content, told):
+    asked: list[str] = []
+
+    def answer(path: str) -> bytes:
+        asked.append(path)
+        return content
+
+    with (
+        web_node(answer, status=409) as node,
+        pytest.raises(NetworkError, match=rf"refused 001\.dcm with {told}; {len(IMAGES)} files in all"),
+    ):
+        node.send(IMAGES)
+    assert len(asked) == len(IMAGES)
+
+
+def test_refusal_is_read_whatever_parameters_its_kind_has():
+    with (
+        web_node(lambda _: refusal(0xA700), kind="application/dicom+json; charset=utf-8", status=202) as node,
+        pytest.raises(NetworkError, match="with reason A700"),
+    ):
+        node.send(IMAGES[:1])
+
+
+@pytest.mark.parametrize("reason", [0x0111, 0xB00E])
+def test_object_that_a_node_has_already_counts_as_sent(reason):
+    with web_node(lambda _: refusal(reason), status=409) as node:
+        node.send(IMAGES)
+
+
+def test_object_that_a_node_of_c_store_has_already_counts_as_sent():
+    port = free_port()
+    archive = AE(ae_title=TITLE)
+    archive.add_supported_context(pydicom.dcmread(IMAGES[0]).SOPClassUID)
+    storing = [(evt.EVT_C_STORE, lambda _: 0x0111)]
+    running = archive.start_server(("127.0.0.1", port), block=False, evt_handlers=storing)
+    try:
+        remote_at(port, None).send(IMAGES)
+    finally:
+        running.shutdown()
+
+
 @pytest.mark.parametrize("lists", [True, False])
 def test_node_that_counts_no_images_is_asked_for_them_by_c_find(lists):
     def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:

@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from spinemets.errors import NetworkError, OutputError, UnreadableFileError
 from spinemets.io.dicom_headers import DAMAGE_ERRORS
 from spinemets.serving.inbox import Inbox, refuse_deflated
-from spinemets.serving.remotes import IMAGE_MODALITY, Query, RemoteSeries, image_count
+from spinemets.serving.remotes import HELD_ALREADY, IMAGE_MODALITY, Query, RemoteSeries, image_count
 from spinemets.serving.settings import Tls, WebNode
 from spinemets.serving.tls import web_context
 from spinemets.serving.web_answers import AnswerError, AnswerLimit
@@ -33,6 +33,10 @@ _PAGE = 200
 # Far above what any search of some days gives, far below what fills the memory.
 _MOST_ANSWERS = 100_000
 _AS_STORED = (("application/dicom", "*"),)
+_CONFLICT = 409
+# The second is what Microsoft's DICOM service says.
+_HELD_ALREADY = (HELD_ALREADY, 0xB00E)
+_ANSWERS = ("application/dicom+json", "application/json", "application/dicom+xml", "application/xml")
 
 
 class WebRemote:
@@ -156,11 +160,9 @@ class WebRemote:
             except (OSError, InvalidDicomError) as error:
                 raise OutputError(f"{path.name}: a result that was to be sent cannot be read") from error
             with self._told_as_network_error(f"storing of {path.name}"):
-                answer = self._client.store_instances([instance])
-                refusals += [
-                    f"{path.name} with reason {int(failed.get('FailureReason') or 0):04X}"
-                    for failed in answer.get("FailedSOPSequence") or ()
-                ]
+                reason = self._client.store(instance)
+            if reason:
+                refusals.append(f"{path.name} with {reason}")
         if refusals:
             raise NetworkError(f"{self._name}: refused {refusals[0]}; {len(refusals)} files in all")
 
@@ -215,7 +217,7 @@ class WebRemote:
 
 
 class _Client(DICOMwebClient):
-    """Passes over deflated objects, which grow to any size as soon as they are read.
+    """Passes over deflated objects, which grow to any size as soon as they are read, and reads refusals.
 
     Attributes
     ----------
@@ -228,7 +230,32 @@ class _Client(DICOMwebClient):
         self.set_http_retry_params(retry=False)
         self._limit = limit
         self.refusals: list[UnreadableFileError] = []
-        session.hooks["response"].append(_refuse_deflated_body)
+        self._is_conflict = False
+        session.hooks["response"] += [_refuse_deflated_body, _name_plainly]
+
+    def store(self, instance: Dataset) -> str:
+        """Store an instance; why the node does not have it, or nothing."""
+        self._is_conflict = False
+        try:
+            answer = self.store_instances([instance])
+        except (*DAMAGE_ERRORS, ParseError):
+            if not self._is_conflict:
+                raise
+            answer = Dataset()
+        reasons = [int(failed.get("FailureReason") or 0) for failed in answer.get("FailedSOPSequence") or ()]
+        if self._is_conflict and not reasons:
+            return f"HTTP status {_CONFLICT}"
+        return next((f"reason {reason:04X}" for reason in reasons if reason not in _HELD_ALREADY), "")
+
+    def _http_post(self, url: str, data: bytes, headers: dict[str, str]) -> requests.Response:
+        try:
+            return super()._http_post(url, data, headers)
+        except requests.HTTPError as error:
+            # That none was stored (PS3.18 10.5.3); the answer says why, and others may be taken.
+            if error.response is None or error.response.status_code != _CONFLICT:
+                raise
+            self._is_conflict = True
+            return error.response
 
     def _decode_multipart_message(self, response: requests.Response, stream: bool) -> Iterator[bytes]:
         for part in super()._decode_multipart_message(response, stream):
@@ -246,6 +273,13 @@ def _refuse_deflated_body(response: requests.Response, **_: Any) -> None:
     is_read_as_object = response.headers.get("Content-Type", "").startswith("application/dicom")
     if is_read_as_object and response.content[128:132] == b"DICM":
         refuse_deflated(response.content)
+
+
+def _name_plainly(response: requests.Response, **_: Any) -> None:
+    """DICOMwebClient reads no answer to a storing whose kind has parameters, as in "; charset=utf-8"."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind in _ANSWERS:
+        response.headers["Content-Type"] = kind
 
 
 class _TlsAdapter(HTTPAdapter):

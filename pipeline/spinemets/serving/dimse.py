@@ -22,7 +22,7 @@ from spinemets.errors import NetworkError, OutputError
 from spinemets.io.dicom_headers import DAMAGE_ERRORS
 from spinemets.serving.connections import Watch
 from spinemets.serving.inbox import Inbox
-from spinemets.serving.remotes import IMAGE_MODALITY, Query, RemoteSeries, image_count
+from spinemets.serving.remotes import HELD_ALREADY, IMAGE_MODALITY, Query, RemoteSeries, image_count
 from spinemets.serving.settings import DimseNode
 from spinemets.serving.tls import client_context
 
@@ -194,7 +194,8 @@ class DimseRemote:
             ) from error
         except RuntimeError as error:
             raise NetworkError(f"{self._name}: ended the connection before {path.name} was sent") from error
-        self._expect_success(status, f"C-STORE of {path.name}")
+        if status.get("Status") != HELD_ALREADY:
+            self._expect_success(status, f"C-STORE of {path.name}")
 
     def _find(self, association: Association, wanted: Dataset) -> list[Dataset]:
         found, last = [], Dataset()

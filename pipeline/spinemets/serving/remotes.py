@@ -15,9 +15,20 @@ from spinemets.errors import ConfigError
 from spinemets.serving.inbox import Inbox
 from spinemets.serving.settings import DimseNode, ServeSettings
 
-__all__ = ["Query", "Remote", "RemoteSeries", "connect", "image_count", "is_uid", "need_extra"]
+__all__ = [
+    "HELD_ALREADY",
+    "Query",
+    "Remote",
+    "RemoteSeries",
+    "connect",
+    "image_count",
+    "is_uid",
+    "need_extra",
+]
 
 IMAGE_MODALITY = "MR"
+HELD_ALREADY = 0x0111
+"""Duplicate SOP Instance (PS3.7 C.5): of objects whose UIDs follow from their content, as good as success."""
 # PS3.5 6.2: the greatest integer string.
 _MOST_IMAGES = 2**31 - 1
 
