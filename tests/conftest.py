@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from phantoms import Phantom, draw_phantom
+from queue_steps import Clock
 from spinemets.segmented import SpineSegmentation
 from spinemets.serving.inbox import Folders, Inbox
 from spinemets.serving.settings import LimitSettings
@@ -73,9 +74,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[StudyQueue]:
+def clock() -> Clock:
+    """The time of the queue."""
+    return Clock()
+
+
+@pytest.fixture
+def queue(tmp_path: Path, clock: Clock) -> Iterator[StudyQueue]:
     """What waits in a server's folder."""
-    with closing(StudyQueue(Folders(tmp_path).queue)) as opened:
+    with closing(StudyQueue(Folders(tmp_path).queue, clock)) as opened:
         yield opened
 
 

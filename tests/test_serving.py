@@ -19,10 +19,11 @@ from spinemets.cli import main, spinemets
 from spinemets.errors import ModelNotFoundError
 from spinemets.serving.inbox import Folders, Inbox
 from spinemets.serving.pulling import Puller
+from spinemets.serving.queued_study import QueuedStudy, StudyState
 from spinemets.serving.receiver import Receiver
 from spinemets.serving.remotes import Query, connect
 from spinemets.serving.settings import PullSettings, ServeSettings, load_settings
-from spinemets.serving.study_queue import QueuedStudy, StudyQueue, StudyState
+from spinemets.serving.study_queue import StudyQueue
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples/dicom"
 ONE_SERIES = sorted((SAMPLES / "4_STIR_sag").glob("*.dcm"))

@@ -9,60 +9,15 @@ from contextlib import closing
 import pydicom
 import pytest
 
+from queue_steps import IDLE_S, begin, receive, state
 from serving_sides import IMAGES
-from spinemets.batch.records import Stage
-from spinemets.batch.stages import Failure, StudyResult
-from spinemets.errors import NetworkError, OutOfRoomError, OutputError, WorkerError
-from spinemets.serving.analyser import Analyser
-from spinemets.serving.analysis import AnalysisJob, analyse
+from spinemets.errors import NetworkError, OutOfRoomError, OutputError
 from spinemets.serving.delivery import Sender
 from spinemets.serving.inbox import Folders, Inbox
+from spinemets.serving.queued_study import StudyState
 from spinemets.serving.server import keep_house
 from spinemets.serving.settings import LimitSettings, SendSettings, ServeSettings
-from spinemets.serving.study_queue import QueuedStudy, StudyQueue, StudyState
-
-IDLE_S = 60.0
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1e9
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def queue(tmp_path, clock):
-    opened = StudyQueue(tmp_path / "queue.sqlite3", clock)
-    yield opened
-    opened.close()
-
-
-def receive(queue: StudyQueue, uid: str = "1.2.3", image: str = "a", checksum: str = "x") -> int:
-    number = queue.admit(uid, 10)
-    queue.add(number, image, checksum, is_image=True)
-    return number
-
-
-def begin(queue: StudyQueue, clock: Clock) -> QueuedStudy:
-    clock.now += IDLE_S
-    queue.settle(IDLE_S)
-    study = queue.begin()
-    assert study is not None
-    return study
-
-
-def state(queue: StudyQueue) -> StudyState:
-    (study,) = queue.studies()
-    return study.state
+from spinemets.serving.study_queue import StudyQueue
 
 
 def test_study_is_ready_when_nothing_came_for_a_while(queue, clock):
@@ -312,80 +267,3 @@ def test_study_whose_results_are_gone_does_not_count_as_sent(tmp_path, queue, cl
     shutil.rmtree(Folders(tmp_path).results)
     Sender("pacs", Unreachable(failures=0), queue, Folders(tmp_path), SendSettings(attempts=1)).step()
     assert queue.deliveries() == ((1, "pacs", "failed", 1, "its results are not in their folder"),)
-
-
-class Answers:
-    """A worker whose analyses end as they are told to."""
-
-    def __init__(self, *outcomes: object) -> None:
-        self.outcomes = list(outcomes)
-
-    def call(self, function, _job, _limit_s):
-        outcome = self.outcomes.pop(0) if function is analyse else None
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-
-@pytest.mark.parametrize(
-    ("outcome", "expected"),
-    [
-        (StudyResult({"lesions": 0}, (), (), {}), StudyState.DONE),
-        (Failure("GeometryError", "slices are missing", Stage.READING), StudyState.FAILED),
-        (Failure("NoUsableInputError", "a localiser only", Stage.READING), StudyState.SKIPPED),
-        (Failure("OutOfMemoryError", "no room", Stage.NETWORK), StudyState.READY),
-        (WorkerError("was killed"), StudyState.READY),
-    ],
-)
-def test_state_follows_from_how_the_analysis_ended(tmp_path, queue, clock, outcome, expected):
-    receive(queue)
-    clock.now += IDLE_S
-    analyser_of(tmp_path, queue, Answers(outcome)).step()
-    assert state(queue) is expected
-
-
-class Interrupted:
-    """A worker that is killed because the server stops."""
-
-    analyser: Analyser
-
-    def call(self, function, _job, _limit_s):
-        if function is analyse:
-            self.analyser.give_up()
-            raise WorkerError("was killed")
-
-    def kill(self) -> None:
-        pass
-
-
-def analyser_of(tmp_path, queue, worker) -> Analyser:
-    settings = ServeSettings.model_validate({"folder": tmp_path, "receive": {"callers": "any"}})
-    job = AnalysisJob("", tmp_path, tmp_path, None, None)
-    return Analyser(settings, Folders(tmp_path), queue, job, worker)
-
-
-def test_analysis_under_way_at_a_stop_begins_again_at_the_next_start(tmp_path, queue, clock):
-    receive(queue)
-    clock.now += IDLE_S
-    worker = Interrupted()
-    worker.analyser = analyser_of(tmp_path, queue, worker)
-    worker.analyser.step()
-    (study,) = queue.studies()
-    assert (study.state, study.attempts) == (StudyState.READY, 0)
-
-
-def test_end_of_an_analysis_is_noted_when_the_queue_can_be_written_again(tmp_path, queue, clock, monkeypatch):
-    receive(queue)
-    clock.now += IDLE_S
-    analyser = analyser_of(tmp_path, queue, Answers(StudyResult({}, (), (), {})))
-
-    def full_disk(*_: object) -> None:
-        raise OutputError("no space")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(queue, "end", full_disk)
-        with pytest.raises(OutputError):
-            analyser.step()
-    assert state(queue) is StudyState.RUNNING
-    analyser.step()
-    assert state(queue) is StudyState.DONE

@@ -20,9 +20,10 @@ from spinemets.exit_codes import DONE, EPILOG, code_of
 from spinemets.stderr import complain
 
 if TYPE_CHECKING:
+    from spinemets.serving.queued_study import QueuedStudy
     from spinemets.serving.remotes import Query
     from spinemets.serving.settings import ServeSettings
-    from spinemets.serving.study_queue import QueuedStudy, StudyQueue
+    from spinemets.serving.study_queue import StudyQueue
 
 __all__ = ["COMMANDS"]
 

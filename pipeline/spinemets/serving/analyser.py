@@ -16,8 +16,9 @@ from spinemets.batch.workers import Worker
 from spinemets.errors import OutputError, TimeLimitError, WorkerError
 from spinemets.serving.analysis import AnalysisJob, analyse, warm_up
 from spinemets.serving.inbox import Folders
+from spinemets.serving.queued_study import QueuedStudy, StudyState
 from spinemets.serving.settings import ServeSettings
-from spinemets.serving.study_queue import QueuedStudy, StudyQueue, StudyState
+from spinemets.serving.study_queue import StudyQueue
 
 __all__ = ["Analyser"]
 

@@ -7,9 +7,10 @@ import random
 
 from spinemets.errors import NetworkError, OutputError
 from spinemets.serving.inbox import Folders
+from spinemets.serving.queued_study import Delivery
 from spinemets.serving.remotes import Remote
 from spinemets.serving.settings import SendSettings
-from spinemets.serving.study_queue import Delivery, StudyQueue
+from spinemets.serving.study_queue import StudyQueue
 
 __all__ = ["Sender", "pause_s"]
 
