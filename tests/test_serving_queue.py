@@ -116,6 +116,26 @@ def test_analysis_given_up_by_a_stop_does_not_count(queue, clock):
     assert begin(queue, clock).attempts == 1
 
 
+@pytest.mark.parametrize(
+    "give_up",
+    [
+        lambda queue, study: queue.put_back(study),
+        lambda queue, study: queue.postpone(study, "no memory", IDLE_S / 2),
+        lambda queue, _study: queue.recover(most_attempts=3),
+    ],
+)
+def test_study_that_grew_before_its_analysis_was_given_up_waits_until_it_is_complete(queue, clock, give_up):
+    receive(queue)
+    study = begin(queue, clock)
+    receive(queue, image="b")
+    give_up(queue, study)
+    clock.now += IDLE_S - 1
+    queue.settle(IDLE_S)
+    assert queue.begin() is None
+    receive(queue, image="c")
+    assert begin(queue, clock).images == 3
+
+
 def test_queue_takes_no_new_study_when_it_is_full(queue):
     receive(queue)
     with pytest.raises(OutOfRoomError):

@@ -28,6 +28,8 @@ _COLUMNS = """
     (SELECT count(*) FROM instance WHERE study = number AND is_image) AS images
 """
 _WAITING = "('received', 'ready', 'running')"
+# Of an analysis that is to begin again: images that came meanwhile may be followed by others.
+_AGAIN = "CASE revision WHEN ? THEN 'ready' ELSE 'received' END"
 
 
 class StudyQueue:
@@ -205,7 +207,8 @@ class StudyQueue:
         """Let an analysis that failed by chance be tried again later."""
         with self._tables.transaction():
             self._tables.change(
-                "UPDATE study SET state = 'ready', reason = ?, due = ? WHERE number = ?",
+                f"UPDATE study SET state = {_AGAIN}, reason = ?, due = ? WHERE number = ?",
+                study.revision,
                 reason,
                 self._clock() + pause_s,
                 study.number,
@@ -215,7 +218,8 @@ class StudyQueue:
         """An analysis was given up because the server stops; it does not count as an attempt."""
         with self._tables.transaction():
             self._tables.change(
-                "UPDATE study SET state = 'ready', attempts = max(attempts - 1, 0) WHERE number = ?",
+                f"UPDATE study SET state = {_AGAIN}, attempts = max(attempts - 1, 0) WHERE number = ?",
+                study.revision,
                 study.number,
             )
 
@@ -235,7 +239,8 @@ class StudyQueue:
                 "the server ended each time while it was analysed",
                 most_attempts,
             )
-            again = self._tables.change("UPDATE study SET state = 'ready' WHERE state = 'running'")
+            # Not ready: images may have come a moment before the server ended.
+            again = self._tables.change("UPDATE study SET state = 'received' WHERE state = 'running'")
             return again.rowcount
 
     def next_delivery(self, node: str) -> Delivery | None:
