@@ -207,6 +207,32 @@ def test_same_instance_again_changes_nothing_and_a_changed_one_does(tmp_path, qu
     assert pydicom.dcmread(path).PatientName == "Corrected^Name"
 
 
+@pytest.mark.parametrize("settled", [False, True])
+def test_study_that_is_sent_anew_waits_until_the_rest_has_come(tmp_path, queue, clock, settled):
+    inbox = Inbox(Folders(tmp_path), queue, LimitSettings(free_gib=0))
+    inbox.take(IMAGES[0].read_bytes())
+    clock.now += IDLE_S if settled else IDLE_S - 1
+    queue.settle(IDLE_S)
+    inbox.take(IMAGES[0].read_bytes())
+    clock.now += IDLE_S - 1
+    queue.settle(IDLE_S)
+    assert queue.begin() is None
+    inbox.take(IMAGES[1].read_bytes())
+    assert begin(queue, clock).images == 2
+
+
+@pytest.mark.parametrize("images", [0, 2], ids=["uncounted", "counted"])
+def test_study_that_is_pulled_again_and_again_in_vain_does_not_wait_for_ever(tmp_path, queue, clock, images):
+    inbox = Inbox(Folders(tmp_path), queue, LimitSettings(free_gib=0))
+    inbox.take(IMAGES[0].read_bytes())
+    for _ in range(3):
+        queue.expect(1, images)
+        inbox.take(IMAGES[0].read_bytes())
+        clock.now += IDLE_S / 2
+        queue.settle(IDLE_S)
+    assert state(queue) is StudyState.READY
+
+
 def test_files_of_removed_studies_go_and_others_stay(tmp_path, queue, clock):
     folders = Folders(tmp_path)
     for uid, ending in (("1", StudyState.DONE), ("2", StudyState.FAILED)):

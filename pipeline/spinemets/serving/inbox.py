@@ -109,7 +109,7 @@ class Inbox:
     def take(self, content: bytes) -> None:
         """Receive an instance; when this returns it outlasts a kill and a loss of power.
 
-        The same instance again changes nothing.
+        The same instance again changes nothing, except that a study yet to be analysed waits for more.
 
         Parameters
         ----------
@@ -130,6 +130,7 @@ class Inbox:
         number = self._queue.admit(identity.study_uid, self._limits.studies)
         path = self._folders.inbox / f"study-{number:06d}" / f"{identity.name}.dcm"
         if path.is_file() and self._queue.holds(number, identity.name, identity.checksum):
+            self._queue.note_repetition(number)
             return
         is_new_study = not path.parent.is_dir()
         atomic_write_bytes(path, content)

@@ -28,6 +28,8 @@ _COLUMNS = """
     (SELECT count(*) FROM instance WHERE study = number AND is_image) AS images
 """
 _WAITING = "('received', 'ready', 'running')"
+# Of a study that is pulled from where its images are not counted.
+_UNKNOWN = -1
 # Of an analysis that is to begin again: images that came meanwhile may be followed by others.
 _AGAIN = "CASE revision WHEN ? THEN 'ready' ELSE 'received' END"
 
@@ -84,6 +86,19 @@ class StudyQueue:
             )
             return found is not None
 
+    def note_repetition(self, number: int) -> None:
+        """An instance that is here came again: whoever sends a study anew is yet to send the rest.
+
+        Not so where it is pulled: what a node never gives is asked for again without end.
+        """
+        with self._tables.transaction():
+            self._tables.change(
+                "UPDATE study SET state = 'received', changed = ? "
+                "WHERE number = ? AND state IN ('received', 'ready') AND expected = 0",
+                self._clock(),
+                number,
+            )
+
     def add(self, number: int, name: str, checksum: str, is_image: bool) -> None:
         """Note an instance whose file is in place; a new image brings its study back to the start.
 
@@ -113,9 +128,12 @@ class StudyQueue:
             )
 
     def expect(self, number: int, images: int) -> None:
-        """Note how many images a study has where it comes from; it counts for its next analysis only."""
+        """Note how many images a study has where it is pulled from, or 0 where that is not known.
+
+        It counts for its next analysis only.
+        """
         with self._tables.transaction():
-            self._tables.change("UPDATE study SET expected = ? WHERE number = ?", images, number)
+            self._tables.change("UPDATE study SET expected = ? WHERE number = ?", images or _UNKNOWN, number)
 
     def note_pull(self, number: int, series_uids: Sequence[str]) -> None:
         """Note that these series of a study were got to the last."""
