@@ -90,3 +90,31 @@ def test_end_of_an_analysis_is_noted_when_the_queue_can_be_written_again(tmp_pat
     assert state(queue) is StudyState.RUNNING
     analyser.step()
     assert state(queue) is StudyState.DONE
+
+
+def test_result_of_fewer_images_does_not_stay_in_place_when_the_study_fails(tmp_path, queue, clock):
+    folders = Folders(tmp_path)
+    failure = Failure("GeometryError", "slices are missing", Stage.READING, "its traceback")
+    done = StudyResult({"lesions": 0}, (), (), {})
+    analyser = analyser_of(tmp_path, queue, Answers(done, failure, done))
+    written, log = folders.results / "study-000001/report.json", folders.logs / "study-000001.log"
+    kept = folders.results / "earlier/study-000001/report.json"
+
+    def analyse_with(image: str) -> None:
+        receive(queue, image=image)
+        clock.now += IDLE_S
+        analyser.step()
+
+    analyse_with("a")
+    written.parent.mkdir(parents=True)
+    written.touch()
+    analyse_with("b")
+    assert state(queue) is StudyState.FAILED
+    assert not written.parent.exists()
+    assert kept.is_file()
+    assert log.is_file()
+    assert folders.keys() == {"study-000001"}
+    analyse_with("c")
+    assert state(queue) is StudyState.DONE
+    assert not kept.exists()
+    assert not log.exists()

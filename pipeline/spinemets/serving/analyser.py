@@ -126,6 +126,9 @@ class Analyser:
             is_no_spine = outcome.error in _NOT_A_SPINE and outcome.stage is Stage.READING
             state = StudyState.SKIPPED if is_no_spine else StudyState.FAILED
             self._write_log(study, outcome)
+            self._set_aside(study)
+        else:
+            self._folders.forget_failure(study.key)
         if not self._queue.end(study, state, reason, self._settings.send.to):
             _log.info("%s: images came while it was analysed; it begins again", study.key)
         elif isinstance(outcome, StudyResult):
@@ -140,3 +143,11 @@ class Analyser:
             atomic_write_text(self._folders.logs / f"{study.key}.log", failure.traceback)
         except OutputError:
             _log.warning("%s: no room for its traceback", study.key)
+
+    def _set_aside(self, study: QueuedStudy) -> None:
+        """Let nobody take the result of fewer images, or of others, for that of the study as it is now."""
+        try:
+            if self._folders.set_aside(study.key):
+                _log.warning("%s: its earlier result is set aside", study.key)
+        except OSError as error:
+            _log.warning("%s: its earlier result is still in place (%s)", study.key, error.strerror)

@@ -19,7 +19,9 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import UID
 
 from spinemets.atomic import atomic_write_bytes, flush_names, remove_leftovers
+from spinemets.batch.folders import earlier_folder, forget_earlier, move_aside
 from spinemets.errors import OutOfRoomError, UnreadableFileError
+from spinemets.io import EARLIER_NAME
 from spinemets.io.dicom_headers import DAMAGE_ERRORS, lenient_headers
 from spinemets.serving.settings import LimitSettings
 from spinemets.serving.study_queue import StudyQueue
@@ -67,7 +69,11 @@ class Folders:
 
     def keys(self) -> frozenset[str]:
         """The studies of which there are files."""
-        folders = (*self.inbox.glob("study-*"), *self.results.glob("study-*"))
+        folders = (
+            *self.inbox.glob("study-*"),
+            *self.results.glob("study-*"),
+            *self.results.glob(f"{EARLIER_NAME}/study-*"),
+        )
         return frozenset(path.name for path in folders) | {
             path.stem for path in self.logs.glob("study-*.log")
         }
@@ -77,7 +83,26 @@ class Folders:
         for key in keys:
             shutil.rmtree(self.inbox / key, ignore_errors=True)
             shutil.rmtree(self.results / key, ignore_errors=True)
-            (self.logs / f"{key}.log").unlink(missing_ok=True)
+            self.forget_failure(key)
+
+    def set_aside(self, key: str) -> bool:
+        """Take a study's result from its place, as it could not be made anew; whether there was one.
+
+        Raises
+        ------
+        OSError
+            It is still in its place.
+        """
+        folder = self.results / key
+        is_there = folder.is_dir()
+        if is_there:
+            move_aside(folder, earlier_folder(self.results, key))
+        return is_there
+
+    def forget_failure(self, key: str) -> None:
+        """Remove what an analysis that failed has left."""
+        forget_earlier(self.results, key)
+        (self.logs / f"{key}.log").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
