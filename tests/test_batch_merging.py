@@ -42,6 +42,19 @@ def test_newest_record_counts_whatever_folder_is_merged_first(scan, truth, tmp_p
         assert not (merged / "anna").exists()
 
 
+def test_study_that_moved_and_was_done_again_is_merged_again(scan, truth, tmp_path):
+    part, merged = tmp_path / "part", tmp_path / "merged"
+    run_planned(plan_batch([scan]), part, TruthSegmenter(truth))
+    merge_batches([part], merged)
+    shutil.copytree(part, tmp_path / "old")
+    (tmp_path / "elsewhere").mkdir()
+    moved = scan.rename(tmp_path / "elsewhere" / scan.name)
+    run_planned(plan_batch([moved]), part, TruthSegmenter(truth), sha256="1" * 64)
+    for source in (part, tmp_path / "old"):
+        merge_batches([source], merged)
+        assert read_records(merged) == read_records(part)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -60,13 +60,21 @@ def merge_batches(sources: Sequence[Path], out: Path) -> int:
 def _is_needed(record: BatchRecord, held: BatchRecord | None, source: Path) -> bool:
     if held is None:
         return True
-    if held.source != record.source and not _is_same_run(record, held):
+    if held.source != record.source and not _is_same_study(record, held):
         raise OutputError(
             f"{source}: its study {record.study} comes from another place than the one merged before; "
             "give them different names in a manifest, or merge into another folder"
         )
     # Of a study that moved and was not done again, only the source is another.
-    return _moment(record) > _moment(held) or held.source != record.source
+    has_moved = held.source != record.source and _is_same_run(record, held)
+    return _moment(record) > _moment(held) or has_moved
+
+
+def _is_same_study(one: BatchRecord, other: BatchRecord) -> bool:
+    """Whether records of two places are of a study that has moved, and may have been done again there."""
+    # What is recorded of an input that cannot be read tells too little of its content.
+    has_content = State.DONE in (one.state, other.state)
+    return _is_same_run(one, other) or (has_content and one.stamp.input == other.stamp.input)
 
 
 def _is_same_run(one: BatchRecord, other: BatchRecord) -> bool:
