@@ -193,3 +193,16 @@ def test_without_webgl_the_page_says_so_and_keeps_its_pictures(page, tmp_path):
     assert 'data-viewer="unavailable"' in dom
     assert "no WebGL 2" in dom
     assert dom.count('<img class="picture"') == 5
+
+
+def test_each_lesion_is_printed_on_one_page(page, tmp_path):
+    reader = shutil.which("pdftotext")
+    if reader is None:
+        pytest.skip("tool missing: pdftotext")
+    printed = tmp_path / "printed.pdf"
+    visit(page, tmp_path, (f"--print-to-pdf={printed}", "--no-pdf-header-footer"))
+    text = subprocess.run([reader, printed, "-"], capture_output=True, text=True, check=True).stdout
+    pages = text.split("\f")
+    for number in (1, 2, 3, 4):
+        (card,) = [one for one in pages if f"Lesion {number}:" in one]
+        assert "series 5 (STIR)" in card
