@@ -48,6 +48,18 @@ const poll = setInterval(() => {
   seen.before = say();
   seen.labels = [...document.querySelectorAll("#viewer-labels .before")].map(
     (label) => [label.textContent, label.getBoundingClientRect().top]);
+  const press = (code) => {
+    for (const kind of ["keydown", "keyup"]) {
+      const key = new KeyboardEvent(kind, { code: code, key: code, bubbles: true, cancelable: true });
+      document.getElementById("viewer-canvas").dispatchEvent(key);
+    }
+  };
+  for (const code of ["KeyV", "KeyC"]) press(code);
+  seen.unkeyed = names();
+  seen.keyed = ["PageUp", "ArrowLeft", "ArrowUp", "PageDown", "ArrowRight", "ArrowDown"].map((code) => {
+    press(code);
+    return say();
+  });
   document.querySelector("[data-finding='2']").click();
   seen.third = say();
   set("names", (box) => { box.checked = false; });
@@ -166,6 +178,23 @@ def test_a_click_on_a_finding_goes_there_and_reads_out_level_and_lesion(seen):
     assert "Lesion 3, intradural-extramedullary" in seen["third"]
     assert seen["second"].startswith("L 1")
     assert seen["second"].endswith("L2 · Lesion 2, extradural")
+
+
+def rightward_front_upward_mm(words):
+    parts = words.split(" ·")[0].split(", ")
+    return [int(part.split()[1]) * (1 if part[0] in "RAH" else -1) for part in parts]
+
+
+def test_keys_move_the_crosshair_and_none_leaves_the_three_slices(seen):
+    places = [rightward_front_upward_mm(words) for words in (seen["before"], *seen["keyed"])]
+    moved = [places[rank + 1][rank % 3] - places[rank][rank % 3] for rank in range(6)]
+    assert np.sign(moved).tolist() == [1, 1, 1, -1, -1, -1]
+    assert seen["keyed"][-1] == seen["before"]
+    assert len(seen["unkeyed"]) == 8
+
+
+def test_the_page_tells_how_the_viewer_is_used(used):
+    assert "Page Up and Page Down" in re.sub(r"\s+", " ", used.dom)
 
 
 def test_level_names_can_be_hidden_and_come_back(seen):

@@ -56,6 +56,9 @@
     crosshairWidthUnit: "mm",
     crosshairGap: 8,
     dragAndDropEnabled: false,
+    /* NiiVue's keys for other views: these would lack sides and names, and nothing leads back. */
+    viewModeHotKey: "",
+    clipPlaneHotKey: "",
     showAllOrientationMarkers: true,
     multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
     loadingText: "",
@@ -105,6 +108,18 @@
     view.scene.crosshairPos = fraction(millimetres);
     view.createOnLocationChange();
     view.drawScene();
+  }
+
+  /* Voxels to the right, the front and the head. */
+  const steps = {
+    ArrowLeft: [0, 1, 0], ArrowRight: [0, -1, 0], ArrowUp: [0, 0, 1], ArrowDown: [0, 0, -1],
+    PageUp: [1, 0, 0], PageDown: [-1, 0, 0],
+  };
+
+  function step(event) {
+    if (!(event.code in steps) || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    view.moveCrosshairInVox(...steps[event.code]);
   }
 
   /* Level names: in front of the bodies on the sagittal slice, on them on a wide coronal one. */
@@ -166,6 +181,7 @@
     for (const button of document.querySelectorAll("[data-finding]")) {
       button.addEventListener("click", () => moveTo(data.findings[Number(button.dataset.finding)].centre));
     }
+    canvas.addEventListener("keydown", step);
     /* NiiVue has no event for a finished drawing, and zooming or resizing moves the slices. */
     const draw = view.drawScene.bind(view);
     view.drawScene = () => { const text = draw(); placeNames(); return text; };
