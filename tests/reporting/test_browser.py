@@ -110,6 +110,23 @@ def visit(page: Path, folder: Path, flags: tuple[str, ...]) -> Visit:
     return Visit(finished.stdout, screenshot)
 
 
+def with_script(page: Path, script: str) -> Path:
+    """The page with another script, which its policy admits beside its own."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    source = page.read_text(encoding="utf-8").replace(
+        "script-src ", f"script-src &#39;sha256-{digest}&#39; ", 1
+    )
+    # NiiVue's own text holds the closing tags too; the last ones are the page's.
+    before, _, after = source.rpartition("</body>")
+    page.write_text(f"{before}<script>{script}</script></body>{after}", encoding="utf-8")
+    return page
+
+
+def seen_in(used: Visit) -> str:
+    """What a test's script has noted in the page."""
+    return unescape(re.search(r'data-seen="([^"]*)"', used.dom).group(1))
+
+
 @pytest.fixture(scope="module")
 def page(make_report, tmp_path_factory):
     """Of an oblique study, whose slices and coordinates do not run along each other."""
@@ -125,22 +142,16 @@ def page(make_report, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def used(page, tmp_path_factory):
-    """The page after a reader's clicks; its policy admits the test's script beside its own."""
+    """The page after a reader's clicks."""
     folder = tmp_path_factory.mktemp("used")
-    digest = base64.b64encode(hashlib.sha256(INTERACTION.encode()).digest()).decode()
-    source = page.read_text(encoding="utf-8").replace(
-        "script-src ", f"script-src &#39;sha256-{digest}&#39; ", 1
-    )
-    # NiiVue's own text holds the closing tags too; the last ones are the page's.
-    before, _, after = source.rpartition("</body>")
     copy = folder / "report.html"
-    copy.write_text(f"{before}<script>{INTERACTION}</script></body>{after}", encoding="utf-8")
-    return visit(copy, folder, SOFTWARE_WEBGL)
+    shutil.copy(page, copy)
+    return visit(with_script(copy, INTERACTION), folder, SOFTWARE_WEBGL)
 
 
 @pytest.fixture(scope="module")
 def seen(used):
-    return json.loads(unescape(re.search(r'data-seen="([^"]*)"', used.dom).group(1)))
+    return json.loads(seen_in(used))
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +233,37 @@ def test_without_webgl_the_page_says_so_and_keeps_its_pictures(page, tmp_path):
     assert 'data-viewer="unavailable"' in dom
     assert "no WebGL 2" in dom
     assert dom.count('<img class="picture"') == 5
+
+
+# How far the page reaches beyond its window, and where two words of its heading stand from left to right.
+MEASUREMENT = """
+const place = (text) => {
+  const words = document.createTreeWalker(document.querySelector(".study"), NodeFilter.SHOW_TEXT);
+  while (words.nextNode()) {
+    const start = words.currentNode.data.indexOf(text);
+    if (start < 0) continue;
+    const range = document.createRange();
+    range.setStart(words.currentNode, start);
+    range.setEnd(words.currentNode, start + text.length);
+    return range.getBoundingClientRect().left;
+  }
+};
+const wide = document.documentElement;
+const beyond = wide.scrollWidth - wide.clientWidth;
+document.body.dataset.seen = JSON.stringify([beyond, place("77"), place("20240229")]);
+"""
+
+
+def measured(report, folder):
+    path = write_report(report, folder, ReportConfig(formats=("html",), identifiers="keep")).html
+    return json.loads(seen_in(visit(with_script(path, MEASUREMENT), folder, SOFTWARE_WEBGL)))
+
+
+def test_words_without_end_do_not_widen_the_page(report, tmp_path):
+    word = "T2_TSE_" * 40
+    study = replace(report.study, description=word)
+    beyond, *_ = measured(replace(report, study=study, cautions=(f"{word}: a slice is missing",)), tmp_path)
+    assert beyond == 0
 
 
 def test_each_lesion_is_printed_on_one_page(page, tmp_path):
