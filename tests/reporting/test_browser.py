@@ -266,6 +266,12 @@ def test_words_without_end_do_not_widen_the_page(report, tmp_path):
     assert beyond == 0
 
 
+def test_a_name_written_from_right_to_left_keeps_to_its_place(report, tmp_path):
+    study = replace(report.study, patient_id="\u05d0\u05d1\u05d2 77", description="\u202eT2")
+    _, patient, date = measured(replace(report, study=study), tmp_path)
+    assert patient < date
+
+
 def test_each_lesion_is_printed_on_one_page(page, tmp_path):
     reader = shutil.which("pdftotext")
     if reader is None:

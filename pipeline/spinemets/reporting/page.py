@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 __all__ = ["content_policy", "data_url", "new_environment", "packaged_text"]
 
 _TEMPLATES = "templates"
+# Letters of scripts that are written from right to left, and characters that turn what follows.
+_LEFTWARD = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\U0001e800-\U0001efff"
+_TURNING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_LEFTWARD_WORDS = re.compile(rf"[{_LEFTWARD}]+(?:[\W\d_]+[{_LEFTWARD}]+)*")
 
 
 def new_environment() -> Environment:
@@ -22,7 +28,18 @@ def new_environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_in_its_place,
     )
+
+
+def _in_its_place(value: object) -> object:
+    """A text whose words from right to left move nothing around them; anything else as it is.
+
+    Beside Hebrew or Arabic, numbers of the line would change places: a date with a patient's ID.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isascii():
+        return value
+    return _LEFTWARD_WORDS.sub("\u2068\\g<0>\u2069", _TURNING.sub("", value))
 
 
 def packaged_text(folder: str, name: str) -> str:
