@@ -119,6 +119,16 @@ def test_a_lesion_far_from_any_vertebra_is_said_to_have_no_level(report):
     )
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_lesion_without_a_level_is_not_said_to_lie_among_the_vertebrae(report, others):
+    away = replace(report.findings[0], levels=(), main_level=None, region=None)
+    findings = (away, *report.findings[1 : 1 + others])
+    rebuilt = build_report(report.study, report.segmentation, report.vertebrae, findings, report.provenance)
+    first = report_document(rebuilt).summary.sentences[0]
+    assert "found in these images" in first
+    assert "among the recognised vertebrae" not in first
+
+
 def test_when_all_levels_are_uncertain_they_are_not_listed(report):
     doubtful = tuple(replace(vertebra, confidence=0.4) for vertebra in report.vertebrae)
     rebuilt = build_report(report.study, report.segmentation, doubtful, (), report.provenance)

@@ -204,7 +204,8 @@ def summary_sentences(findings: Sequence[FindingRecord], levels: Sequence[LevelR
 def _sentences(findings: Sequence[FindingRecord], levels: Sequence[LevelRecord]) -> Iterator[str]:
     uncertain = uncertain_levels(levels)
     span = level_span([record.level for record in levels], uncertain)
-    seen = f"among the recognised vertebrae, {span}" if levels else "in these images"
+    among = levels and all(finding.levels for finding in findings)
+    seen = f"among the recognised vertebrae, {span}" if among else "in these images"
     if not findings and not levels:
         yield "No vertebra was recognised in these images, so that no lesion was found says nothing."
     elif not findings:
