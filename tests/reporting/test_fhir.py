@@ -7,6 +7,7 @@ import json
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 
+from spinemets.anatomy import VertebralLevel
 from spinemets.config import ReportConfig
 from spinemets.reporting import write_report
 from spinemets.reporting.document import report_document
@@ -53,6 +54,22 @@ def test_observations_say_what_the_report_says(resources, document):
         assert observation.bodySite.coding[0].system == "http://snomed.info/sct"
         (study,) = observation.derivedFrom
         assert resources[study.reference] == only(resources, "ImagingStudy")[0]
+
+
+def test_every_level_that_a_lesion_touches_is_named_and_the_sacrum_is_one(document):
+    sacral = {"level": VertebralLevel.S1, "levels": (VertebralLevel.L5, VertebralLevel.S1)}
+    finding = document.findings[0].model_copy(update=sacral)
+    written = fhir_bundle(document.model_copy(update={"findings": (finding, document.findings[2])}))
+    told = [
+        {
+            component["code"]["text"]: component.get("valueString")
+            for component in entry["resource"]["component"]
+        }
+        for entry in json.loads(written)["entry"]
+        if entry["resource"]["resourceType"] == "Observation"
+    ]
+    assert [one["Level"] for one in told] == ["sacrum", "L3"]
+    assert [one["Levels touched"] for one in told] == ["L5 and sacrum", "L3 and L4"]
 
 
 def test_a_lesion_whose_side_is_unknown_has_none(document):

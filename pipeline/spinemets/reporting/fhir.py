@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from spinemets.anatomy import VertebralLevel
 from spinemets.reporting.schema import DISCLAIMER, FindingRecord, ReportDocument
+from spinemets.reporting.words import level_name, level_names
 
 if TYPE_CHECKING:
     from pydicom.sr.coding import Code
@@ -134,7 +135,11 @@ def _components(finding: FindingRecord) -> list[Resource]:
             "code": {"text": "Probability of the compartment"},
             "valueQuantity": _quantity(finding.compartment_probabilities[finding.compartment], "1"),
         },
-        {"code": {"text": "Level"}, "valueString": finding.level.value if finding.level else "none"},
+        {
+            "code": {"text": "Level"},
+            "valueString": level_name(finding.level, ()) if finding.level else "none",
+        },
+        {"code": {"text": "Levels touched"}, "valueString": level_names(finding, ())},
         {
             "code": {"text": "Confidence of the level"},
             "valueQuantity": _quantity(finding.level_confidence, "1"),
