@@ -9,7 +9,8 @@
 
 PYTHON ?= python3
 PIP_ARGS ?=
-PYTEST_ARGS ?=
+# As many files of tests at once as there are processors; PYTEST_ARGS= for one after the other.
+PYTEST_ARGS ?= --numprocesses logical --maxprocesses 4 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.spinemets-ready

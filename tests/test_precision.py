@@ -18,6 +18,8 @@ from spinemets.registration import align
 from spinemets.segmentation import load_segmenter
 
 CPU = torch.device("cpu")
+# Beside another process of tests, emulated bfloat16 may take more than the usual five minutes.
+pytestmark = pytest.mark.timeout(900)
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
 
 

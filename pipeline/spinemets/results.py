@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from spinemets.atomic import atomic_write_text
 from spinemets.config import ReportConfig
-from spinemets.findings import LesionFinding, StudyReport
+from spinemets.findings import StudyReport
 from spinemets.io import (
     ANATOMY_LABELS,
     LEVEL_LABELS,
@@ -24,6 +24,7 @@ from spinemets.io import (
     write_probability_map,
 )
 from spinemets.reporting import WrittenReport, write_report
+from spinemets.reporting.words import finding_label
 
 __all__ = ["MAP_NAMES", "lesion_map", "level_map", "write_results"]
 
@@ -82,7 +83,7 @@ def write_results(
 def _write_label_maps(report: StudyReport, paths: Mapping[str, Path]) -> None:
     """Write each of the three maps to its path, with what BIDS recommends to say of it."""
     segmentation = report.segmentation
-    names = {finding.lesion.number: _lesion_name(finding) for finding in report.findings}
+    names = {finding.lesion.number: finding_label(finding) for finding in report.findings}
     maps: dict[str, tuple[npt.NDArray[np.integer], Mapping[int, str]]] = {
         _ANATOMY: (segmentation.anatomy, ANATOMY_LABELS),
         _LEVELS: (level_map(report), LEVEL_LABELS),
@@ -131,9 +132,3 @@ def lesion_map(report: StudyReport) -> npt.NDArray[np.uint16]:
     for finding in report.findings:
         numbers[tuple(finding.lesion.voxels.T)] = finding.lesion.number
     return numbers
-
-
-def _lesion_name(finding: LesionFinding) -> str:
-    """A label's name in a viewer, as in "lesion 2, T11, extradural"."""
-    level = finding.main_level.value if finding.main_level else "no level"
-    return f"lesion {finding.lesion.number}, {level}, {finding.compartment.value}"

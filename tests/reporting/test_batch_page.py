@@ -117,6 +117,12 @@ def test_page_tells_doubtful_lesions_compartments_and_cautions(page):
     assert 'data-value="2">2<br><span class="muted">A.</span><br><span class="muted">B.</span></td>' in unsure
 
 
+def test_the_sacrum_goes_by_its_name_and_is_found_by_both(tmp_path):
+    page = render_batch_page([entry(tmp_path, "low", lesions=1, levels_involved="L5 S1")])
+    assert "<td>L5 sacrum</td>" in page
+    assert 'data-levels="l5 s1 l5 sacrum"' in page
+
+
 def test_what_is_to_be_reviewed_is_said_of_lesions_and_of_levels(page):
     text = page.read_text()
     assert '<td data-value="1">1 lesion</td>' in text

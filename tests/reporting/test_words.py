@@ -8,7 +8,7 @@ from spinemets.anatomy import Compartment, VertebralLevel
 from spinemets.findings import ReviewTopic
 from spinemets.reporting import build_report, summary_lines
 from spinemets.reporting.document import report_document
-from spinemets.reporting.words import percent, review_text, summary_sentences
+from spinemets.reporting.words import finding_label, percent, review_text, summary_sentences
 
 
 def test_several_lesions_are_counted_by_compartment(report):
@@ -141,6 +141,12 @@ def test_an_uncertain_sacrum_is_called_the_sacrum(report):
     doubtful = (*report.vertebrae[:-1], replace(report.vertebrae[-1], confidence=0.4))
     rebuilt = build_report(report.study, report.segmentation, doubtful, (), report.provenance)
     assert report_document(rebuilt).summary.sentences[-1] == "The level names L5 and sacrum are uncertain."
+
+
+def test_a_label_in_a_viewer_calls_the_sacrum_the_sacrum_too(report):
+    finding = report.findings[0]
+    assert finding_label(replace(finding, main_level=VertebralLevel.S1)) == "lesion 1, sacrum, intramedullary"
+    assert finding_label(replace(finding, main_level=None)) == "lesion 1, no level, intramedullary"
 
 
 def test_uncertain_levels_in_a_row_are_one_span(report):

@@ -15,12 +15,12 @@ from urllib.parse import quote
 from markupsafe import Markup
 from PIL import Image
 
-from spinemets.anatomy import Compartment
+from spinemets.anatomy import Compartment, VertebralLevel
 from spinemets.atomic import atomic_write_bytes
 from spinemets.reporting.document import OVERVIEW_NAME
 from spinemets.reporting.page import content_policy, data_url, new_environment, packaged_text
 from spinemets.reporting.tables import CAUTION_BREAK
-from spinemets.reporting.words import lesion_count, percent
+from spinemets.reporting.words import lesion_count, level_name, percent
 
 __all__ = ["THUMBNAIL_NAME", "BatchEntry", "render_batch_page", "write_thumbnail"]
 
@@ -75,6 +75,12 @@ class BatchEntry:
         """How many lesions lie in each compartment: "2 extradural, 1 intramedullary"."""
         counts = {c.value: self.summary.get(f"lesions_{c.value}") for c in Compartment}
         return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+    @property
+    def levels(self) -> str:
+        """The levels that its lesions involve, as the report names them: "L5 sacrum"."""
+        involved = str(self.summary.get("levels_involved") or "").split()
+        return " ".join(level_name(VertebralLevel(level), ()) for level in involved)
 
     @property
     def highest_confidence(self) -> float | None:

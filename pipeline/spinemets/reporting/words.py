@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, groupby
 
 from spinemets.anatomy import VertebralLevel
-from spinemets.findings import Side
+from spinemets.findings import LesionFinding, Side
 from spinemets.reporting.schema import FindingRecord, LevelRecord
 
 __all__ = [
     "DOUBTFUL_BELOW",
+    "finding_label",
     "is_doubtful",
     "join_words",
     "length_text",
@@ -130,6 +131,12 @@ def level_name(level: VertebralLevel, uncertain: Levels) -> str:
     """
     name = "sacrum" if level is VertebralLevel.S1 else level.value
     return f"{name}?" if level in uncertain else name
+
+
+def finding_label(finding: LesionFinding) -> str:
+    """A lesion's name in a viewer of label maps: "lesion 2, T11, extradural"."""
+    level = level_name(finding.main_level, ()) if finding.main_level else "no level"
+    return f"lesion {finding.lesion.number}, {level}, {finding.compartment.value}"
 
 
 def level_span(levels: Sequence[VertebralLevel], uncertain: Levels = ()) -> str:

@@ -24,6 +24,7 @@ from spinemets.reporting.dicom.equipment import MANUFACTURER, SERIES_NUMBERS
 from spinemets.reporting.dicom.identifiers import Identifiers, uid_of
 from spinemets.reporting.dicom.source import SourceSeries
 from spinemets.reporting.palette import COMPARTMENT_COLOURS, CORD_COLOUR, SAC_COLOUR
+from spinemets.reporting.words import finding_label
 
 __all__ = ["SegmentationType", "lesion_name", "make_segmentations"]
 
@@ -133,8 +134,7 @@ def _lesion_segments(report: StudyReport) -> list[_Segment]:
     return [
         _Segment(
             finding.lesion.number,
-            f"{lesion_name(finding.lesion.number)}, "
-            f"{finding.main_level.value if finding.main_level else 'no level'}, {finding.compartment.value}",
+            finding_label(finding),
             codes.SCT.MorphologicallyAbnormalStructure,
             LESION,
             tuple(part / 255 for part in COMPARTMENT_COLOURS[finding.compartment]),
