@@ -51,6 +51,17 @@ def test_evaluations_tell_compartment_region_level_and_doubt(groups):
     assert [entry.get("What the review is about") for entry in told] == [None, "compartment"]
 
 
+def test_the_side_is_that_of_the_json_report(made, groups):
+    words = {"Right": "right", "Left": "left", "Midline": "midline", "Bilateral": "both"}
+    told = [
+        {item.name.meaning: item.value.meaning for item in group.get_qualitative_evaluations()}
+        for group in groups
+    ]
+    sides = [finding.side for finding in report_document(made.report).findings]
+    assert None not in sides
+    assert [words[entry["Side of the midline"]] for entry in told] == sides
+
+
 def test_each_lesion_is_sited_at_its_level(groups):
     sites = [group.finding_sites[0].value.meaning for group in groups]
     assert sites == ["T12 vertebra", "L1 vertebra"]

@@ -8,10 +8,11 @@ from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from spinemets import __version__
 from spinemets.anatomy import SpineRegion
-from spinemets.findings import Provenance, StudyReport
+from spinemets.findings import Provenance, Side, StudyReport
 from spinemets.reporting.dicom.concepts import (
     LESION,
     OWN_SCHEME,
@@ -37,6 +38,13 @@ _REVIEW = own_concept("needs-review", "Needs review")
 _REVIEW_TOPIC = own_concept("review-topic", "What the review is about")
 _LEVEL = own_concept("level", "Vertebral level")
 _REGION = own_concept("region", "Spinal region")
+_SIDE = own_concept("side", "Side of the midline")
+_SIDES: dict[Side, Code] = {
+    "right": codes.SCT.Right,
+    "left": codes.SCT.Left,
+    "midline": codes.SCT.Midline,
+    "both": codes.SCT.Bilateral,
+}
 _VERTEBRAE_FOUND = own_concept("vertebrae-found", "Vertebrae were recognised")
 
 
@@ -207,4 +215,6 @@ def _evaluations(finding: FindingRecord) -> Sequence[sr.QualitativeEvaluation]:
         evaluations.append(sr.QualitativeEvaluation(_LEVEL, level))
     if finding.region is not None:
         evaluations.append(sr.QualitativeEvaluation(_REGION, REGIONS[finding.region]))
+    if finding.side is not None:
+        evaluations.append(sr.QualitativeEvaluation(_SIDE, _SIDES[finding.side]))
     return evaluations
