@@ -14,7 +14,7 @@ from batch_results import results
 from spinemets.batch import Shard, State, manifest_text, merge_batches, plan_batch
 from spinemets.batch.manifest import read_manifest
 from spinemets.errors import ConfigError, NoUsableInputError, OutputError, SpinemetsError
-from standins import TruthSegmenter, table_rows, write_scan
+from standins import TruthSegmenter, healthy_scan, table_rows, write_scan
 
 NAMES = [f"case{number}" for number in range(8)]
 
@@ -212,11 +212,9 @@ def test_merging_takes_up_what_was_done_since(scans, truth, tmp_path):
     assert json.loads((tmp_path / "merged/late/report.json").read_text())["findings"]
 
 
-def test_merging_two_studies_of_one_name_is_refused(scans, truth, tmp_path):
-    for name in ("a", "b"):
-        scan = tmp_path / name / "T2.nii.gz"
-        scan.parent.mkdir()
-        scan.hardlink_to(scans / "case0.nii.gz")
+def test_merging_two_studies_of_one_name_is_refused(truth, tmp_path):
+    for name, write in (("a", write_scan), ("b", healthy_scan)):
+        scan = write(tmp_path / name / "T2.nii.gz", truth)
         run_planned(plan_batch([scan]), tmp_path / f"out_{name}", TruthSegmenter(truth))
     with pytest.raises(OutputError, match="another place"):
         merge_batches([tmp_path / "out_a", tmp_path / "out_b"], tmp_path / "merged")
