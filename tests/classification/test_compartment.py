@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from phantoms import CANAL_RADII_MM, CORD_RADII_MM, add_lesion, draw_phantom
-from placed_lesions import finding, placed, spine_of
+from phantoms import CANAL_RADII_MM, CORD_RADII_MM, SIZES_MM, add_lesion, draw_phantom
+from placed_lesions import finding, placed, spine_of, truly_named
 from spinemets.anatomy import Compartment, SpineRegion, Structure, VertebralLevel
-from spinemets.config import LesionConfig
+from spinemets.classification import classify
+from spinemets.config import ClassificationConfig, LesionConfig
 from spinemets.findings import ReviewTopic
+from spinemets.lesions import find_lesions
 
 HIDDEN = [None, Structure.BACKGROUND, Structure.CORD, Structure.THECAL_SAC]
 
@@ -169,6 +171,33 @@ def test_nodule_that_pushes_the_cord_aside_is_not_in_the_cord():
     moved = with_canal_moved(phantom, "T6", (0.0, -4.0), 5.0, cord_only=True)
     segmentation = add_lesion(moved, phantom.point("T6", 0.0, 5.5), (4, 4, 6), Structure.BACKGROUND)
     assert finding(phantom, segmentation).compartment is Compartment.INTRADURAL_EXTRAMEDULLARY
+
+
+@pytest.mark.parametrize("hidden_as", HIDDEN, ids=str)
+@pytest.mark.parametrize(
+    ("front_mm", "radii", "compartment"),
+    [
+        (-12.0, (7.0, 3.5, 8.0), Compartment.EXTRADURAL),
+        (-5.3, (4.0, 1.7, 6.0), Compartment.INTRADURAL_EXTRAMEDULLARY),
+        (0.0, (4.0, 3.0, 6.0), Compartment.INTRAMEDULLARY),
+    ],
+)
+def test_disease_of_every_body_does_not_change_the_compartment(front_mm, radii, compartment, hidden_as):
+    """Where the network calls a mass behind the sac sac or cord, only the canal beside it tells otherwise."""
+    phantom = spine_of("T6")
+    segmentation = phantom.segmentation
+    for level in phantom.names:
+        height, depth, width, _ = SIZES_MM[level]
+        ill = (width / 2 - 1, depth / 2 - 1, height / 2 - 1.5)
+        segmentation = add_lesion(segmentation, phantom.point(level, phantom.body_front_mm(level)), ill)
+    centre = phantom.point("T6", front_mm)
+    segmentation = add_lesion(segmentation, centre, radii, hidden_as)
+    lesions = find_lesions(segmentation, LesionConfig(minimum_confidence=0.0))
+    assert len(lesions) > 6
+    nearest = min(lesions, key=lambda lesion: np.linalg.norm(lesion.centroid_mm - centre))
+    vertebrae = truly_named(phantom, segmentation)
+    found = classify(nearest, segmentation, vertebrae, ClassificationConfig())
+    assert found.compartment is compartment
 
 
 def test_probabilities_and_shares_each_sum_to_one():

@@ -26,6 +26,7 @@ Array = npt.NDArray[np.float64]
 STRETCH_MM = 3.0
 _PAD = 1  # stretches beside the lesion that are not trusted either
 _LEAST_AREA_MM2 = 4.0
+_NEAR_MM = 25.0  # of the canal's middle; a lesion there may move what is in it
 _ZONE = 1.8  # a lesion's part within this multiple of the outline can have taken its place
 
 
@@ -118,7 +119,7 @@ def model_envelope(
     structure_mm
         Shape (n, 3): axis coordinates of the structure's labelled voxels outside all lesions.
     hidden_mm
-        Shape (h, 3): those within lesions; they count where no stretch is free of lesions.
+        Shape (h, 3): those within lesions; they count where a lesion lies in every stretch of the canal.
     lesion_mm, other_lesions_mm
         Shape (m, 3): voxels of this lesion, and of all others.
     canal_mm
@@ -129,11 +130,11 @@ def model_envelope(
     count = int((max(along.max() for along in points) - start) / STRETCH_MM) + 1
     voxel_area = grid.voxel_volume_mm3 / STRETCH_MM
     seen = _ellipses(structure_mm, start, count, voxel_area, grid)
-    near = [part[np.hypot(part[:, 1], part[:, 2]) < 25.0] for part in (lesion_mm, other_lesions_mm)]
-    touched = _counts(np.concatenate(near), start, count) > 0
-    touched = ndimage.binary_dilation(touched, iterations=_PAD) if touched.any() else touched
-    canal = _counts(canal_mm, start, count) > 0
-    trusted = ~touched & canal
+    near = [part[np.hypot(part[:, 1], part[:, 2]) < _NEAR_MM] for part in (lesion_mm, other_lesions_mm)]
+    trusted = _without(np.concatenate(near), canal_mm, start, count)
+    if not trusted.any():
+        # Disease of every body leaves no stretch without a lesion near it, but some with none in the canal.
+        trusted = _without(np.concatenate([near[0], hidden_mm]), canal_mm, start, count)
     if trusted.any():
         expected = _interpolate(seen, trusted)
     else:
@@ -156,6 +157,13 @@ def _stretch(where_mm: Array, start: float, count: int) -> npt.NDArray[np.intp]:
 def _counts(where_mm: Array, start: float, count: int) -> npt.NDArray[np.intp]:
     inside = (where_mm[:, 0] >= start) & (where_mm[:, 0] < start + count * STRETCH_MM)
     return np.bincount(_stretch(where_mm[inside], start, count), minlength=count)
+
+
+def _without(lesions_mm: Array, canal_mm: Array, start: float, count: int) -> Mask:
+    """Stretches where the canal was seen, and no voxel of some lesions, (n, 3), in them or right beside."""
+    touched = _counts(lesions_mm, start, count) > 0
+    touched = ndimage.binary_dilation(touched, iterations=_PAD) if touched.any() else touched
+    return np.asarray(~touched & (_counts(canal_mm, start, count) > 0))
 
 
 def _ellipses(where_mm: Array, start: float, count: int, voxel_area: float, grid: Grid) -> Ellipses:
