@@ -52,3 +52,13 @@ def test_an_image_that_was_shifted_within_its_slices_agrees_best_when_shifted_ba
     assert agreement > 0.8 > 0.2 > abs(shifts.here)
     assert shift_mm == pytest.approx(np.hypot(2 * 1.5, 3 * 2.0))
     assert shifts.voxels > 0.9 * intensities.size
+
+
+def test_slices_lie_across_the_widest_spacing_however_oblique_they_are():
+    """Another axis may be nearer to left-right than their normal is."""
+    normal = np.array([0.6, 0.57, 0.5614])
+    within = np.cross(normal, np.cross([1.0, 0.0, 0.0], normal))
+    axes = [axis / np.linalg.norm(axis) for axis in (normal, within, np.cross(normal, within))]
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack(axes, axis=1) * (4.0, 1.0, 1.0)
+    assert Grid((9, 20, 20), affine).slice_axis == 0

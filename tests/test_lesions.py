@@ -173,6 +173,22 @@ def test_a_lesion_like_marrow_is_similar(scanned_spine):
     assert found.signals[0].appearance == "similar"
 
 
+def test_the_order_of_axes_of_equal_spacing_changes_no_signal():
+    scores = []
+    for order in ((0, 1, 2), (2, 1, 0)):
+        phantom = draw_phantom(
+            highest="L1", spacing_mm=(1.4, 1.4, 1.4), tilt_degrees=(5, 3, 8), axis_order=order
+        )
+        centre = phantom.point("L4", phantom.body_front_mm("L4"))
+        segmentation = add_lesion(phantom.segmentation, centre, (6, 6, 6))
+        place = segmentation.grid.to_world(np.indices(segmentation.grid.shape).reshape(3, -1).T)
+        image = 200 + place @ (3.0, 2.0, 1.0)
+        image = image.reshape(segmentation.grid.shape)
+        (found,) = find_lesions(with_volume(segmentation, image, Weighting.T1), CONFIG)
+        scores.append(found.signals[0].z_score)
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
 def test_marrow_of_no_vertebra_does_not_choose_the_reference(scanned_spine):
     phantom, t1, _, field = scanned_spine
     centre = phantom.point("L4", phantom.body_front_mm("L4"))

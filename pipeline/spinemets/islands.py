@@ -158,17 +158,16 @@ def cores_and_components(mask: Mask, grid: Grid) -> tuple[npt.NDArray[np.intp], 
 def _majority(mask: Mask, grid: Grid) -> Mask:
     """Each voxel's majority among its nine in-plane neighbours: closes pin holes, bridges nothing."""
     size = [3, 3, 3]
-    size[int(np.argmax(grid.spacing_mm))] = 1
+    size[grid.slice_axis] = 1
     return np.asarray(ndimage.uniform_filter(mask.astype(np.float32), size, mode="nearest") > 0.5)
 
 
 def _in_plane_cross(grid: Grid) -> Mask:
-    """A cross over the two finest axes: slices may be too thick to erode across."""
-    coarsest = int(np.argmax(grid.spacing_mm))
+    """A cross within the slices, which may be too thick to erode across."""
     cross = np.zeros((3, 3, 3), dtype=np.bool_)
     cross[1, 1, 1] = True
     for axis in range(3):
-        if axis != coarsest:
+        if axis != grid.slice_axis:
             for place in (0, 2):
                 index = [1, 1, 1]
                 index[axis] = place

@@ -201,12 +201,11 @@ def _inner_voxels(
 
 
 def _thin_kernel(grid: Grid) -> Mask:
-    """A cross over the two finest axes; across thick slices an erosion would leave nothing."""
+    """A cross within the slices; across thick ones an erosion would leave nothing."""
     kernel = ndimage.generate_binary_structure(3, 1)
-    coarsest = int(np.argmax(grid.spacing_mm))
     index: list[int | slice] = [slice(None)] * 3
     for place in (0, 2):
-        index[coarsest] = place
+        index[grid.slice_axis] = place
         kernel[tuple(index)] = False
     return np.asarray(kernel)
 

@@ -111,18 +111,21 @@ class Grid:
 
         A grid of equal spacings counts as sagittal, the plane that spines are read in.
         """
-        spacing = np.array(self.spacing_mm)
-        directions = self.affine[:3, :3] / spacing
-        if spacing.max() < 1.2 * np.median(spacing):
+        if self._has_equal_spacings:
             return Plane.SAGITTAL
-        normal = np.abs(directions[:, int(spacing.argmax())])
+        normal = np.abs(self.affine[:3, self.slice_axis])
         return (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)[int(normal.argmax())]
 
     @property
     def slice_axis(self) -> int:
         """The array axis across the slices; the one nearest to left-right where spacings are equal."""
-        normal = (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL).index(self.plane)
-        return int((np.abs(self.affine[normal, :3]) / self.spacing_mm).argmax())
+        if self._has_equal_spacings:
+            return int((np.abs(self.affine[0, :3]) / self.spacing_mm).argmax())
+        return int(np.argmax(self.spacing_mm))
+
+    @property
+    def _has_equal_spacings(self) -> bool:
+        return bool(max(self.spacing_mm) < 1.2 * np.median(self.spacing_mm))
 
     def to_world(self, indices: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Voxel indices, shape (..., 3), to RAS+ mm of the same shape."""
