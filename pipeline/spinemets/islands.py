@@ -14,7 +14,7 @@ from scipy import ndimage
 from spinemets.anatomy import Structure
 from spinemets.spinal_axis import fit_spinal_axis
 from spinemets.volume import Grid, Mask
-from spinemets.voxels import bounding_box
+from spinemets.voxels import bounding_box, in_plane_cross
 
 __all__ = ["clean_anatomy", "cores_and_components"]
 
@@ -142,7 +142,7 @@ def cores_and_components(mask: Mask, grid: Grid) -> tuple[npt.NDArray[np.intp], 
     if box is None:
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
     part = np.ascontiguousarray(mask[box])
-    structure = _in_plane_cross(grid)
+    structure = in_plane_cross(grid)
     steps = max(1, round(_OPENING_MM / sorted(grid.spacing_mm)[1]))
     eroded = part & ndimage.binary_erosion(_majority(part, grid), structure, iterations=steps)
     whole = cc3d.connected_components(part, connectivity=6).astype(np.intp)
@@ -160,16 +160,3 @@ def _majority(mask: Mask, grid: Grid) -> Mask:
     size = [3, 3, 3]
     size[grid.slice_axis] = 1
     return np.asarray(ndimage.uniform_filter(mask.astype(np.float32), size, mode="nearest") > 0.5)
-
-
-def _in_plane_cross(grid: Grid) -> Mask:
-    """A cross within the slices, which may be too thick to erode across."""
-    cross = np.zeros((3, 3, 3), dtype=np.bool_)
-    cross[1, 1, 1] = True
-    for axis in range(3):
-        if axis != grid.slice_axis:
-            for place in (0, 2):
-                index = [1, 1, 1]
-                index[axis] = place
-                cross[tuple(index)] = True
-    return cross

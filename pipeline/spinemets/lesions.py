@@ -24,7 +24,7 @@ from spinemets.findings import Lesion, SequenceSignal
 from spinemets.segmented import SpineSegmentation
 from spinemets.surroundings import labels_about
 from spinemets.volume import Grid, Mask, Volume
-from spinemets.voxels import Box, bounding_box, corner, islands_of, voxels_of, widened
+from spinemets.voxels import Box, bounding_box, corner, in_plane_cross, islands_of, voxels_of, widened
 
 __all__ = ["find_lesions"]
 
@@ -195,19 +195,9 @@ def _inner_voxels(
         return np.zeros((0, 3), dtype=np.intp)
     # A lesion just outside of the box lies beside what is in it.
     box = widened(box, (1, 1, 1), mask.shape)
-    inner = ndimage.binary_erosion(mask[box], _thin_kernel(segmentation.grid))
+    inner = ndimage.binary_erosion(mask[box], in_plane_cross(segmentation.grid))
     inner &= ~ndimage.binary_dilation(lesions[box])
     return np.asarray(voxels_of(inner) + corner(box))
-
-
-def _thin_kernel(grid: Grid) -> Mask:
-    """A cross within the slices; across thick ones an erosion would leave nothing."""
-    kernel = ndimage.generate_binary_structure(3, 1)
-    index: list[int | slice] = [slice(None)] * 3
-    for place in (0, 2):
-        index[grid.slice_axis] = place
-        kernel[tuple(index)] = False
-    return np.asarray(kernel)
 
 
 def _signals(

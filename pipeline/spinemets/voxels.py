@@ -13,7 +13,7 @@ import cc3d
 import numpy as np
 import numpy.typing as npt
 
-from spinemets.volume import Mask
+from spinemets.volume import Grid, Mask
 
 __all__ = [
     "SAMPLED_VOXELS",
@@ -22,6 +22,7 @@ __all__ = [
     "box_around",
     "corner",
     "grown",
+    "in_plane_cross",
     "islands_of",
     "shell_of",
     "thin_out",
@@ -139,6 +140,16 @@ def grown(mask: Mask, reach: Sequence[int]) -> Mask:
             done += step
     result[room] = part
     return result
+
+
+def in_plane_cross(grid: Grid) -> Mask:
+    """What erodes within the slices alone, (3, 3, 3): across thick ones nothing would be left."""
+    cross = np.zeros((3, 3, 3), dtype=np.bool_)
+    for axis in {0, 1, 2} - {grid.slice_axis}:
+        line: list[int | slice] = [1, 1, 1]
+        line[axis] = slice(None)
+        cross[tuple(line)] = True
+    return cross
 
 
 def islands_of(mask: Mask) -> npt.NDArray[np.integer]:
