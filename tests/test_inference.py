@@ -10,7 +10,7 @@ import torch
 from spinemets import inference
 from spinemets.errors import DeviceUnavailableError, OutOfMemoryError
 from spinemets.execution import FusedNetwork, peak_bytes
-from spinemets.inference import Engine, choose_device, choose_precision
+from spinemets.inference import Engine, choose_device, choose_precision, usable_device
 from spinemets.network import NetworkDefinition, SpineUNet
 
 SMALL = NetworkDefinition(image_channels=1, conditions=4, outputs=3, filters=(4, 6, 8))
@@ -22,8 +22,8 @@ ALLOCATOR_MESSAGE = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: ca
 class LittleMemory:
     """Stands in for the network's execution: runs out of memory above so many voxels on each device."""
 
-    def __init__(self, room: dict[str, int], error: type[Exception] = torch.OutOfMemoryError) -> None:
-        self.room, self.error = room, error
+    def __init__(self, room: dict[str, int], error: Exception | None = None) -> None:
+        self.room, self.error = room, error or torch.OutOfMemoryError(ALLOCATOR_MESSAGE)
         self.calls: list[tuple[str, bool]] = []
 
     def __call__(self, network, device, precision):
@@ -34,7 +34,7 @@ class LittleMemory:
         def run_within_memory(image, condition, part_bytes=None):
             self.calls.append((place, part_bytes is not None))
             if image[0, 0].numel() > self.room[f"{place} in parts" if part_bytes else place]:
-                raise self.error(ALLOCATOR_MESSAGE)
+                raise self.error
             return run(image, condition, part_bytes)
 
         fused.run = run_within_memory
@@ -99,6 +99,41 @@ def test_what_is_no_device_of_ours_is_refused(name):
         choose_device(name)
 
 
+def gpu_that_fails(monkeypatch, message):
+    """PyTorch sees a GPU; whatever is put there fails."""
+    ones = torch.ones
+
+    def ones_elsewhere(*shape, device=None, **others):
+        if torch.device(device or "cpu").type == "cuda":
+            raise RuntimeError(message)
+        return ones(*shape, device=device, **others)
+
+    cuda_machine(monkeypatch, 1)
+    monkeypatch.setattr(torch, "ones", ones_elsewhere)
+
+
+NO_KERNELS = "CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors might"
+
+
+def test_a_gpu_that_pytorch_has_no_kernels_for_is_left_for_the_cpu_and_it_is_said(monkeypatch, caplog):
+    gpu_that_fails(monkeypatch, NO_KERNELS)
+    assert usable_device("auto") == CPU
+    assert "cuda cannot compute (CUDA error: no kernel image" in caplog.text
+    assert "might" not in caplog.text
+
+
+@pytest.mark.parametrize("message", [NO_KERNELS, "CUDA out of memory. Tried to allocate 20.00 MiB"])
+def test_a_gpu_that_was_named_and_cannot_compute_is_an_error_that_says_why(monkeypatch, message):
+    gpu_that_fails(monkeypatch, message)
+    with pytest.raises(DeviceUnavailableError, match=r"cuda:0 cannot compute \(CUDA .*--device cpu"):
+        usable_device("cuda:0")
+
+
+def test_the_cpu_is_not_tried_out(monkeypatch):
+    monkeypatch.setattr(inference, "_fault_of", pytest.fail)
+    assert usable_device("cpu") == CPU
+
+
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
 def test_a_named_precision_is_taken_at_its_word(name, caplog):
     assert choose_precision(name, CPU) == getattr(torch, name)
@@ -147,7 +182,16 @@ def test_one_pass_is_said_in_the_report(network):
     assert report.fallbacks == []
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        MemoryError(),
+        RuntimeError(ALLOCATOR_MESSAGE),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
 def test_a_volume_that_does_not_fit_the_gpu_is_computed_in_parts_and_the_report_says_so(
     monkeypatch, network, error
 ):

@@ -12,7 +12,7 @@
     │   ├── ModelNotTrustedError    a bundle whose checksums do not match
     │   └── ModelIncompatibleError  a bundle that this version cannot run
     ├── DeviceError
-    │   ├── DeviceUnavailableError  a device was named that this machine does not have
+    │   ├── DeviceUnavailableError  a device was named that is not there or cannot compute
     │   └── OutOfMemoryError        neither the device nor the CPU has room
     ├── TrainingError               a training that cannot go on
     ├── OutputError                 a result could not be written
@@ -104,7 +104,7 @@ class DeviceError(SpinemetsError):
 
 
 class DeviceUnavailableError(DeviceError):
-    """A device was named that this machine does not have."""
+    """A device was named that this machine does not have, or that cannot compute."""
 
 
 class OutOfMemoryError(DeviceError):

@@ -22,7 +22,7 @@ from spinemets.graphs import ReplayedNetwork
 from spinemets.network import NetworkDefinition
 from spinemets.segmented import NetworkExecution
 
-__all__ = ["Engine", "EngineReport", "choose_device", "choose_precision"]
+__all__ = ["Engine", "EngineReport", "choose_device", "choose_precision", "usable_device"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ _USABLE = 0.9  # of the free memory: the rest is for libraries
 # freed memory lies in pieces.
 _HELD_PER_USED = 2.0
 _SMALLEST_PART, _LARGEST_PART = 16 * 2**20, 2**30
+# Of errors that say no more than RuntimeError. cuDNN names no engine where it has no room to work in.
+_MEMORY_WORDS = ("allocate memory", "out of memory", "ALLOC_FAILED", "unable to find an engine")
 _NO_ROOM = "neither the device nor the CPU has memory for this volume; close other programs"
 
 
@@ -60,6 +62,27 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not mps:
         raise DeviceUnavailableError("device mps: this machine has none; use --device auto or cpu")
     return device
+
+
+def usable_device(name: str) -> torch.device:
+    """The device that a name means, tried out; the CPU where "auto" finds a GPU that cannot compute.
+
+    A driver also shows GPUs that this build of PyTorch has no kernels for, as it drops older ones,
+    and those that other programs fill.
+
+    Raises
+    ------
+    DeviceUnavailableError
+        A device was named that is not there or cannot compute, or that is no device's name.
+    """
+    device = choose_device(name)
+    fault = None if device.type == "cpu" else _fault_of(device)
+    if fault is None:
+        return device
+    if name != "auto":
+        raise DeviceUnavailableError(f"device {name} cannot compute ({fault}); use --device cpu")
+    _log.warning("%s cannot compute (%s); the CPU is used", device, fault)
+    return torch.device("cpu")
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -259,6 +282,17 @@ class Engine:
         return max(_SMALLEST_PART, int(min(_LARGEST_PART, _USABLE * _free_bytes(self._device))))
 
 
+def _fault_of(device: torch.device) -> str | None:
+    """What PyTorch says when it cannot convolve on a device."""
+    try:
+        image = torch.ones((1, 1, 3, 3, 3), device=device)
+        # The number is wanted, because a GPU tells of an error when it is waited for.
+        F.conv3d(image, image).item()
+    except RuntimeError as error:
+        return str(error).partition("\n")[0]
+    return None
+
+
 def _pad(image: Tensor, multiple: int) -> Tensor:
     rows, columns = (-n % multiple for n in image.shape[3:])
     return F.pad(image, (0, columns, 0, rows)) if rows or columns else image
@@ -272,8 +306,7 @@ def _memory_errors() -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemoryError(_NO_ROOM) from error
     except RuntimeError as error:
-        # PyTorch's CPU allocator has no exception of its own.
-        if "allocate memory" not in str(error) and "out of memory" not in str(error):
+        if not any(words in str(error) for words in _MEMORY_WORDS):
             raise
         raise OutOfMemoryError(_NO_ROOM) from error
 

@@ -26,7 +26,7 @@ from spinemets.config import SegmentationConfig
 from spinemets.errors import ModelIncompatibleError
 from spinemets.execution import NetworkWeights, parameter_shapes
 from spinemets.findings import Provenance
-from spinemets.inference import Engine, EngineReport, choose_device, choose_precision
+from spinemets.inference import Engine, EngineReport, choose_precision, usable_device
 from spinemets.intensity import lesion_input, normalise
 from spinemets.interpolation import to_source
 from spinemets.network import NetworkDefinition
@@ -260,9 +260,9 @@ def load_segmenter(
     ModelIncompatibleError
         The weights do not fit the networks that the bundle describes.
     DeviceUnavailableError
-        This machine does not have the device.
+        This machine does not have the device, or it cannot compute.
     """
-    device = choose_device(config.device)
+    device = usable_device(config.device)
     precision = choose_precision(config.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
