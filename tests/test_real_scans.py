@@ -102,6 +102,23 @@ def test_a_t1_and_a_t2_of_one_person_are_registered():
     assert "was moved by" in alignment.cautions[0]
 
 
+@pytest.mark.parametrize("shift_mm", [(0, 3, -4), (0, 0, 8), (2, 6, 9), (0, 5, -35)])
+def test_a_series_with_an_empty_rim_is_registered(shift_mm):
+    t1, t2 = thick_slices(DATA / "vb1/VB1_10_DzZ_T1.nii.gz"), thick_slices(DATA / "vb1/VB1_11_DzZ_T2.nii.gz")
+    # As a reformatted series, or one whose distortion was corrected, has it.
+    shown = t1.intensities.copy()
+    shown[0] = shown[:, :, 330:] = 0
+    matrix = np.eye(4)
+    matrix[:3, 3] = shift_mm
+    moved = placed_elsewhere(Volume(shown, t1.grid, t1.series), RigidTransform(matrix))
+    alignment = align(Study("study", (t2, moved)), SegmentationConfig())
+    found = alignment.transforms[1]
+    centre = t2.grid.to_world((np.array(t2.grid.shape) - 1) / 2)
+    assert np.linalg.norm(found.apply(centre) - centre - shift_mm) < 1.5
+    assert found.rotation_degrees < 1.0
+    assert "was moved by" in alignment.cautions[0]
+
+
 def test_two_different_people_are_not_registered():
     one, other = thick_slices(DATA / "vb1/VB1_10_DzZ_T1.nii.gz"), thick_slices(DATA / "vb1/VB1_17_St1.nii.gz")
     alignment = align(Study("study", (one, other)), SegmentationConfig())

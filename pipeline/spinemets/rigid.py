@@ -14,7 +14,15 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from spinemets.edges import edge_agreement
-from spinemets.resampling import RigidTransform, block_mean, box_mm, coverage, itk_image, resample
+from spinemets.resampling import (
+    RigidTransform,
+    block_mean,
+    box_mm,
+    coverage,
+    empty_rim,
+    itk_image,
+    resample,
+)
 from spinemets.volume import Grid, Volume
 
 __all__ = ["agreement_of", "centre_mm", "register"]
@@ -99,7 +107,7 @@ def _shift(shift_mm: npt.NDArray[np.float64]) -> RigidTransform:
 
 def _best_starts(fixed: Volume, moving: Volume, starts: list[RigidTransform]) -> list[RigidTransform]:
     """The first start, and the two of the others that promise most."""
-    method = _mutual_information()
+    method = _mutual_information(fixed, moving)
     images = _float_image(fixed), _float_image(moving)
 
     def cost(start: RigidTransform) -> float:
@@ -115,7 +123,7 @@ def _best_starts(fixed: Volume, moving: Volume, starts: list[RigidTransform]) ->
 
 def _optimise(fixed: Volume, moving: Volume, start: RigidTransform, step_mm: float) -> RigidTransform:
     """The nearest optimum of mutual information; the start where too little overlaps to look for one."""
-    method = _mutual_information()
+    method = _mutual_information(fixed, moving)
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=step_mm, minStep=0.01, numberOfIterations=80, relaxationFactor=0.6
     )
@@ -130,14 +138,25 @@ def _optimise(fixed: Volume, moving: Volume, start: RigidTransform, step_mm: flo
     return RigidTransform.from_itk(transform)
 
 
-def _mutual_information() -> sitk.ImageRegistrationMethod:
-    """Mattes mutual information on a seeded sample."""
+def _mutual_information(fixed: Volume, moving: Volume) -> sitk.ImageRegistrationMethod:
+    """Mattes mutual information on a seeded sample of what both images show, an empty rim aside."""
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=32)
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(0.2, seed=20)
     method.SetInterpolator(sitk.sitkLinear)
+    method.SetMetricFixedMask(_shown_image(fixed))
+    method.SetMetricMovingMask(_shown_image(moving))
+    # Gradients that are smoothed over a slice's distance lead away from the optimum, by centimetres.
+    method.SetMetricUseFixedImageGradientFilter(False)
+    method.SetMetricUseMovingImageGradientFilter(False)
     return method
+
+
+def _shown_image(volume: Volume) -> sitk.Image:
+    """1 where an image has values, 0 in its empty rim, whose border no tissue follows."""
+    shown = (~empty_rim(volume)).astype(np.float32)
+    return sitk.Cast(itk_image(Volume(shown, volume.grid, volume.series)), sitk.sitkUInt8)
 
 
 def _float_image(volume: Volume) -> sitk.Image:
