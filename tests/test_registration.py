@@ -247,6 +247,13 @@ def test_a_series_that_matches_nowhere_near_its_coordinates_is_said(config):
     assert caution.startswith("series (turned) hardly matches the reference series")
 
 
+@pytest.mark.parametrize("degrees", [2, 3, 4])
+def test_a_shift_beside_a_turn_is_said_however_far_it_is_turned(degrees):
+    moved = scan(SAGITTAL, T2, series="b", frame="1", transform=rigid((0, 6, 0), (degrees, 0, 0)))
+    (caution,) = align(study(scan(SAGITTAL, T1, series="a", frame="1"), moved), AUTO).cautions
+    assert "shifted by 6 mm" in caution or "check its place" in caution
+
+
 def test_series_without_common_coordinates_are_aligned_by_content_and_flagged():
     truth = rigid((0, 400, 900), (4, 0, 0))
     far = shifted(SAGITTAL, (0, 400, 900))

@@ -194,7 +194,7 @@ def _moved(name: str, shift_mm: float, turn_degrees: float, headers_overlap: boo
 
 
 def _movement(reference: Volume, volume: Volume) -> tuple[str, ...]:
-    """A caution where a shift within the slices matches the edges clearly better, or nothing does."""
+    """A caution where a shift within the slices matches the edges clearly better, or they hardly match."""
     fixed = block_mean(reference, _FINE_MM)
     other = resample(block_mean(volume, _FINE_MM), fixed.grid)
     shifts = edge_agreement_when_shifted(fixed, other, coverage(volume.grid, fixed.grid))
@@ -202,15 +202,15 @@ def _movement(reference: Volume, volume: Volume) -> tuple[str, ...]:
     far, far_mm = shifts.best(_MAXIMUM_SHIFT_MM)
     if far >= max(near + 5 * _CLEAR_GAIN, 2 * _MINIMUM_AGREEMENT):
         return (_better_when_shifted(volume.series.name, far_mm),)
-    if shifts.voxels and near < _MINIMUM_AGREEMENT:
+    if near_mm >= _NOTABLE_SHIFT_MM and near >= max(shifts.here + 5 * _CLEAR_GAIN, _MINIMUM_AGREEMENT):
+        return (_better_when_shifted(volume.series.name, near_mm),)
+    if shifts.voxels and shifts.here < _MINIMUM_AGREEMENT:
         return (
             f"{volume.series.name} hardly matches the reference series where its coordinates put it "
             f"(edge agreement {shifts.here:.2f}, expected at least {_MINIMUM_AGREEMENT}): check its place in "
             "the images.",
         )
-    if near_mm < _NOTABLE_SHIFT_MM or near < max(shifts.here + 5 * _CLEAR_GAIN, _MINIMUM_AGREEMENT):
-        return ()
-    return (_better_when_shifted(volume.series.name, near_mm),)
+    return ()
 
 
 def _better_when_shifted(name: str, shift_mm: float) -> str:
