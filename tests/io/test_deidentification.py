@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from datetime import timedelta
@@ -10,6 +11,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedMRImageStorage, JPEGLSLossless, MRImageStorage, SecondaryCaptureImageStorage
 
@@ -111,6 +113,31 @@ def test_shift_and_names_are_the_patients_own():
     assert timedelta(days=-3652) < NAMES.shift("anna") <= timedelta(days=-1)
     assert NAMES.patient("anna") != Pseudonyms(b"x" * 32).patient("anna")
     assert "secret" not in repr(NAMES)
+
+
+def test_text_in_the_place_of_a_number_is_removed(tmp_path):
+    malformed = {
+        "AcquisitionNumber": b"Kowalczyk ",
+        "MagneticFieldStrength": b"Bronka",
+        "FlipAngle": b"90\\Bronka",
+    }
+    for path in write_classic(tmp_path / "in/a", noise(), tags={"SeriesDescription": "T2 sag"}):
+        dataset = pydicom.dcmread(path)
+        for keyword, value in malformed.items():
+            tag = pydicom.tag.Tag(keyword)
+            vr = pydicom.datadict.dictionary_VR(tag)
+            # As careless software writes them; pydicom would not take them as values.
+            dataset[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
+        dataset.PercentSampling, dataset.EchoTrainLength = "80.5", None
+        dataset.save_as(path)
+    copied(tmp_path / "in", tmp_path / "out")
+    paths = list((tmp_path / "out").rglob("*.dcm"))
+    assert paths
+    for path in paths:
+        assert not re.search(b"Kowalczyk|Bronka", path.read_bytes())
+        written = pydicom.dcmread(path)
+        assert not set(malformed) & set(written.dir())
+        assert (written.PercentSampling, written.EchoTrainLength) == (80.5, None)
 
 
 @pytest.mark.parametrize("weighting", list(Weighting))

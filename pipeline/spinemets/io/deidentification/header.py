@@ -8,6 +8,7 @@ mapped; and what is kept is searched for the words that name this patient.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from spinemets.io.weighting import names_agent
 __all__ = ["Disguise", "clean_header"]
 
 _TEXT_VRS = frozenset({"AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+_NUMBER_VRS = frozenset({"DS", "IS"})
 _BYTES_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN"})
 _TECHNICAL = frozenset({
     "Manufacturer", "ManufacturerModelName", "SoftwareVersions", "SequenceName", "PulseSequenceName",
@@ -242,6 +244,8 @@ def _clean_unlisted(element: DataElement, rules: _Rules, *, nested: bool) -> boo
             return True
         element.value = _clean_codes(element.value, rules.words)
         return True
+    if vr in _NUMBER_VRS:
+        return _is_number(element.value)
     if vr not in _TEXT_VRS:
         return True
     if keyword in _TECHNICAL and not _holds_word(element.value, rules.words):
@@ -260,6 +264,15 @@ def _clean_unlisted(element: DataElement, rules: _Rules, *, nested: bool) -> boo
         element.value = rules.pseudonyms.label(str(element.value))
         return True
     return False
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a decimal or integer string is one: malformed, it is text that was read leniently."""
+    values = [value] if value is None or isinstance(value, str | float | int) else value
+    try:
+        return all(math.isfinite(float(one or 0)) for one in values)
+    except ValueError:
+        return False
 
 
 def _clean_codes(value: Any, words: frozenset[str]) -> Any:
