@@ -115,7 +115,7 @@ def test_registration_does_not_depend_on_the_axis_order_of_the_array(order, flip
     truth = rigid((2, 8, -10), (4, 1, -2))
     grid = reordered(SAGITTAL, order, flips)
     alignment = align(
-        study(scan(SAGITTAL, T1, series="a"), scan(grid, T2, series="b", transform=truth, frame="2")), AUTO
+        study(scan(SAGITTAL, T1, series="a"), scan(grid, T2, series="b", transform=truth, frame="2")), ALWAYS
     )
     off_mm, off_degrees = errors(alignment.transforms[1], truth, SAGITTAL)
     assert off_mm < 1.0
@@ -218,6 +218,18 @@ def test_identical_grids_without_a_frame_of_reference_are_not_interpolated():
     alignment = align(study(scan(SAGITTAL, T1, series="a"), other), AUTO)
     np.testing.assert_array_equal(alignment.volumes[1].intensities, other.intensities)
     assert alignment.cautions == ()
+
+
+@pytest.mark.parametrize(("order", "flips"), [((0, 1, 2), (1,)), ((2, 0, 1), ()), ((1, 2, 0), (0, 2))])
+def test_the_order_of_the_same_voxels_does_not_decide_whether_a_series_is_registered(order, flips):
+    reference = scan(SAGITTAL, T1, series="a")
+    other = scan(SAGITTAL, T2, series="b", transform=rigid((0, 0, 6), (0, 0, 0)))
+    stored = np.flip(other.intensities, flips).transpose(order)
+    again = Volume(stored, reordered(SAGITTAL, order, flips), other.series)
+    usual, alike = (align(study(reference, volume), AUTO) for volume in (other, again))
+    assert alike.transforms[1].is_identity
+    assert alike.cautions == usual.cautions
+    np.testing.assert_allclose(alike.volumes[1].intensities, usual.volumes[1].intensities, rtol=1e-5)
 
 
 def test_aligned_files_without_a_frame_of_reference_keep_their_coordinates():

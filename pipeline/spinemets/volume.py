@@ -152,6 +152,25 @@ class Grid:
         gap = np.linalg.norm(self.to_world(corners) - other.to_world(corners), axis=1)
         return bool(gap.max() <= tolerance_mm)
 
+    def has_same_places(self, other: Grid, tolerance_mm: float = 1e-2) -> bool:
+        """Whether both grids have the same voxel centres, in whatever order they are stored.
+
+        Examples
+        --------
+        >>> backwards = Grid((2, 3, 4), np.array([[-1.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+        >>> Grid((2, 3, 4), np.eye(4)).has_same_places(backwards)
+        True
+        """
+        order = np.abs(np.linalg.inv(self.affine[:3, :3]) @ other.affine[:3, :3]).argmax(axis=0)
+        if sorted(order) != [0, 1, 2] or other.shape != tuple(self.shape[axis] for axis in order):
+            return False
+        corners = np.array(np.meshgrid(*[(0, n - 1) for n in other.shape])).reshape(3, -1).T
+        places = other.to_world(corners)
+        nearest = np.where(
+            self.to_index(places) < (np.array(self.shape) - 1) / 2, 0, np.array(self.shape) - 1
+        )
+        return bool(np.linalg.norm(self.to_world(nearest) - places, axis=1).max() <= tolerance_mm)
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
