@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -54,6 +56,22 @@ def truth() -> SpineSegmentation:
 def scan(tmp_path: Path, truth: SpineSegmentation) -> Path:
     """A scan with this truth, alone in its folder."""
     return write_scan(tmp_path / "in/anna.nii.gz", truth)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for a few studies."""
+    if shutil.which("mount") is None:
+        pytest.skip("tool missing: mount")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("tool missing: a small disk cannot be mounted here, which takes root")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -30,6 +31,23 @@ def test_merging_gives_the_state_of_the_newest_record(scan, truth, tmp_path):
     assert table_rows(merged / "summary.csv")[0]["state"] == "done"
     assert (merged / "anna/report.json").is_file()
     assert not (merged / "earlier").exists()
+
+
+def test_merge_onto_a_full_disk_says_so_in_a_sentence_and_goes_on_later(scan, truth, tmp_path, small_disk):
+    part, merged = tmp_path / "part", small_disk / "merged"
+    run_planned(plan_batch([scan]), part, TruthSegmenter(truth))
+    merged.mkdir()
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(bytes(4096))
+    with pytest.raises(OutputError, match=r"the first: .*No space left on device") as told:
+        merge_batches([part], merged)
+    assert str(told.value).count("No space left") == 1
+    assert not list(merged.glob(".*"))
+    ballast.unlink()
+    merge_batches([part], merged)
+    assert read_records(merged) == read_records(part)
 
 
 def test_newest_record_counts_whatever_folder_is_merged_first(scan, truth, tmp_path):

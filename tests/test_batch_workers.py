@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -281,6 +282,35 @@ def test_full_disk_for_the_records_themselves_stops_the_batch(scans, truth, tmp_
         run_planned(plan_batch([scans])[:4], tmp_path, TruthSegmenter(truth), limits=Limits(2))
 
 
+class RemovesTheFolder(Silent):
+    """After the first study, somebody tidies up."""
+
+    def __init__(self, folder: Path, how: Callable[[Path], object]) -> None:
+        super().__init__()
+        self._folder, self._how = folder, how
+
+    def ended(self, record, lines):
+        super().ended(record, lines)
+        if self._folder.exists():
+            self._how(self._folder)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [partial(shutil.rmtree, ignore_errors=True), lambda folder: folder.rename(folder.with_name("moved"))],
+    ids=["removed", "moved"],
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_folder_that_vanishes_stops_the_batch(scans, truth, tmp_path, how, workers):
+    out = tmp_path / "out"
+    watcher = RemovesTheFolder(out, how)
+    with pytest.raises(OutputError, match=r"batch\.jsonl: is gone"):
+        run_planned(
+            plan_batch([scans])[:4], out, TruthSegmenter(truth), watcher=watcher, limits=Limits(workers)
+        )
+    assert [event for event, _ in watcher.events].count("done") == 1
+
+
 class FillsTheDisk(Silent):
     """After two studies, another program takes all the room; after the next one, it gives it back."""
 
@@ -299,21 +329,6 @@ class FillsTheDisk(Silent):
             self._ballast.unlink()
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own with room for a few studies."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("tool missing: a small disk cannot be mounted here, which takes root")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
-@pytest.mark.skipif(shutil.which("mount") is None, reason="tool missing: mount")
 def test_disk_that_is_full_for_a_while_costs_the_study_it_meets(scans, truth, small_disk):
     watcher = FillsTheDisk(small_disk)
     planned = plan_batch([scans / f"{name}.nii.gz" for name in NAMES[:5]])

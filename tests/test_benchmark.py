@@ -141,6 +141,17 @@ def test_a_given_study_is_measured_alone_and_the_table_and_the_json_tell_of_it(
     assert "postprocess" in printed
 
 
+def test_what_was_measured_is_told_also_where_no_file_can_be_written(bundle_folder, tmp_path, capsys):
+    write_study(Case(TINY.shape, TINY.spacing_mm), tmp_path / "exam")
+    (tmp_path / "file").touch()
+    arguments = ["benchmark", str(tmp_path / "exam"), "--device", "cpu", "--repeats", "1", "--no-peers"]
+    arguments += ["--model", str(bundle_folder), "--trust-model", reading_checksum(bundle_folder)]
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--json", str(tmp_path / "file/speed.json")])
+    assert stopped.value.code == 9
+    assert "postprocess" in capsys.readouterr().out
+
+
 def test_the_command_line_offers_every_case_there_is():
     options = {option.name: option for option in spinemets.commands["benchmark"].params}
     assert tuple(options["cases"].type.choices) == tuple(CASES)

@@ -27,9 +27,10 @@ def carry_out(
 ) -> int:
     """Run the benchmark; print a table, and write everything measured where a path is given."""
     result = run_benchmark(bundle, config, plan, lambda what: _tell(what, quiet))
+    # First, so that minutes of measuring are not lost with a file that cannot be written.
+    click.echo(_table(result))
     if json_path is not None:
         atomic_write_text(json_path, json.dumps(result, indent=2) + "\n")
-    click.echo(_table(result))
     return DONE
 
 

@@ -105,9 +105,20 @@ def _take(record: BatchRecord, source: Path, out: Path) -> BatchRecord:
             atomic_write_bytes(out / record.log, log.read_bytes())
         else:
             record = record.model_copy(update={"log": ""})
-    except (OSError, shutil.Error) as error:
-        raise OutputError(f"{source / record.study}: cannot be merged into {out} ({error})") from error
+    except OSError as error:
+        raise OutputError(
+            f"{source / record.study}: cannot be merged into {out} ({_reason(error)}); "
+            "check space and permissions"
+        ) from error
     return record
+
+
+def _reason(error: OSError) -> str:
+    """What the system says; of a folder's files, each of which is told, the first is enough."""
+    if isinstance(error, shutil.Error):
+        reasons = error.args[0]
+        return f"{len(reasons)} of its files or folders, the first: {reasons[0][2]}"
+    return str(error)
 
 
 def _copy(source: Path, target: Path) -> None:

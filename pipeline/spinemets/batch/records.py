@@ -243,10 +243,17 @@ class RecordBook:
         Raises
         ------
         OutputError
-            There is no room for it; the file is as it was before.
+            There is no room for it, and the file is as it was before; or the file is gone.
         """
         line = record.model_dump_json().encode() + b"\n"
+        path = self.folder / RECORDS_NAME
         with self._guard:
+            if not path.exists():
+                # What is open can still be written to, and nobody would ever read it.
+                raise OutputError(
+                    f"{path}: is gone, its folder was removed or moved meanwhile; "
+                    "bring it back, or begin anew with the same command"
+                )
             try:
                 self._write(line)
             except OSError:
@@ -254,7 +261,7 @@ class RecordBook:
                 try:
                     self._write(line)
                 except OSError as error:
-                    raise OutputError.at(self.folder / RECORDS_NAME, error) from error
+                    raise OutputError.at(path, error) from error
             self._records[record.study] = record
 
     def release_reserve(self) -> None:
