@@ -74,8 +74,8 @@ def align(study: Study, config: SegmentationConfig) -> Alignment:
     """Bring every series of a study onto the grid of its reference series.
 
     A series is taken by its coordinates where it shares a known frame of reference with the
-    reference or has the very same voxels, in whatever order they are stored, and
-    ``config.registration`` is not "always".
+    reference, or, where one of them names none, has the very same voxels, in whatever order they
+    are stored; and ``config.registration`` is not "always".
     It is registered rigidly otherwise; the result is used only where it is plausible (at most
     40 mm and 15°) and agrees clearly better with the reference's edges than the coordinates
     do. A series of which less than a quarter overlaps the reference is left out.
@@ -128,9 +128,14 @@ def _place(
 
 
 def _same_coordinates(reference: Volume, volume: Volume) -> bool:
-    frame = reference.series.frame_of_reference_uid
-    shared = bool(frame) and frame == volume.series.frame_of_reference_uid
-    return shared or volume.grid.has_same_places(reference.grid)
+    """Whether coordinates mean the same: by the frame of reference where both name one, else by the grid.
+
+    A patient who was taken off the table and put back may be imaged with the same settings.
+    """
+    frames = {reference.series.frame_of_reference_uid, volume.series.frame_of_reference_uid}
+    if "" not in frames:
+        return len(frames) == 1
+    return volume.grid.has_same_places(reference.grid)
 
 
 def _register_checked(
