@@ -13,7 +13,13 @@ import pydicom
 import pytest
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import EnhancedMRImageStorage, JPEGLSLossless, MRImageStorage, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
+    JPEGLSLossless,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from dicom_files import noise, write_classic, write_enhanced
 from spinemets.errors import ConfigError
@@ -270,6 +276,30 @@ def test_compressed_pixels_are_decoded_and_stay_as_they_are(tmp_path):
         map(pydicom.dcmread, (tmp_path / "out").rglob("*.dcm")), key=lambda image: image.InstanceNumber
     )
     assert np.array_equal([image.pixel_array for image in images], voxels)
+
+
+@pytest.mark.parametrize(("bits", "vr"), [(8, "OB"), (8, "OW"), (16, "OW"), (32, "OW")])
+def test_big_endian_pixels_stay_as_they_are(tmp_path, bits, vr):
+    words = vr == "OW"
+    for path in write_classic(tmp_path / "in", noise((8, 23, 21)), tags={"SeriesDescription": "T2 sag"}):
+        dataset = pydicom.dcmread(path)
+        pixels = (dataset.pixel_array % 251).astype(f">u{bits // 8}").tobytes()
+        pixels += b"\0" * (len(pixels) % 2)
+        if bits == 8 and words:
+            pixels = np.frombuffer(pixels, ">u2").astype("<u2").tobytes()
+        dataset.BitsAllocated = dataset.BitsStored = bits
+        dataset.HighBit = bits - 1
+        dataset.add_new("PixelData", vr, pixels)
+        swapped = Dataset({element.tag: element for element in dataset})
+        swapped.file_meta = dataset.file_meta
+        swapped.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        pydicom.dcmwrite(path, swapped, implicit_vr=False, little_endian=False, enforce_file_format=True)
+    copy = copied(tmp_path / "in", tmp_path / "out")
+    sources = {int(one.InstanceNumber): one for one in map(pydicom.dcmread, (tmp_path / "in").iterdir())}
+    written = [pydicom.dcmread(path) for path in copy.series[0].series.files]
+    assert len(written) == len(sources) == 8
+    for one in written:
+        assert np.array_equal(one.pixel_array, sources[int(one.InstanceNumber)].pixel_array)
 
 
 def test_enhanced_image_stays_conformant(tmp_path):

@@ -67,12 +67,14 @@ def _make_plain(dataset: FileDataset) -> None:
         int(dataset.get(keyword) or 1)
         for keyword in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated")
     )
-    pixels = dataset.PixelData[: length // 8]
+    pixels = dataset.PixelData
+    if syntax == ExplicitVRBigEndian:
+        # Pixels of eight bits come in words of two where the VR says so (PS3.5 A.3).
+        width = max(dataset.BitsAllocated // 8, 2 if dataset["PixelData"].VR == "OW" else 1)
+        pixels = np.frombuffer(pixels[: len(pixels) // width * width], f">u{width}").byteswap().tobytes()
+    pixels = pixels[: length // 8]
     if len(pixels) < length // 8:
         raise ValueError("pixels are cut short")
-    if syntax == ExplicitVRBigEndian and dataset.BitsAllocated > 8:
-        width = dataset.BitsAllocated // 8
-        pixels = np.frombuffer(pixels, f">u{width}").astype(f"<u{width}").tobytes()
     dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
     dataset["PixelData"].VR = "OW" if dataset.BitsAllocated > 8 else "OB"
     dataset["PixelData"].is_undefined_length = False
