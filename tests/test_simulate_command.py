@@ -217,3 +217,18 @@ def test_no_t2_is_simulated_from_t1_and_nothing_is_left_half_written(labelled, c
     assert code != 0
     assert "p01_T1w: T2 cannot be simulated from T1" in message
     assert not (labelled / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["phantom", "implant"])
+@pytest.mark.parametrize("others", [["T1"], ["T1", "T2"]])
+def test_what_another_run_wrote_is_not_mixed_into_a_study(labelled, capsys, command, others):
+    out = labelled / "out"
+    scan = (labelled / "p01_T2w.nii.gz", labelled / "anatomy.nii.gz") if command == "implant" else ()
+    run(command, *scan, "-o", out, "--weighting", "T2")
+    before = sorted(path.name for path in out.rglob("*"))
+    asked = [word for other in others for word in ("--weighting", other)]
+    code, message = exit_code(capsys, command, *scan, "-o", out, *asked)
+    assert code == 9
+    assert "is there from another run" in message
+    assert sorted(path.name for path in out.rglob("*")) == before
+    run(command, *scan, "-o", out, "--weighting", "T2")

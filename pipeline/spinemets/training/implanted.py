@@ -28,7 +28,7 @@ from spinemets.simulation.lesions import render_lesions
 from spinemets.spinal_axis import SpinalAxis, fit_spinal_axis
 from spinemets.training.contrast import resemble
 from spinemets.training.scans import LabelledScan, bit
-from spinemets.training.study_files import SUFFIXES, write_nifti
+from spinemets.training.study_files import SUFFIXES, need_own_place, write_nifti
 from spinemets.volume import Grid, Weighting
 from spinemets.voxels import SAMPLED_VOXELS, voxels_of
 
@@ -74,7 +74,13 @@ def write_implanted(
     -------
     int
         How many lesions were implanted.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written, or the folder has other files of a study of that name.
     """
+    need_own_place(folder, study, weightings)
     affine = np.diag([*scan.spacing_mm, 1.0]) if scan.affine is None else scan.affine
     studies, truths = folder / "studies", folder / "truth"
     studies.mkdir(parents=True, exist_ok=True)

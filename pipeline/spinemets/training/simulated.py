@@ -31,7 +31,7 @@ from spinemets.training.datasets import LAYOUTS, Case
 from spinemets.training.datasets.own_masks import read_anatomy
 from spinemets.training.implanted import IMPLANTED_WEIGHTINGS, write_implanted
 from spinemets.training.scans import LabelledScan, read_spider
-from spinemets.training.study_files import SUFFIXES, write_nifti
+from spinemets.training.study_files import SUFFIXES, need_own_place, write_nifti
 from spinemets.volume import Weighting
 
 __all__ = ["read_labelled", "write_implants", "write_phantoms"]
@@ -40,10 +40,17 @@ _PEAK = 1000
 
 
 def write_phantoms(out: Path, seeds: Sequence[int], options: StudyOptions) -> Iterator[tuple[str, int]]:
-    """Write a study for every seed; yield its name and how many lesions it shows."""
+    """Write a study for every seed; yield its name and how many lesions it shows.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written, or the folder has other files of a study of that name.
+    """
     for seed in seeds:
-        study = draw_study(options, np.random.default_rng([seed, 20]))
         name = f"phantom{seed}"
+        need_own_place(out, name, options.weightings)
+        study = draw_study(options, np.random.default_rng([seed, 20]))
         yield name, _write_phantom(study, out, name)
 
 
@@ -87,6 +94,8 @@ def write_implants(
     ------
     UnsupportedInputError
         The scan's weighting is unknown, or one is asked for that cannot be simulated from labels.
+    OutputError
+        A file cannot be written, or the folder has other files of a study of that name.
     """
     if scan.weighting is Weighting.UNKNOWN:
         raise UnsupportedInputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.atomic import atomic_write_bytes
+from spinemets.errors import OutputError
 from spinemets.volume import Weighting
 
-__all__ = ["SUFFIXES", "write_arrays", "write_nifti"]
+__all__ = ["SUFFIXES", "need_own_place", "write_arrays", "write_nifti"]
 
 # Higher ones make noise hardly smaller.
 _GZIP_LEVEL = 1
@@ -27,6 +28,31 @@ SUFFIXES: Mapping[Weighting, str] = {
     Weighting.T1_FS_GD: "T1w_fs_Gd",
 }
 """Ends of file names, from which ``io.weighting`` reads the weighting again."""
+
+
+def need_own_place(folder: Path, name: str, weightings: Iterable[Weighting]) -> None:
+    """See that nothing in a folder would be taken for a part of the study to be written there.
+
+    Raises
+    ------
+    OutputError
+        There is a sequence of that study that is not written anew, of another spine or without its
+        lesions; or the truth of one sequence alone, which would count before that of the study.
+    """
+    written = {SUFFIXES[weighting] for weighting in weightings}
+    others = [
+        folder / "studies" / f"{name}_{suffix}.nii.gz"
+        for suffix in SUFFIXES.values()
+        if suffix not in written
+    ]
+    if len(written) > 1:
+        others += [folder / "truth" / f"{name}_{suffix}.json" for suffix in sorted(written)]
+    for path in others:
+        if path.exists():
+            raise OutputError(
+                f"{path}: is there from another run, and would be taken for a part of the same study; "
+                "take another folder"
+            )
 
 
 def write_nifti(path: Path, array: npt.NDArray[np.generic], affine: npt.NDArray[np.float64]) -> None:
