@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import dataset_files as files
+from spinemets.anatomy import Structure
 from spinemets.cli import main, spinemets
 from spinemets.errors import OutputError
 from spinemets.evaluation.files import find_studies, read_study_result
@@ -217,6 +218,26 @@ def test_no_t2_is_simulated_from_t1_and_nothing_is_left_half_written(labelled, c
     assert code != 0
     assert "p01_T1w: T2 cannot be simulated from T1" in message
     assert not (labelled / "out").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, 5.0])
+def test_a_scan_that_shows_nothing_is_refused(labelled, capsys, value):
+    image = labelled / "p01_T2w.nii.gz"
+    files.write_nifti(image, np.full(files.SHAPE, value, np.float32))
+    code, message = exit_code(capsys, "implant", image, labelled / "anatomy.nii.gz", "-o", labelled / "out")
+    assert code == 3
+    assert "p01_T2w.nii.gz: every voxel has the same value" in message
+    assert not (labelled / "out").exists()
+
+
+def test_labels_of_the_cord_alone_tell_no_region(labelled):
+    anatomy, _ = files.spine()
+    files.write_nifti(
+        labelled / "cord.nii.gz", np.where(anatomy == Structure.CORD, anatomy, 0).astype(np.uint8)
+    )
+    run("implant", labelled / "p01_T2w.nii.gz", labelled / "cord.nii.gz", "-o", labelled / "out")
+    facts = json.loads((labelled / "out/truth/p01_implant0_T2w.json").read_text())["lesions"]
+    assert {(one["compartment"], one["region"]) for one in facts} == {("intramedullary", None)}
 
 
 @pytest.mark.parametrize("command", ["phantom", "implant"])

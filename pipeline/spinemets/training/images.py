@@ -87,9 +87,11 @@ def load_pair(image_path: Path, labels_path: Path) -> tuple[RasImage, npt.NDArra
     GeometryError
         The two do not lie on the same grid.
     UnreadableFileError, UnsupportedInputError
-        As for ``load``; also labels that are not whole numbers.
+        As for ``load``; also labels that are not whole numbers, and an image that shows nothing.
     """
     image, labels = load(image_path), load(labels_path)
+    if np.ptp(image.voxels) == 0:
+        raise UnsupportedInputError(f"{image_path}: every voxel has the same value; there is nothing to see")
     if image.voxels.shape != labels.voxels.shape:
         raise GeometryError(
             f"{labels_path}: shape {labels.voxels.shape} is not the image's, {image.voxels.shape}"

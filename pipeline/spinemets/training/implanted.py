@@ -194,7 +194,7 @@ class _Spine:
         axis = fit_spinal_axis(scan.structures, grid)
         bodies = scan.allowed[scan.structures == Structure.VERTEBRAL_BODY]
         named = np.isin(bodies, [bit(channel) for channel, _ in _REGIONS])
-        if axis is None or named.mean() < _NAMED_SHARE:
+        if axis is None or not named.size or named.mean() < _NAMED_SHARE:
             return None
         extents = []
         for channel, region in _REGIONS:
