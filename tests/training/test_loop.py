@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from spinemets.errors import ConfigError, OutputError
 from spinemets.training import loop
@@ -88,6 +89,22 @@ def test_a_training_cut_short_and_resumed_ends_with_the_same_weights(folder, mon
     assert not same(halfway["network"], whole["network"])
     train(recipe, TrainingFiles(Path(), folder / "cut"), CPU)
     assert same(checkpoint_of(folder / "cut"), whole)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["resumed", "begun anew"])
+def test_tensorboard_shows_every_step_once_after_a_training_was_cut_short(folder, monkeypatch, kept):
+    recipe = load_recipe(SMOKE).model_copy(update={"steps": 40, "save_every": 15, "validate_every": 40})
+    files = TrainingFiles(Path(), folder / f"curve {kept}")
+    with monkeypatch.context() as patch:
+        cut_after(patch, 22)
+        with pytest.raises(PowerCutError):
+            train(recipe, files, CPU)
+    if not kept:
+        files.checkpoint.unlink()
+    train(recipe, files, CPU)
+    shown = EventAccumulator(str(files.output / "events"))
+    shown.Reload()
+    assert [event.step for event in shown.Scalars("loss")] == [20, 40]
 
 
 def test_a_finished_training_stays_as_it_is(folder):

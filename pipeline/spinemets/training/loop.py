@@ -194,12 +194,17 @@ def train(
     )
     step = _Step(recipe, state, anatomy, device, group)
     engine = Engine(lambda _, batch: step(batch))
-    with SummaryWriter(str(files.output / "events")) if group.is_first else nullcontext() as writer:
+    with _events(files, state.step) if group.is_first else nullcontext() as writer:
         watch = _Watch(recipe, state, anatomy, validation, files.checkpoint, writer)
         engine.add_event_handler(Events.ITERATION_COMPLETED, watch.after_step)
         engine.run(loader, max_epochs=1)
     recent = watch.losses[-100:]
     return sum(recent) / len(recent)
+
+
+def _events(files: TrainingFiles, step: int) -> SummaryWriter:
+    """What TensorBoard shows; steps that a training cut short showed and goes over again give way."""
+    return SummaryWriter(str(files.output / "events"), purge_step=step + 1)
 
 
 def _begun(recipe: Recipe, files: TrainingFiles, device: torch.device) -> _State:
