@@ -91,6 +91,17 @@ def test_a_mask_of_255_alone_is_told_from_one_that_is_empty(tmp_path):
         read("own_masks", folder)
 
 
+def test_a_mask_of_255_alone_is_told_where_anatomy_lets_it_train(tmp_path, caplog):
+    folder = files.own_masks(tmp_path, ("p01",))
+    read("own_masks", folder)
+    assert not caplog.text
+    drawn = np.where(files.lesions() > 0, 255, 0).astype(np.uint8)
+    files.write_nifti(folder / "truth/p01_T1w_lesions.nii.gz", drawn)
+    read("own_masks", folder)
+    assert "lesions are numbered from 1" in caplog.text
+    assert "p01" not in caplog.text
+
+
 def test_a_datalist_s_lists_are_its_split_and_its_names_its_labels(tmp_path, scans):
     cases = LAYOUTS["datalist"].find(files.datalist(tmp_path))
     assert {case.patient: case.subset for case in cases} == {"case1": "train", "case2": "validation"}

@@ -15,6 +15,7 @@ the lesion's compartment alone, and patches are cut around lesions.
 from __future__ import annotations
 
 import json
+import logging
 from glob import escape
 from pathlib import Path
 
@@ -44,6 +45,8 @@ from spinemets.training.scans import (
 from spinemets.voxels import islands_of
 
 __all__ = ["LAYOUT", "number_lesions", "read_anatomy", "scan_of_lesions"]
+
+_log = logging.getLogger(__name__)
 
 LabelMap = npt.NDArray[np.int32]
 
@@ -95,6 +98,11 @@ def read_case(case: Case) -> LabelledScan:
     scan = _scan(case, f"own/{case.name}", "anatomy")
     compartments = _compartments(case.files["facts"]) if "facts" in case.files else {}
     lesions = _label_map(case, "lesions")
+    if lesions is not None and set(np.unique(lesions).tolist()) - {0} == {UNKNOWN_LESION}:
+        _log.warning(
+            "all that a lesion mask shows is 255, where nothing is known, so that no lesion is learnt from "
+            "it; lesions are numbered from 1"
+        )
     return scan_of_lesions(
         scan, np.zeros(scan.structures.shape, np.int32) if lesions is None else lesions, compartments
     )
