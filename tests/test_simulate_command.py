@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -40,6 +41,16 @@ def test_a_phantom_is_a_study_with_its_truth(phantom):
     assert set(truth.findings) == set(np.unique(truth.lesions[truth.lesions > 0]).tolist())
     assert all(facts.compartment and facts.region for facts in truth.findings.values())
     assert {"C2", "C7", "T1"} <= {level.value for level in truth.level_centres_mm}
+
+
+def test_the_list_of_lesions_names_those_that_the_mask_shows(tmp_path):
+    # One of the six lies where none of it shows.
+    run("phantom", "-o", tmp_path, "--seed", 4, "--compartment", "intramedullary", "--lesions", 6)
+    truth = tmp_path / "truth/phantom4_T2w"
+    shown = set(np.unique(np.asarray(nib.load(f"{truth}_lesions.nii.gz").dataobj)).tolist()) - {0}
+    rows = Path(f"{truth}_lesions.tsv").read_text().splitlines()[1:]
+    assert len(shown) == 5
+    assert {int(row.split("\t")[0]) for row in rows} == shown
 
 
 def test_what_was_written_is_found_as_one_study(phantom):

@@ -65,8 +65,9 @@ def _write_phantom(study: SimulatedStudy, out: Path, name: str) -> int:
     # One sequence is a study by the name of its file; several share the part before the sequence.
     truth = name if len(study.images) > 1 else f"{name}_{SUFFIXES[next(iter(study.images))]}"
     record = truth_record(study.phantom, study.labels)
-    lesions = record["lesions"]
-    names = {number: f"lesion {number}" for number in range(1, len(study.phantom.lesions) + 1)}
+    # Not all that were drawn: some lie where nothing of them shows.
+    shown = np.unique(study.labels.lesion[study.labels.lesion > 0]).tolist()
+    names = {number: f"lesion {number}" for number in shown}
     maps: Sequence[tuple[str, npt.NDArray[np.uint8], Mapping[int, str]]] = (
         ("anatomy", structure_of_tissue(study.labels.tissue), ANATOMY_LABELS),
         ("levels", verse_numbers(study.labels.vertebra), LEVEL_LABELS),
@@ -76,7 +77,7 @@ def _write_phantom(study: SimulatedStudy, out: Path, name: str) -> int:
     for kind, array, labels in maps:
         write_label_map(out / "truth" / f"{truth}_{kind}.nii.gz", array, grid, labels)
     atomic_write_text(out / "truth" / f"{truth}.json", json.dumps(record, indent=2) + "\n")
-    return len(lesions) if isinstance(lesions, list) else 0
+    return len(shown)
 
 
 def write_implants(
