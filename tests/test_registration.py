@@ -397,6 +397,11 @@ def test_block_means_keep_their_place_in_space():
     np.testing.assert_allclose(means.grid.to_world((0, 0, 0)), (0, 0.5, 0.5))
 
 
-def test_a_matrix_that_is_no_rotation_is_refused():
+@pytest.mark.parametrize(
+    "matrix",
+    [np.diag([2.0, 1.0, 1.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0]), np.eye(3), np.zeros(16)],
+    ids=["scaling", "mirror", "3x3", "flat"],
+)
+def test_a_matrix_that_is_no_rotation_is_refused(matrix):
     with pytest.raises(GeometryError, match="rotation"):
-        RigidTransform(np.diag([2.0, 1.0, 1.0, 1.0]))
+        RigidTransform(matrix)

@@ -40,15 +40,14 @@ class RigidTransform:
     Raises
     ------
     GeometryError
-        The upper left 3×3 block is no rotation.
+        The matrix is not 4×4, or its upper left 3×3 block is no rotation, as one that mirrors.
     """
 
     matrix: npt.NDArray[np.float64]
 
     def __post_init__(self) -> None:
         matrix = np.array(self.matrix, dtype=np.float64)
-        rotation = matrix[:3, :3]
-        if matrix.shape != (4, 4) or not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-6):
+        if matrix.shape != (4, 4) or not _is_rotation(matrix[:3, :3]):
             raise GeometryError("a rigid transform needs a 4x4 matrix with a rotation in it")
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
@@ -101,6 +100,10 @@ class RigidTransform:
     def shift_mm(self, at_mm: npt.ArrayLike) -> float:
         """How far one point of the reference is moved, in mm."""
         return float(np.linalg.norm(self.apply(at_mm) - np.asarray(at_mm)))
+
+
+def _is_rotation(matrix: npt.NDArray[np.float64]) -> bool:
+    return bool(np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-6) and np.linalg.det(matrix) > 0)
 
 
 def resample(volume: Volume, grid: Grid, transform: RigidTransform | None = None) -> Volume:
