@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,13 @@ from spinemets import __version__
 from spinemets.allocation import keep_freed_memory
 from spinemets.assembly import assemble, lesion_reach
 from spinemets.bundles import Bundle, SpacingMm
-from spinemets.channels import Channel, condition_vector
+from spinemets.channels import CONDITIONS, Channel, condition_vector
 from spinemets.config import SegmentationConfig
 from spinemets.errors import ModelIncompatibleError
 from spinemets.execution import NetworkWeights, parameter_shapes
 from spinemets.findings import Provenance
 from spinemets.inference import Engine, EngineReport, choose_precision, usable_device
-from spinemets.intensity import lesion_input, normalise
+from spinemets.intensity import LESION_INPUTS, lesion_input, normalise
 from spinemets.interpolation import to_source
 from spinemets.network import NetworkDefinition
 from spinemets.registration import Alignment, align, shown_by
@@ -36,10 +36,12 @@ from spinemets.segmented import NetworkExecution, NetworkMaps, SourceMaps, Spine
 from spinemets.volume import Grid, Study, Volume
 from spinemets.voxels import Box, bounding_box, corner
 
-__all__ = ["CascadeSegmenter", "load_segmenter", "read_networks"]
+__all__ = ["CascadeSegmenter", "Part", "cascade_network", "load_segmenter", "read_networks"]
+
+Part = Literal["anatomy", "lesion"]
 
 _NETWORK_TYPE = "spinemets-cascade"
-_NETWORKS = ("anatomy", "lesion")
+_NETWORKS: tuple[Part, ...] = ("anatomy", "lesion")
 # The lesion network sees the spine and this much around it; elsewhere its log odds are those of no lesion.
 _LESION_MARGIN_MM = 32
 _NO_LESION = -10.0
@@ -282,14 +284,23 @@ def load_segmenter(
     return CascadeSegmenter((anatomy, lesion), bundle.facts.spacing_mm, config, provenance)
 
 
+def cascade_network(part: Part, filters: tuple[int, ...]) -> NetworkDefinition:
+    """The cascade's anatomy or lesion network, of some size: what goes in and comes out is fixed."""
+    if part == "anatomy":
+        return NetworkDefinition(1, len(CONDITIONS), len(Channel), filters)
+    return NetworkDefinition(len(LESION_INPUTS), len(CONDITIONS), 1, filters)
+
+
 def read_networks(bundle: Bundle) -> tuple[NetworkWeights, NetworkWeights]:
     """The anatomy and the lesion network of a bundle.
 
     Raises
     ------
     ModelIncompatibleError
-        The bundle is of another type, its channels have other names, or the weights do not fit.
+        The bundle is of another type, its channels have other names, a network takes or gives another
+        number of channels, or the weights do not fit or are damaged.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     network = bundle.facts.network
@@ -300,18 +311,29 @@ def read_networks(bundle: Bundle) -> tuple[NetworkWeights, NetworkWeights]:
     expected = tuple(channel.name.lower() for channel in Channel)
     if bundle.facts.channels != expected:
         raise ModelIncompatibleError(f"{bundle.name}: output channels are not {', '.join(expected)}")
-    stored = load_file(bundle.weights)
+    try:
+        stored = load_file(bundle.weights)
+    except SafetensorError as error:
+        raise ModelIncompatibleError(
+            f"{bundle.weights} is no sound safetensors file ({error}); copy it again from where it was made"
+        ) from error
     anatomy, lesion = (_weights(bundle, network, stored, part) for part in _NETWORKS)
     return anatomy, lesion
 
 
 def _weights(
-    bundle: Bundle, network: dict[str, object], stored: dict[str, Tensor], part: str
+    bundle: Bundle, network: dict[str, object], stored: dict[str, Tensor], part: Part
 ) -> NetworkWeights:
     described = network.get(part)
     if not isinstance(described, dict):
         raise ModelIncompatibleError(f"{bundle.name}: its metadata describe no {part} network")
     definition = NetworkDefinition.from_mapping(cast(dict[str, object], described))
+    expected = cascade_network(part, definition.filters)
+    if definition != expected:
+        raise ModelIncompatibleError(
+            f"{bundle.name}: the {part} network is {definition}, expected {expected}; use a bundle made for "
+            "this version, or the version of spinemets that the bundle was made for"
+        )
     own = {k.removeprefix(f"{part}."): v.float() for k, v in stored.items() if k.startswith(f"{part}.")}
     if parameter_shapes(definition) != {name: tuple(value.shape) for name, value in own.items()}:
         raise ModelIncompatibleError(

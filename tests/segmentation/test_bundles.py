@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,3 +112,34 @@ def test_each_network_plans_with_its_own_footprint_or_none(tmp_path, precision, 
 def test_a_bundle_of_another_make_is_refused(tmp_path, changes, message):
     with pytest.raises(ModelIncompatibleError, match=message):
         read_networks(write_bundle(tmp_path / "other", **changes))
+
+
+@pytest.mark.parametrize(
+    ("part", "changed"),
+    [("lesion", {"image_channels": 8}), ("anatomy", {"outputs": 9}), ("anatomy", {"conditions": 3})],
+    ids=str,
+)
+def test_a_network_that_is_given_or_gives_something_else_is_refused(tmp_path, part, changed):
+    other = replace({"anatomy": ANATOMY, "lesion": LESION}[part], **changed)
+
+    def described(networks):
+        return {"type": "spinemets-cascade", **networks, part: networks[part] | changed}
+
+    def fitting(stored):
+        network = build_network(other)
+        own = {f"{part}.{name}": value.detach().contiguous() for name, value in network.named_parameters()}
+        return stored | own
+
+    bundle = write_bundle(tmp_path / "older", network=described, weights=fitting)
+    with pytest.raises(ModelIncompatibleError, match=f"the {part} network"):
+        read_networks(bundle)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 5_000])
+def test_weights_that_were_cut_short_are_refused(tmp_path, kept):
+    folder = write_bundle(tmp_path / "copied").path
+    weights = folder / "models/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    bundle = load_bundle(folder, trusted_checksum=reading_checksum(folder))
+    with pytest.raises(ModelIncompatibleError, match=r"model\.safetensors.*copy"):
+        read_networks(bundle)

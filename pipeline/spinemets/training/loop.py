@@ -22,11 +22,11 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from spinemets.allocation import keep_all_freed_memory
 from spinemets.atomic import atomic_write_bytes, remove_leftovers
-from spinemets.channels import CONDITIONS, Channel
 from spinemets.errors import ConfigError, OutputError, TrainingError
 from spinemets.inference import choose_precision
-from spinemets.intensity import LESION_INPUTS, lesion_input
+from spinemets.intensity import lesion_input
 from spinemets.network import NetworkDefinition, SpineUNet, build_network
+from spinemets.segmentation import cascade_network
 from spinemets.training.data import SampleStream, read_sources, read_validation
 from spinemets.training.distributed import Group
 from spinemets.training.losses import lesion_loss, partial_label_loss
@@ -74,9 +74,7 @@ class TrainingFiles:
 
 def network_definition(recipe: Recipe) -> NetworkDefinition:
     """The network that a recipe trains."""
-    if recipe.task == "anatomy":
-        return NetworkDefinition(1, len(CONDITIONS), len(Channel), recipe.network.filters)
-    return NetworkDefinition(len(LESION_INPUTS), len(CONDITIONS), 1, recipe.network.filters)
+    return cascade_network(recipe.task, recipe.network.filters)
 
 
 class _State:

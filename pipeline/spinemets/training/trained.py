@@ -6,22 +6,17 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from spinemets.bundles import load_bundle
-from spinemets.channels import CONDITIONS, Channel
 from spinemets.errors import ConfigError
 from spinemets.execution import NetworkWeights, parameter_shapes
-from spinemets.intensity import LESION_INPUTS
-from spinemets.network import NetworkDefinition, SpineUNet, build_network
-from spinemets.segmentation import read_networks
+from spinemets.network import SpineUNet, build_network
+from spinemets.segmentation import Part, cascade_network, read_networks
 
 __all__ = ["CHECKPOINT_FAULTS", "Trained", "built", "read_trained"]
-
-Part = Literal["anatomy", "lesion"]
 
 # What torch.load and reading its result raise where a file is damaged or holds something else.
 CHECKPOINT_FAULTS = (
@@ -70,10 +65,7 @@ def read_trained(source: Path, part: Part) -> Trained:
         raise ConfigError(
             f"{source}: is no checkpoint of a training and no bundle's folder ({fault_words(error)})"
         ) from error
-    shape = (
-        (1, len(CONDITIONS), len(Channel)) if part == "anatomy" else (len(LESION_INPUTS), len(CONDITIONS), 1)
-    )
-    definition = NetworkDefinition(*shape, filters)
+    definition = cascade_network(part, filters)
     shapes = parameter_shapes(definition)
     # DynUNet's own state lists its layers under two names; each parameter counts once.
     own = {name: weights[name] for name in shapes if name in weights}
