@@ -97,7 +97,7 @@ def _near_spine(
 
 
 def _level_evidence(vertebrae: npt.NDArray[np.uint8], maps: SourceMaps) -> tuple[InstanceEvidence, ...]:
-    """The mean of the regional body probabilities over each instance."""
+    """Each region's share of the body probabilities, summed over each instance."""
     count = int(vertebrae.max())
     part = vertebrae[maps.box].ravel()
     where = np.flatnonzero(part)

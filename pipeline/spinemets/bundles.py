@@ -71,7 +71,7 @@ class NetworkFacts(BaseModel):
     channels
         Names of the output channels, in order.
     weightings
-        Values of ``Weighting`` that the network was told in training; it is told no other.
+        Values of ``Weighting`` that the network was told in training.
     footprint_bytes_per_voxel
         Memory of one pass on a CPU at its peak, the weights aside, by the network's name and the
         precision: measured once, as ``spinemets.training.footprint`` says. Bundles may lack it.

@@ -2,7 +2,8 @@
 
 A voxel whose neighbours on the network's grid are all background is background: every
 interpolated probability is a mean of theirs. So of every slice only the rectangle
-around everything else is interpolated, and of ten probabilities only the name of the largest is kept.
+around everything else is interpolated, and of ten probabilities only one name and those that tell
+bodies and their regions are kept.
 One slice at a time stays in a processor's cache, and memory grows with the labels, not with the
 channels.
 """

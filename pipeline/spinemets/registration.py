@@ -73,12 +73,13 @@ def shown_by(alignment: Alignment, rank: int) -> Mask:
 def align(study: Study, config: SegmentationConfig) -> Alignment:
     """Bring every series of a study onto the grid of its reference series.
 
-    A series is taken by its coordinates where it shares a known frame of reference with the
-    reference, or, where one of them names none, has the very same voxels, in whatever order they
-    are stored; and ``config.registration`` is not "always".
-    It is registered rigidly otherwise; the result is used only where it is plausible (at most
-    40 mm and 15°) and agrees clearly better with the reference's edges than the coordinates
-    do. A series of which less than a quarter overlaps the reference is left out.
+    With ``config.registration`` "auto", a series is taken by its coordinates where it shares a known
+    frame of reference with the reference, or, where one of them names none, has the very same
+    voxels, in whatever order they are stored; with "never" in any case, with "always" in none.
+    It is registered rigidly otherwise; the result is used only where it is plausible (at most 15°,
+    and 40 mm unless less than a quarter overlaps by the coordinates) and agrees clearly better with
+    the reference's edges than the coordinates do. Where it is not used, a series of which less than a
+    quarter overlaps the reference is left out.
 
     Returns
     -------

@@ -29,8 +29,8 @@ class InstanceEvidence:
     instance
         The instance's label in ``SpineSegmentation.vertebrae``, from 1.
     c2, cervical, thoracic, lumbar, sacral
-        Mean probability over the instance's body that it is C2 (with the dens), C3-C7,
-        T1-T13, L1-L6 or S1; they sum to 1. Uniform (0.2 each) where a network has no opinion.
+        Share of the body probabilities in the instance that speaks for C2 (with the dens), C3-C7,
+        T1-T13, L1-L6 or the sacrum; they sum to 1. Uniform (0.2 each) where a network has no opinion.
     """
 
     instance: int
@@ -76,7 +76,7 @@ class SourceMaps:
     box
         Holds every voxel that is not background.
     channels
-        uint8, shape of the box: the likeliest ``Channel``.
+        uint8, shape of the box: the likeliest ``Channel`` of the likeliest structure.
     bodies
         float32, shape of the box: probability of vertebral body, of whatever region; 0 far from the
         spine.

@@ -6,7 +6,7 @@ front, z towards the head. Nothing here reads, writes, resamples or draws.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -254,6 +254,11 @@ class Study:
         As the headers give them, for the report's heading only; never logged.
     rejected
         (series name, reason) of every series that was found and not used.
+
+    Raises
+    ------
+    GeometryError
+        There is no volume.
     """
 
     uid: str
@@ -262,7 +267,7 @@ class Study:
     patient_id: str = ""
     study_date: str = ""
     rejected: tuple[tuple[str, str], ...] = ()
-    cautions: tuple[str, ...] = field(default=())
+    cautions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.volumes:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.anatomy import Compartment
-from spinemets.classification.envelopes import Envelope
+from spinemets.classification.envelopes import Envelope, voxel_extent_mm
 from spinemets.config import ClassificationConfig
 from spinemets.volume import Grid
 
@@ -108,8 +108,8 @@ def _site_chances(
 
 def _boundary_sd_mm(lesion_mm: Array, grid: Grid, boundary_sd_mm: float) -> Array:
     """Uncertainty of the border as seen from each voxel, shape (n,): thick slices blur it sideways."""
-    columns = np.abs(grid.affine[:3, :3]).max(axis=1)
+    side_voxel, front_voxel = voxel_extent_mm(grid)
     reach = np.maximum(np.hypot(lesion_mm[:, 1], lesion_mm[:, 2]), 1e-3)
     sideways, forward = lesion_mm[:, 2] / reach, lesion_mm[:, 1] / reach
-    voxel = np.hypot(sideways * columns[0], forward * columns[1])
+    voxel = np.hypot(sideways * side_voxel, forward * front_voxel)
     return np.asarray(np.sqrt(boundary_sd_mm**2 + voxel**2 / 12.0))

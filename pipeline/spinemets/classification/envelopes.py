@@ -19,11 +19,11 @@ from scipy.special import ndtr
 
 from spinemets.volume import Grid, Mask
 
-__all__ = ["Ellipses", "Envelope", "model_envelope"]
+__all__ = ["Ellipses", "Envelope", "model_envelope", "voxel_extent_mm"]
 
 Array = npt.NDArray[np.float64]
 
-STRETCH_MM = 3.0
+_STRETCH_MM = 3.0
 _PAD = 1  # stretches beside the lesion that are not trusted either
 _LEAST_AREA_MM2 = 4.0
 _NEAR_MM = 25.0  # of the canal's middle; a lesion there may move what is in it
@@ -45,7 +45,10 @@ class Ellipses:
         return Ellipses(*(getattr(self, name)[stretch] for name in self.__slots__))
 
     def distance_mm(self, where_mm: Array) -> Array:
-        """Signed distance of points (n, 3), one per ellipse; negative inside."""
+        """Signed distance of points (n, 3), one per ellipse, along the ray from its centre; negative inside.
+
+        Never further inside than the shorter half axis; infinite where there is no cross-section.
+        """
         front = where_mm[:, 1] - self.front_mm
         side = where_mm[:, 2] - self.side_mm
         reach = np.hypot(front, side)
@@ -90,8 +93,7 @@ class Envelope:
         ``shift_mm`` widens the outline. ``expands``: a lesion that replaces the structure may
         also widen it, as in the cord.
         """
-        last = len(self.replaced) - 1
-        stretch = np.clip((where_mm[:, 0] - self.start_mm) / STRETCH_MM, 0, last).astype(np.intp)
+        stretch = _stretch(where_mm, self.start_mm, len(self.replaced))
         share = self.replaced[stretch]
 
         def chance(outline: Ellipses) -> Array:
@@ -127,8 +129,8 @@ def model_envelope(
     """
     points = [part[:, 0] for part in (canal_mm, lesion_mm) if len(part)]
     start = float(min(along.min() for along in points))
-    count = int((max(along.max() for along in points) - start) / STRETCH_MM) + 1
-    voxel_area = grid.voxel_volume_mm3 / STRETCH_MM
+    count = int((max(along.max() for along in points) - start) / _STRETCH_MM) + 1
+    voxel_area = grid.voxel_volume_mm3 / _STRETCH_MM
     seen = _ellipses(structure_mm, start, count, voxel_area, grid)
     near = [part[np.hypot(part[:, 1], part[:, 2]) < _NEAR_MM] for part in (lesion_mm, other_lesions_mm)]
     trusted = _without(np.concatenate(near), canal_mm, start, count)
@@ -151,11 +153,12 @@ def model_envelope(
 
 
 def _stretch(where_mm: Array, start: float, count: int) -> npt.NDArray[np.intp]:
-    return np.clip((where_mm[:, 0] - start) / STRETCH_MM, 0, count - 1).astype(np.intp)
+    """The stretch that each point (n, 3) lies in, or the nearest one; shape (n,)."""
+    return np.clip((where_mm[:, 0] - start) / _STRETCH_MM, 0, count - 1).astype(np.intp)
 
 
 def _counts(where_mm: Array, start: float, count: int) -> npt.NDArray[np.intp]:
-    inside = (where_mm[:, 0] >= start) & (where_mm[:, 0] < start + count * STRETCH_MM)
+    inside = (where_mm[:, 0] >= start) & (where_mm[:, 0] < start + count * _STRETCH_MM)
     return np.bincount(_stretch(where_mm[inside], start, count), minlength=count)
 
 
@@ -177,7 +180,7 @@ def _ellipses(where_mm: Array, start: float, count: int, voxel_area: float, grid
 
     number = total(None)
     safe = np.maximum(number, 1e-6)
-    side_voxel, front_voxel = _voxel_extent_mm(grid)
+    side_voxel, front_voxel = voxel_extent_mm(grid)
     halves, centres = [], []
     for column, voxel in ((1, front_voxel), (2, side_voxel)):
         values = where_mm[:, column]
@@ -188,7 +191,7 @@ def _ellipses(where_mm: Array, start: float, count: int, voxel_area: float, grid
     return Ellipses(number * voxel_area, centres[0], centres[1], halves[0], halves[1])
 
 
-def _voxel_extent_mm(grid: Grid) -> tuple[float, float]:
+def voxel_extent_mm(grid: Grid) -> tuple[float, float]:
     """A voxel's extent along the patient's left-right and front-back directions."""
     columns = grid.affine[:3, :3]
     return float(np.abs(columns[0]).max()), float(np.abs(columns[1]).max())

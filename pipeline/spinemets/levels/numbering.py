@@ -104,7 +104,7 @@ class Numbering:
     marginals
         Shape (instances, levels); rows sum to 1.
     log_likelihood
-        Of what was observed, over all admissible numberings.
+        Of what was observed, over all admissible numberings; up to a constant.
     """
 
     path: tuple[int, ...]
