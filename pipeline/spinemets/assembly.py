@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemets.channels import STRUCTURE_OF_CHANNEL
+from spinemets.comparison import raise_where_unlike
 from spinemets.divided_axis import join_divided_axis
 from spinemets.instances import split_vertebrae
 from spinemets.islands import clean_anatomy
@@ -45,7 +46,8 @@ class NetworkSegmenter(Segmenter, Protocol):
 def assemble(alignment: Alignment, seen: NetworkMaps) -> SpineSegmentation:
     """Name the structures, drop stray labels, part the vertebrae, and keep lesions near the spine.
 
-    Nothing is where no series has values.
+    In studies of T2 alone, bodies are compared with their neighbours too
+    (``comparison``). Nothing is where no series has values.
     """
     maps, grid = seen.maps, alignment.volumes[0].grid
     covered = _covered(alignment)
@@ -68,7 +70,9 @@ def assemble(alignment: Alignment, seen: NetworkMaps) -> SpineSegmentation:
         grid=grid,
         anatomy=anatomy,
         vertebrae=vertebrae,
-        lesion_probability=_near_spine(lesion, anatomy, grid),
+        lesion_probability=raise_where_unlike(
+            _near_spine(lesion, anatomy, grid), alignment.volumes, covered, anatomy, vertebrae
+        ),
         evidence=evidence,
         volumes=alignment.volumes,
         cautions=(*alignment.cautions, *seen.execution.fallbacks),
