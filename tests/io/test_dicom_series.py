@@ -46,6 +46,24 @@ def test_enhanced_phase_images_are_told_from_the_magnitude_beside_them(tmp_path,
     np.testing.assert_array_equal(only_volume(tmp_path).intensities, magnitude)
 
 
+def test_enhanced_file_of_diffusion_images_and_their_map_says_which_are_computed(tmp_path, dicom):
+    def groups(index: int) -> dict[str, dict[str, object]]:
+        types = ["ORIGINAL", "PRIMARY", "DIFFUSION", "NONE"], ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"]
+        place = plane_tags(dicom.sagittal, index % 6)["ImagePositionPatient"]
+        kind = {"FrameType": types[index // 6]}
+        return {"MRImageFrameTypeSequence": kind, "PlanePositionSequence": {"ImagePositionPatient": place}}
+
+    path = dicom.enhanced(
+        tmp_path / "enhanced.dcm",
+        dicom.noise((12, 8, 8)),
+        frame_groups=groups,
+        tags={"SeriesDescription": "sag isotropic"},
+    )
+    (listing,) = discover(path)
+    assert [entry.rejection for entry in listing.series] == [Rejection.CONTRAST, Rejection.DERIVED]
+    assert listing.series[0].reason.startswith("contrast: diffusion-weighted")
+
+
 def test_classic_phase_image_that_says_so_by_its_component_alone_is_none_to_read(tmp_path, dicom):
     dicom.classic(tmp_path, dicom.noise(), tags={"ComplexImageComponent": "PHASE"})
     (listing,) = discover(tmp_path)

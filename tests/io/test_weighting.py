@@ -277,6 +277,14 @@ def test_dixon_composed_and_deidentified_images_are_not_derived(image_type):
     assert derived_exclusion(AcquisitionHeader(description="T2 sag", image_type=image_type)) == ""
 
 
+def test_an_acquired_diffusion_image_is_another_contrast_and_its_map_computed():
+    acquired = AcquisitionHeader("SE-EPI sag", image_type=("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE"))
+    assert derived_exclusion(acquired) == ""
+    assert contrast_exclusion(acquired) == "diffusion-weighted"
+    adc = AcquisitionHeader("SE-EPI sag", image_type=("DERIVED", "PRIMARY", "DIFFUSION", "ADC"))
+    assert derived_exclusion(adc) == "a diffusion map"
+
+
 def test_an_original_mpr_is_an_mprage():
     assert derived_exclusion(AcquisitionHeader("t1_mpr_sag", image_type=("ORIGINAL", "PRIMARY", "M"))) == ""
     assert derived_exclusion(AcquisitionHeader("t1_mprage_sag")) == ""

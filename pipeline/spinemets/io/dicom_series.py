@@ -10,7 +10,7 @@ from spinemets.errors import GeometryError
 from spinemets.io.dicom_geometry import SliceHeader, SliceStack, build_stack
 from spinemets.io.dicom_headers import InstanceHeader
 from spinemets.io.dicom_stacks import contrast_of, split_slices
-from spinemets.io.exclusions import derived_exclusion, exclusion
+from spinemets.io.exclusions import exclusion
 from spinemets.io.listing import Rejection, SeriesListing
 from spinemets.io.selection import head_foot_extent
 from spinemets.io.weighting import underlying_contrast, weighting_from_header
@@ -130,9 +130,9 @@ def _list_stack(
         len(slices),
         contrast=underlying_contrast(acquisition),
     )
-    derived = derived_exclusion(acquisition)
-    if derived:
-        return listing.rejected(Rejection.DERIVED, f"{derived}, computed from another series")
+    verdict = exclusion(acquisition)
+    if verdict:
+        return listing.rejected(*verdict)
     if len(slices) < config.minimum_slices:
         return listing.rejected(Rejection.TOO_FEW_SLICES, too_few_reason(len(slices), config))
     try:

@@ -38,7 +38,6 @@ _DERIVED_TYPES: Mapping[str, str] = {
     "ADC": "a diffusion map",
     "TRACEW": "a diffusion map",
     "FA": "a diffusion map",
-    "DIFFUSION": "a diffusion image",
     "EADC": "a diffusion map",
     "T1 MAP": "a parameter map",
     "T2 MAP": "a parameter map",
@@ -129,6 +128,8 @@ def derived_exclusion(header: AcquisitionHeader) -> str:
 def contrast_exclusion(header: AcquisitionHeader) -> str:
     """The contrast of a series whose contrast is of no use here; empty for a usable one."""
     stated = _OTHER_STATED_CONTRASTS.get(header.acquisition_contrast.upper(), "")
+    if "DIFFUSION" in {value.upper() for value in header.image_type[1:]}:
+        stated = "diffusion-weighted"
     words = plain_words(header.description)
     stated = stated or next((kind for pattern, kind in _OTHER_CONTRASTS if pattern.search(words)), "")
     dark_fluid = (
