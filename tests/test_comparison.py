@@ -92,8 +92,29 @@ def test_a_step_between_two_kinds_of_marrow_raises_nothing():
 
 
 @pytest.mark.parametrize("number", [1, BODIES])
-def test_a_body_with_one_neighbour_is_left_as_it_was(number):
-    assert (raised(image(**{f"b{number}": 1.8}))[place_of(number)] == np.float32(0.02)).all()
+@pytest.mark.parametrize("factor", [0.4, 2.5])
+def test_an_end_body_is_raised_where_it_stands_out_far_from_the_next_two(number, factor):
+    result = raised(image(**{f"b{number}": factor}))
+    assert np.median(result[middle_of(number)]) > 0.6
+    for other in set(range(1, BODIES + 1)) - {number}:
+        assert (result[place_of(other)] == np.float32(0.02)).all()
+
+
+@pytest.mark.parametrize("number", [1, BODIES])
+def test_an_end_body_that_stands_out_a_little_is_left_as_it_was(number):
+    assert (raised(image(**{f"b{number}": 1.35}))[place_of(number)] == np.float32(0.02)).all()
+
+
+def test_what_grows_towards_an_end_raises_nothing_there():
+    steep = image() * np.linspace(0.3, 1.7, SHAPE[2], dtype=np.float32)
+    assert (raised(steep) == np.float32(0.02)).all()
+
+
+def test_beside_two_ill_bodies_the_ends_are_compared_with_the_next_two():
+    before = np.full(SHAPE, 0.02, dtype=np.float32)
+    before[place_of(2)] = 0.9
+    result = raised(image(b1=2.2, b2=2.2), before=before)
+    assert np.median(result[middle_of(1)]) > 0.6
 
 
 def test_an_ill_neighbour_is_passed_over_for_the_next():

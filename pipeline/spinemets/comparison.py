@@ -40,10 +40,12 @@ _BLUR_CELLS = 0.7
 _LEAST_FILLED = 0.05  # of a cell, against the fullest
 _LEAST_SIGNAL = 0.05  # of the median; what is darker is no darker
 _FARTHEST = 2  # a body's neighbour is at most so many away, where those between are ill
+_FARTHEST_AT_ENDS = 3
 _ILL_PROBABILITY, _ILL_SHARE = 0.25, 0.3  # a body of which so much may be lesion is nobody's measure
 
 # Chosen on exams for tuning, 20 as they are and with lesions implanted. Ratios are natural logarithms.
 _UNLIKE, _VERY_UNLIKE = 0.25, 0.35
+_MORE_AT_ENDS = 0.2  # where both neighbours lie on one side
 _LEAST_PLACE_MM3 = 300.0
 _LOG_ODDS_ADDED = 5.0
 _HIGHEST_LOG_ODDS = 0.7  # what the networks do not see is never certain
@@ -138,8 +140,8 @@ def raise_where_unlike(
     Returns
     -------
     Probabilities
-        Nowhere lower, and the same outside of bodies, in the first and the last body, at their rims, and
-        everywhere where a series is of another weighting.
+        Nowhere lower, and the same outside of bodies, at their rims, and everywhere where a series is of
+        another weighting.
     """
     if any(volume.series.weighting is not Weighting.T2 for volume in volumes):
         return probability
@@ -176,13 +178,15 @@ def _cells_of(bodies: npt.NDArray[np.intp], where_mm: Array, side_mm: float) -> 
 
 
 def _neighbours(ill: Mask) -> list[tuple[int, int, int]]:
-    """Bodies that have a healthy neighbour on both sides, with these: the body, the upper, the lower one."""
+    """Bodies and the two healthy ones to compare each with: one on each side, or at the ends the next two."""
     healthy = np.flatnonzero(~ill)
     found = []
     for body in range(len(ill)):
-        above, below = healthy[healthy < body], healthy[healthy > body]
-        if len(above) and len(below) and max(body - above[-1], below[0] - body) <= _FARTHEST:
-            found.append((body, int(above[-1]), int(below[0])))
+        above, below = healthy[healthy < body][::-1], healthy[healthy > body]
+        pair = [above[0], below[0]] if len(above) and len(below) else [*above[:2], *below[:2]]
+        farthest = _FARTHEST if len(above) and len(below) else _FARTHEST_AT_ENDS
+        if len(pair) == 2 and np.abs(np.subtract(pair, body)).max() <= farthest:
+            found.append((body, int(pair[0]), int(pair[1])))
     return found
 
 
@@ -194,6 +198,9 @@ def _unlike(
     neighbours: Sequence[tuple[int, int, int]],
 ) -> Array:
     """Logarithm of each cell's signal over that of its more similar neighbour; 0 where it lies between both.
+
+    At the ends what the next two bodies lead to expect counts as a third neighbour, and the logarithm is
+    smaller by a margin.
 
     Parameters
     ----------
@@ -212,10 +219,15 @@ def _unlike(
     mean = np.divide(total, weight, out=np.full(cells.shape, np.nan), where=seen)
     log = np.log(np.maximum(mean, _LEAST_SIGNAL * usual))
     measure = np.where(cells.totals(maybe_ill) > _ILL_SHARE * np.maximum(filled, 1.0), np.nan, log)
-    for body, *both in neighbours:
-        one, other = (log[body] - measure[neighbour] for neighbour in both)
-        nearer = np.where(np.abs(one) < np.abs(other), one, other)
-        unlike[body] = np.nan_to_num(np.where(one * other > 0, nearer, 0.0))
+    for body, one, other in neighbours:
+        expected = [measure[one], measure[other]]
+        at_end = (one < body) == (other < body)
+        if at_end:
+            expected.append(2 * measure[one] - measure[other])  # a coil's fall-off goes on
+        differences = log[body] - np.stack(expected)
+        nearest = np.maximum(differences.min(axis=0), 0.0) + np.minimum(differences.max(axis=0), 0.0)
+        margin = _MORE_AT_ENDS if at_end else 0.0
+        unlike[body] = np.nan_to_num(np.sign(nearest) * np.maximum(np.abs(nearest) - margin, 0.0))
     # At the rims lie endplates, corners and what of the disc is labelled as bone.
     inner = np.zeros(cells.shape, dtype=np.bool_)
     inner[:, 1:-1, 1:-1] = True

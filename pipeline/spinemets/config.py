@@ -122,20 +122,20 @@ class LesionConfig(_Settings):
         default=0.3, ge=0, le=1, description="components of weaker evidence are dropped"
     )
     confidence_shift: float = Field(
-        default=-1.817, description="log odds of a component being a lesion, plus ..."
+        default=-1.861, description="log odds of a component being a lesion, plus ..."
     )
     confidence_evidence: float = Field(
-        default=1.945,
+        default=1.978,
         ge=0,
         description="... this for the mean log odds of its surer half of voxels, plus ...",
     )
     confidence_size: float = Field(
-        default=0.241, description="... this for the logarithm of its volume in ml, plus ..."
+        default=0.224, description="... this for the logarithm of its volume in ml, plus ..."
     )
     confidence_series: float = Field(
-        default=0.961, description="... this for the logarithm of the number of series, plus ..."
+        default=0.983, description="... this for the logarithm of the number of series, plus ..."
     )
-    confidence_cord: float = Field(default=0.845, description="... this where most of it lies in the cord")
+    confidence_cord: float = Field(default=0.854, description="... this where most of it lies in the cord")
 
 
 class ClassificationConfig(_Settings):
