@@ -96,3 +96,19 @@ def test_a_series_whose_weighting_the_networks_were_not_told_is_a_caution(report
     cautions = [caution for caution in rebuilt.cautions if "were told" in caution]
     assert len(cautions) == bool(words)
     assert all(caution.startswith("series 3 (T2 TSE sag): ") and words in caution for caution in cautions)
+
+
+def test_a_study_of_t2_alone_says_that_more_is_missed_there(report):
+    def of(*weightings: Weighting) -> StudyReport:
+        volume = report.study.volumes[0]
+        series = [replace(volume.series, weighting=weighting) for weighting in weightings]
+        volumes = tuple(replace(volume, series=one) for one in series)
+        return rebuild(report, study=replace(report.study, volumes=volumes))
+
+    def says(made: StudyReport) -> bool:
+        return any("T2 without fat suppression is all" in caution for caution in made.cautions)
+
+    assert says(of(Weighting.T2))
+    assert says(of(Weighting.T2, Weighting.T2))
+    assert not any(says(of(Weighting.T2, other)) for other in (Weighting.T1, Weighting.T2_FS))
+    assert not says(of(Weighting.T2_FS))

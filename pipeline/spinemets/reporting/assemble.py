@@ -17,6 +17,10 @@ __all__ = ["NO_LESION", "build_report"]
 NO_LESION = "No lesion was found. That is not proof that there is none."
 NO_VERTEBRA = "No vertebra was recognised, so no finding has a level; check that this is a spine MRI."
 UNTOLD = "{}: {}, so the networks were told no weighting; what they find there is less sure."
+T2_ALONE = (
+    "T2 without fat suppression is all that was read. Disease of the marrow may look like marrow there: "
+    "more is missed than with T1 or STIR."
+)
 DUPLICATED = "The level {} was given to more than one vertebra; check the numbering of the whole column."
 
 
@@ -54,6 +58,8 @@ def _cautions(
             yield f"{volume.series.name}: {caution}"
         if not condition_vector(volume.series.weighting).any():
             yield UNTOLD.format(volume.series.name, _untold(volume.series.weighting))
+    if all(volume.series.weighting is Weighting.T2 for volume in study.volumes):
+        yield T2_ALONE
     yield from segmentation.cautions
     if not vertebrae:
         yield NO_VERTEBRA

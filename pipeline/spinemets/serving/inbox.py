@@ -190,8 +190,8 @@ class Inbox:
         free = shutil.disk_usage(self._folders.root).free - size_bytes
         if free < self._limits.free_gib * 2**30:
             raise OutOfRoomError(
-                f"{free / 2**30:.1f} GiB are free on the disk, and {self._limits.free_gib:g} GiB of it "
-                "are left alone (limits.free_gib); no more is taken for now"
+                f"{max(free, 0) / 2**30:.1f} GiB are free on the disk, and {self._limits.free_gib:g} GiB of "
+                "it are left alone (limits.free_gib); no more is taken for now"
             )
 
 
