@@ -249,6 +249,17 @@ def test_an_intradural_nodule_stands_out_against_its_fluid(structures, weighting
         assert abs(np.median(ill.image[lesion]) - fluid) > 1.5 * NOISE
 
 
+def test_what_enhances_in_the_sac_is_brighter_than_marrow_without_its_fat(structures):
+    signals = []
+    for image, ill in each_implant(
+        structures, Compartment.INTRADURAL_EXTRAMEDULLARY, Weighting.T1_FS_GD, mean_number=3.0
+    ):
+        marrow = np.median(image[structures == Structure.VERTEBRAL_BODY])
+        signals.append(np.median(ill.image[ill.lesions > 0]) / marrow)
+    assert np.median(signals) > 1.3
+    assert max(signals) < 3.0
+
+
 def test_a_cord_lesion_is_bright_on_t2(structures):
     for image, ill in each_implant(structures, Compartment.INTRAMEDULLARY, Weighting.T2):
         lesion = ill.lesions > 0

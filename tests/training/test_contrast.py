@@ -91,12 +91,25 @@ def test_no_t1_is_made_of_a_scan_without_bright_fat(structures, weighting):
     assert set(made) <= {Weighting.UNKNOWN, weighting}
 
 
-def test_t1_and_stir_are_made_of_t2(structures):
+def test_t1_stir_and_fat_suppressed_t1_after_contrast_are_made_of_t2(structures):
     made = [
         recontrast(T2[structures], structures, Weighting.T2, np.random.default_rng(seed))[1]
         for seed in range(40)
     ]
-    assert set(made) == {Weighting.T1, Weighting.T2_FS, Weighting.UNKNOWN, Weighting.T2}
+    assert set(made) == {
+        Weighting.T1, Weighting.T2_FS, Weighting.T1_FS_GD, Weighting.UNKNOWN, Weighting.T2
+    }  # fmt: skip
+
+
+def test_after_contrast_with_fat_suppressed_fluid_and_fat_are_dark_and_nothing_healthy_is_bright(structures):
+    drawn = (recontrast(T2[structures], structures, Weighting.T2, np.random.default_rng(s)) for s in range(60))
+    made = [image for image, weighting in drawn if weighting is Weighting.T1_FS_GD]
+    assert len(made) > 4
+    for image in made:
+        level = {one: float(np.median(image[structures == one])) for one in Structure}
+        assert level[Structure.THECAL_SAC] < level[Structure.CORD]
+        assert level[Structure.BACKGROUND] < 1.2 * level[Structure.VERTEBRAL_BODY]
+        assert max(level.values()) < 0.6
 
 
 def test_another_patient_of_the_same_weighting_has_its_own_levels_in_the_same_order(structures):

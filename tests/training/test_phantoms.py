@@ -34,6 +34,15 @@ def test_a_diseased_phantom_has_lesions_in_bone_sac_and_cord(diseased):
     assert diseased.weighting is Weighting.T2
 
 
+def test_after_contrast_with_fat_suppressed_disease_of_the_sac_is_the_brightest(cache):
+    scan = draw_diseased_phantom(3, 3, cache)
+    assert scan.weighting is Weighting.T1_FS_GD
+    ill = (scan.lesions > 0) & (scan.structures == Structure.THECAL_SAC)
+    for healthy in (Structure.THECAL_SAC, Structure.CORD, Structure.VERTEBRAL_BODY):
+        there = (scan.structures == healthy) & (scan.lesions == 0)
+        assert np.median(scan.image[ill]) > 1.5 * np.median(scan.image[there])
+
+
 def test_disease_keeps_the_name_of_what_it_is_in(diseased):
     ill = (diseased.lesions > 0) & (diseased.structures == Structure.CORD)
     assert (diseased.allowed[ill] & bit(Channel.CORD)).all()
@@ -46,7 +55,7 @@ def test_disease_of_the_cord_is_brighter_than_the_cord_on_t2(diseased):
 
 
 def test_a_diseased_phantom_is_kept_and_read_again(diseased, cache):
-    (kept,) = cache.glob("diseased_*.npz")
+    (kept,) = cache.glob("diseased_3_0000.npz")
     drawn = kept.stat().st_mtime_ns
     again = draw_diseased_phantom(3, 0, cache)
     assert kept.stat().st_mtime_ns == drawn

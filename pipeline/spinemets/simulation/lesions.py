@@ -35,6 +35,7 @@ _HALO_CHANCE = 0.7
 _CLEAR_IN_CSF = 0.3  # of the contrast of CSF and marrow
 _FAINT_IN_CORD = 0.5  # of what disease of marrow stands out by
 _CLEAR = 2.5  # spreads of its host that a lesion stands out by
+_ENHANCING = 2.5  # times as bright as marrow whose fat is suppressed
 _MODERATE = (0.3, 1.0)  # of the host's signal
 _CLEAR_ON_T2 = 1.8  # and where disease may be hardly brighter or darker than marrow: of its local means
 
@@ -213,12 +214,14 @@ def _target_signal(
     """
     r, usual = references, host.signal
     enhanced = weighting in (Weighting.T1_GD, Weighting.T1_FS_GD)
+    # Fat that is suppressed is nothing to measure enhancement by.
+    enhancing = max(r.fat, r.marrow * (_ENHANCING if weighting is Weighting.T1_FS_GD else 1))
     t1 = _is_dark(weighting)
     fluid = max(r.csf, usual + 4 * r.spread) if not t1 else r.csf
     floor = _CLEAR * host.spread
     if compartment is Compartment.EXTRADURAL:
         dark = min(r.soft_tissue, r.cord, usual - 4 * r.spread)
-        bright = max(fluid, r.fat if enhanced else fluid, usual + 4 * r.spread)
+        bright = max(fluid, enhancing if enhanced else fluid, usual + 4 * r.spread)
         either = not t1 and not _is_bright(weighting)
         # Nothing is drawn where there is no choice.
         darker = chance_of_darker == 1 or (chance_of_darker > 0 and rng.random() < chance_of_darker)
@@ -230,10 +233,10 @@ def _target_signal(
             rng.uniform(least * (0.3 if either else 0.45), 1.05) if darker else log_uniform((0.1, 0.95), rng)
         )
     elif compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:
-        end = max(r.fat, r.marrow) if enhanced else r.cord
+        end = enhancing if enhanced else r.cord
         share = rng.uniform(0.4, 1.1)
     else:
-        end = max(r.fat, r.marrow) if enhanced else r.csf
+        end = enhancing if enhanced else r.csf
         share = rng.uniform(0.25, 1.0)
     shift = share * (end - usual)
     if compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:

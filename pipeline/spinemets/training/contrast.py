@@ -37,6 +37,13 @@ _STIR: Mapping[Structure, Level] = {
     Structure.THECAL_SAC: (0.80, 1.00),
     Structure.CORD: (0.35, 0.55),
 }
+# After contrast with fat suppressed, relative to a nodule that enhances.
+_T1_FS_GD: Mapping[Structure, Level] = {
+    Structure.VERTEBRAL_BODY: (0.12, 0.40),
+    Structure.DISC: (0.10, 0.30),
+    Structure.THECAL_SAC: (0.05, 0.20),
+    Structure.CORD: (0.22, 0.42),
+}
 # Relative to the same person's vertebral bodies: marrow is alike everywhere in a spine, and on
 # T1 a healthy adult's is brighter than disc, which is how radiologists tell disease from it.
 _MARROW: Mapping[Structure, Level] = {
@@ -49,7 +56,8 @@ _STIR_MARROW_GAIN: Level = (0.1, 0.9)
 _FAT_DARKENED = 0.3  # of what fat adds to marrow
 # Weightings whose background can be made to look like T1 or STIR: fat is what is bright in it.
 RESEMBLING = (Weighting.T1, Weighting.T2, Weighting.PD)
-_FREE = 0.72  # from here on, no weighting is meant
+# Up to which draw of 0..1 a scan is made to look like each; from the last on, no weighting is meant.
+_UP_TO_T1, _UP_TO_STIR, _FREE = 0.32, 0.52, 0.72
 _T1_BESIDE_MARROW: Mapping[Structure, Level] = {**_MARROW, Structure.DISC: (0.50, 0.80)}
 
 
@@ -62,10 +70,12 @@ def recontrast(
     if weighting not in RESEMBLING:
         # The background would keep a signal that neither T1 nor STIR has: dark fat, or bright vessels.
         way = _FREE + (1 - _FREE) * way
-    if way < 0.45:
+    if way < _UP_TO_T1:
         return _like_t1(scaled, structures, rng), Weighting.T1
-    if way < _FREE:
+    if way < _UP_TO_STIR:
         return _like_stir(scaled, structures, rng), Weighting.T2_FS
+    if way < _FREE:
+        return _fat_suppressed(scaled, structures, _T1_FS_GD, rng), Weighting.T1_FS_GD
     if way < 0.86:
         levels: dict[Structure, Level] = {
             structure: (float(rng.uniform()), float(rng.uniform(-0.6, 1.2)))
@@ -126,7 +136,13 @@ def _like_t1(scaled: Array, structures: Labels, rng: np.random.Generator) -> Arr
 
 
 def _like_stir(scaled: Array, structures: Labels, rng: np.random.Generator) -> Array:
-    levels = _draw(_STIR, _MARROW, _STIR_MARROW_GAIN, rng)
+    return _fat_suppressed(scaled, structures, _STIR, rng)
+
+
+def _fat_suppressed(
+    scaled: Array, structures: Labels, table: Mapping[Structure, Level], rng: np.random.Generator
+) -> Array:
+    levels = _draw(table, _MARROW, _STIR_MARROW_GAIN, rng)
     background = _stir_background(scaled, _marrow(scaled, structures, levels), rng)
     return _relevel(_fat_darkened(scaled, structures), _without_sacrum(structures), levels, background)
 

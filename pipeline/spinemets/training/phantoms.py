@@ -41,11 +41,15 @@ _DISEASED_WEIGHTINGS = (
     Weighting.T2,
     Weighting.T1,
     Weighting.T2_FS,
-    Weighting.T2,
-    Weighting.T2_FS,
     Weighting.T1_FS_GD,
+    Weighting.T2,
+    Weighting.T1_FS_GD,
+    Weighting.T2_FS,
+    Weighting.T1_GD,
     Weighting.T1,
+    Weighting.T1_FS_GD,
     Weighting.DIXON_WATER,
+    Weighting.T1_FS_GD,
 )
 # Lesions in and around the cord are seldom in patients; so few would not be learnt.
 _LESIONS = 14
