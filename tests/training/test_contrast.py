@@ -102,7 +102,9 @@ def test_t1_stir_and_fat_suppressed_t1_after_contrast_are_made_of_t2(structures)
 
 
 def test_after_contrast_with_fat_suppressed_fluid_and_fat_are_dark_and_nothing_healthy_is_bright(structures):
-    drawn = (recontrast(T2[structures], structures, Weighting.T2, np.random.default_rng(s)) for s in range(60))
+    drawn = (
+        recontrast(T2[structures], structures, Weighting.T2, np.random.default_rng(s)) for s in range(60)
+    )
     made = [image for image, weighting in drawn if weighting is Weighting.T1_FS_GD]
     assert len(made) > 4
     for image in made:
