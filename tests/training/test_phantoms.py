@@ -55,12 +55,22 @@ def test_disease_of_the_cord_is_brighter_than_the_cord_on_t2(diseased):
 
 
 def test_a_diseased_phantom_is_kept_and_read_again(diseased, cache):
-    (kept,) = cache.glob("diseased_3_0000.npz")
+    (kept,) = cache.glob("diseased_3_0000_*.npz")
     drawn = kept.stat().st_mtime_ns
     again = draw_diseased_phantom(3, 0, cache)
     assert kept.stat().st_mtime_ns == drawn
     for name in ("image", "allowed", "structures", "lesions"):
         assert np.array_equal(getattr(again, name), getattr(diseased, name))
+
+
+def test_a_phantom_kept_in_another_contrast_is_not_taken_for_this_one(cache, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (4, 40, 40)).astype(np.uint8)
+    drawn = []
+    monkeypatch.setattr(phantoms, "_draw", lambda *given: drawn.append(given[2]) or (noise,) * 4)
+    for weighting in (Weighting.T1, Weighting.T2, Weighting.T1):
+        monkeypatch.setattr(phantoms, "_WEIGHTINGS", (weighting,))
+        assert draw_phantom_scan(5, 0, cache).weighting is weighting
+    assert drawn == [Weighting.T1, Weighting.T2]
 
 
 def test_a_full_disk_is_told_and_leaves_no_half_of_a_phantom(tmp_path, monkeypatch):
@@ -70,7 +80,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_of_a_phantom(tmp_path, monkeypat
     # Python ignores the signal of a file that grows too large: writing fails as on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
-        with pytest.raises(OutputError, match=r"phantom_3_0000\.npz: cannot be written"):
+        with pytest.raises(OutputError, match=r"phantom_3_0000_t1\.npz: cannot be written"):
             draw_phantom_scan(3, 0, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

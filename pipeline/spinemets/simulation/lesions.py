@@ -35,7 +35,9 @@ _HALO_CHANCE = 0.7
 _CLEAR_IN_CSF = 0.3  # of the contrast of CSF and marrow
 _FAINT_IN_CORD = 0.5  # of what disease of marrow stands out by
 _CLEAR = 2.5  # spreads of its host that a lesion stands out by
-_ENHANCING = 2.5  # times as bright as marrow whose fat is suppressed
+# What enhances is as bright as fat, and at least so many times as bright as marrow: fat that is suppressed
+# is nothing to measure it by.
+_ENHANCING: Mapping[Weighting, float] = {Weighting.T1_GD: 1.0, Weighting.T1_FS_GD: 2.5}
 _MODERATE = (0.3, 1.0)  # of the host's signal
 _CLEAR_ON_T2 = 1.8  # and where disease may be hardly brighter or darker than marrow: of its local means
 
@@ -213,15 +215,14 @@ def _target_signal(
     may be fainter: by its relaxation times it lies a third of the way from cord to CSF.
     """
     r, usual = references, host.signal
-    enhanced = weighting in (Weighting.T1_GD, Weighting.T1_FS_GD)
-    # Fat that is suppressed is nothing to measure enhancement by.
-    enhancing = max(r.fat, r.marrow * (_ENHANCING if weighting is Weighting.T1_FS_GD else 1))
+    times = _ENHANCING.get(weighting)
+    enhancing = None if times is None else max(r.fat, times * r.marrow)
     t1 = _is_dark(weighting)
     fluid = max(r.csf, usual + 4 * r.spread) if not t1 else r.csf
     floor = _CLEAR * host.spread
     if compartment is Compartment.EXTRADURAL:
         dark = min(r.soft_tissue, r.cord, usual - 4 * r.spread)
-        bright = max(fluid, enhancing if enhanced else fluid, usual + 4 * r.spread)
+        bright = max(fluid, fluid if enhancing is None else enhancing, usual + 4 * r.spread)
         either = not t1 and not _is_bright(weighting)
         # Nothing is drawn where there is no choice.
         darker = chance_of_darker == 1 or (chance_of_darker > 0 and rng.random() < chance_of_darker)
@@ -233,10 +234,10 @@ def _target_signal(
             rng.uniform(least * (0.3 if either else 0.45), 1.05) if darker else log_uniform((0.1, 0.95), rng)
         )
     elif compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:
-        end = enhancing if enhanced else r.cord
+        end = r.cord if enhancing is None else enhancing
         share = rng.uniform(0.4, 1.1)
     else:
-        end = enhancing if enhanced else r.csf
+        end = r.csf if enhancing is None else enhancing
         share = rng.uniform(0.25, 1.0)
     shift = share * (end - usual)
     if compartment is Compartment.INTRADURAL_EXTRAMEDULLARY:

@@ -1,7 +1,7 @@
 """New contrasts for a real scan, from its labels: other weightings, and none that exists.
 
 Real texture is kept: each structure's residual around its own median is carried over onto a
-new level for that structure, so that a T2 scan can look like T1 or STIR.
+new level for that structure, so that a T2 scan can look like T1, before and after contrast, or STIR.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ _MARROW: Mapping[Structure, Level] = {
 }
 # What of the scan's texture stays; that of marrow keeps its sign on STIR, or its cortex would be bright.
 _GAIN: Level = (-0.3, 0.9)
-_STIR_MARROW_GAIN: Level = (0.1, 0.9)
+_FAT_SUPPRESSED_MARROW_GAIN: Level = (0.1, 0.9)
 _FAT_DARKENED = 0.3  # of what fat adds to marrow
-# Weightings whose background can be made to look like T1 or STIR: fat is what is bright in it.
+# Weightings whose background can be made to look like another's: fat is what is bright in it.
 RESEMBLING = (Weighting.T1, Weighting.T2, Weighting.PD)
 # Up to which draw of 0..1 a scan is made to look like each; from the last on, no weighting is meant.
 _UP_TO_T1, _UP_TO_STIR, _FREE = 0.32, 0.52, 0.72
@@ -68,12 +68,12 @@ def recontrast(
     scaled = _scaled(image)
     way = rng.random()
     if weighting not in RESEMBLING:
-        # The background would keep a signal that neither T1 nor STIR has: dark fat, or bright vessels.
+        # The background would keep a signal that no weighting here has: dark fat, or bright vessels.
         way = _FREE + (1 - _FREE) * way
     if way < _UP_TO_T1:
         return _like_t1(scaled, structures, rng), Weighting.T1
     if way < _UP_TO_STIR:
-        return _like_stir(scaled, structures, rng), Weighting.T2_FS
+        return _fat_suppressed(scaled, structures, _STIR, rng), Weighting.T2_FS
     if way < _FREE:
         return _fat_suppressed(scaled, structures, _T1_FS_GD, rng), Weighting.T1_FS_GD
     if way < 0.86:
@@ -125,7 +125,7 @@ def resemble(image: Array, structures: Labels, weighting: Weighting, rng: np.ran
     if weighting is Weighting.T1:
         return _like_t1(_scaled(image), structures, rng)
     if weighting is Weighting.T2_FS:
-        return _like_stir(_scaled(image), structures, rng)
+        return _fat_suppressed(_scaled(image), structures, _STIR, rng)
     raise UnsupportedInputError(f"{weighting.value} cannot be simulated from a scan's labels; use T1 or STIR")
 
 
@@ -135,15 +135,11 @@ def _like_t1(scaled: Array, structures: Labels, rng: np.random.Generator) -> Arr
     return _relevel(scaled, _without_sacrum(structures), levels, background)
 
 
-def _like_stir(scaled: Array, structures: Labels, rng: np.random.Generator) -> Array:
-    return _fat_suppressed(scaled, structures, _STIR, rng)
-
-
 def _fat_suppressed(
     scaled: Array, structures: Labels, table: Mapping[Structure, Level], rng: np.random.Generator
 ) -> Array:
-    levels = _draw(table, _MARROW, _STIR_MARROW_GAIN, rng)
-    background = _stir_background(scaled, _marrow(scaled, structures, levels), rng)
+    levels = _draw(table, _MARROW, _FAT_SUPPRESSED_MARROW_GAIN, rng)
+    background = _fat_suppressed_background(scaled, _marrow(scaled, structures, levels), rng)
     return _relevel(_fat_darkened(scaled, structures), _without_sacrum(structures), levels, background)
 
 
@@ -223,7 +219,7 @@ def _t1_background(scaled: Array, marrow: Level | None, rng: np.random.Generator
     return np.asarray(curve, dtype=np.float32)
 
 
-def _stir_background(scaled: Array, marrow: Level | None, rng: np.random.Generator) -> Array:
+def _fat_suppressed_background(scaled: Array, marrow: Level | None, rng: np.random.Generator) -> Array:
     """Fat, the brightest of a T2 background, goes dark; muscle stays; marrow is marrow without a label."""
     peak, width = rng.uniform(0.1, 0.3), rng.uniform(0.15, 0.3)
     height = rng.uniform(0.15, 0.4)

@@ -67,7 +67,7 @@ def draw_phantom_scan(seed: int, index: int, cache: Path) -> LabelledScan:
     ``Weighting.UNKNOWN`` stands for a contrast that no sequence has.
     """
     weighting = _WEIGHTINGS[index % len(_WEIGHTINGS)]
-    stored = _kept(cache / f"phantom_{seed}_{index:04d}.npz", seed, index, weighting, 0)
+    stored = _kept(cache, seed, index, weighting, 0)
     return _scan(f"phantom/{index}", stored, weighting)
 
 
@@ -78,7 +78,7 @@ def draw_diseased_phantom(seed: int, index: int, cache: Path) -> LabelledScan:
     their signal beside that of marrow, CSF and cord is what a sequence makes of them.
     """
     weighting = _DISEASED_WEIGHTINGS[index % len(_DISEASED_WEIGHTINGS)]
-    stored = _kept(cache / f"diseased_{seed}_{index:04d}.npz", seed, index, weighting, _LESIONS)
+    stored = _kept(cache, seed, index, weighting, _LESIONS)
     scan = _scan(f"diseased_phantom/{index}", stored, weighting)
     return replace(scan, lesions=stored["lesions"].astype(np.uint8))
 
@@ -91,9 +91,15 @@ def _scan(subject: str, stored: Mapping[str, npt.NDArray[np.generic]], weighting
 
 
 def _kept(
-    path: Path, seed: int, index: int, weighting: Weighting, lesions: int
+    cache: Path, seed: int, index: int, weighting: Weighting, lesions: int
 ) -> Mapping[str, npt.NDArray[np.generic]]:
-    """The arrays of a phantom, drawn where the file is not there yet."""
+    """The arrays of a phantom, drawn where the file is not there yet.
+
+    The file is named by all that it was drawn from: one kept from when its number had another
+    contrast would be taken for this one.
+    """
+    kind = "diseased" if lesions else "phantom"
+    path = cache / f"{kind}_{seed}_{index:04d}_{weighting.name.lower()}.npz"
     if not path.exists():
         image, allowed, structures, numbers = _draw(seed, index, weighting, lesions)
         arrays: dict[str, npt.NDArray[np.generic]] = {
